@@ -174,7 +174,7 @@ def watched(options: Options, graph: Graph) -> dict[str, Any]:
     def on_reflexes(message: UInt32) -> None:
         reflexes[0] = message.data
 
-    driver.create_subscription(JointState, "joint_command", on_command, qos.EVERY_COMMAND)
+    driver.create_subscription(JointState, "joint_command", on_command, qos.COMMAND_LOG)
     driver.create_subscription(UInt32, "standin/reflexes", on_reflexes, qos.TASK)
     begin = time.monotonic()
     stolen = psutil.cpu_times().steal

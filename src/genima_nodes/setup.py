@@ -5,7 +5,7 @@ PACKAGE = "genima_nodes"
 setup(
     name=PACKAGE,
     version="0.1.0",
-    description="Thin ROS nodes around the Genima library.",
+    description="ROS nodes around the Genima library.",
     license="Apache-2.0",
     maintainer="Genima developers",
     maintainer_email="genima-dev@users.noreply.github.com",

@@ -101,7 +101,7 @@ def test_a_camera_is_unplugged_and_comes_back_and_nobody_else_starts_beside(
     front = place.bus / f"{SERIALS['front']}.npz"
     away = front.rename(place.folder / "unplugged.npz")
     gone = first.until(r"! front_camera: camera: camera 0000000001 is not connected", ready)
-    first.until(r"! diffusion_agent: camera front silent: no image", ready)
+    first.until(r"! diffusion_agent: camera front timeout: no image", ready)
     away.rename(front)
     first.until("all fine", gone)
     first.process.send_signal(signal.SIGINT)

@@ -43,7 +43,7 @@ def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:
         terminal.press("b")
         terminal.until("recording 1 s")
         terminal.press("y")
-        terminal.until("is complete")
+        terminal.until(": complete")
         terminal.press(" ")
         terminal.until("space to continue")
         terminal.press("q")

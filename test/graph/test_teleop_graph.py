@@ -104,7 +104,7 @@ def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
             terminal.press(" ")
             terminal.until("follower: aligning with the leader")
             terminal.until("MIRRORING")
-            for key, words in {"x": "is gone", "y": "is complete", "z": "is complete"}.items():
+            for key, words in {"x": ": discarded", "y": ": complete", "z": ": complete"}.items():
                 terminal.press("b")
                 terminal.until("recording 1 s")
                 terminal.press(key)
@@ -114,7 +114,7 @@ def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
             terminal.until("recording 1 s")
             terminal.process.send_signal(signal.SIGINT)
             terminal.until("owner of the follower: none")
-            terminal.until("is complete, and not judged")
+            terminal.until(": complete, and not judged")
             assert terminal.process.wait(30) == 130
     demos = [Episode.load(folder, RobotModel.load("panda")) for folder in find_episodes(out)]
     assert {demo.instruction for demo in demos} == {"wave"}
@@ -138,7 +138,7 @@ def test_a_demo_is_played_again_on_an_arm_that_runs_already(recorder: DemoRecord
             terminal.until("follower: aligning with the leader")
             terminal.until("MIRRORING")
             terminal.press("p")
-            terminal.until("plays for ")
+            terminal.until("leader: playing for ")
             terminal.until("Hz, plays")
             terminal.press(" ")  # it is not deaf meanwhile
             terminal.until("follower: PAUSED")

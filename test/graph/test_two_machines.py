@@ -129,7 +129,7 @@ def play(found: Cell, clock: Path, shifted: dict[str, str], logs: Path, environm
             return str(driver.health[node].message)
 
         try:
-            driver.create_subscription(JointState, "joint_command", commands.append, qos.EVERY_COMMAND)
+            driver.create_subscription(JointState, "joint_command", commands.append, qos.COMMAND_LOG)
             driver.wait_ready([process.node for process in (*others, *models)], _START, alive)
             until(lambda: "ms ahead" in said(ROBOT.node) and "ms behind" in said(CARD.node), _LIMIT)
             instruction = set_scene(driver, "push_button", 3, alive)

@@ -147,7 +147,7 @@ def test_the_arms_joints_and_the_grippers_become_one(graph) -> None:
 
 @contextmanager
 def rival(topic: str, kind: type = JointState) -> Iterator[None]:
-    """Somebody else who speaks there; not in the graph, which must not be spun while its publishers go."""
+    """Second publisher on a topic; not in the graph, which must not spin while the publisher is destroyed."""
     node = rclpy.create_node("rival")
     node.create_publisher(kind, topic, 1)
     yield
@@ -155,43 +155,43 @@ def rival(topic: str, kind: type = JointState) -> Iterator[None]:
 
 
 def test_what_is_wrong_holds_the_arm_and_is_told(graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arm_adapter, "_PATIENCE", 0.5)
+    monkeypatch.setattr(arm_adapter, "_START_TIMEOUT", 0.5)
     arm = Arm(graph, "crisp")
     graph.until(arm.follows, "set-points do not arrive", arm.command)
     for spoil, ago, words in (
         (lambda m: m.position.__setitem__(3, np.nan), 0.0, "not finite (fr3_joint4)"),
         (lambda m: (m.name.pop(), m.position.pop(), m.velocity.pop()), 0.0, "joints missing (finger_joint)"),
-        (None, 5.0, "two machines' clocks differ"),
+        (None, 5.0, "clocks of two machines"),
     ):
         graph.until(graph.reports_fault("arm_adapter", words), words, lambda s=spoil, a=ago: arm.command(0.03, s, a))
         assert arm.follows() and np.allclose(arm.velocities(), 0)
         graph.until(lambda: graph.has_no_fault("arm_adapter")() and arm.follows(), "no recovery", arm.command)
 
     arm.q = FR3.home - 0.2  # a reflex: its driver is silent for a while, and then it is elsewhere
-    graph.until(graph.reports_fault("arm_adapter", "no joint states from its driver"), "no complaint")
+    graph.until(graph.reports_fault("arm_adapter", "no joint states from its driver"), "fault not reported")
     time.sleep(0.6)
-    graph.until(graph.reports_fault("arm_adapter", "call resume"), "no complaint", arm.command)
+    graph.until(graph.reports_fault("arm_adapter", "call resume"), "fault not reported", arm.command)
     np.testing.assert_allclose(arm.positions(), arm.q)  # not back to where it was before
     graph.until(lambda: arm.follows(-0.19), "no recovery", lambda: arm.command(-0.19))
 
     with rival("/joint_states"):  # the driver's joint_state_publisher
-        graph.until(graph.reports_fault("arm_adapter", "/rival publishes it, too"), "no complaint", arm.tell)
+        graph.until(graph.reports_fault("arm_adapter", "/rival publishes it, too"), "fault not reported", arm.tell)
     fine = graph.has_no_fault("arm_adapter")
     graph.until(lambda: fine() and arm.follows(-0.18), "no recovery", lambda: arm.command(-0.18))
 
 
 @pytest.mark.parametrize("backend", ["crisp", "gello", "jtc", "multipanda"])
 def test_nobody_reaches_the_controller_past_the_guard(graph, backend: str) -> None:
-    """Whoever else speaks to it, or for the guard, is named, and the arm held while they do."""
+    """A second publisher to the controller or on joint_command is reported, and the arm held meanwhile."""
     arm = Arm(graph, backend)
     graph.until(arm.follows, "set-points do not arrive", arm.command)
     kind, target = TARGETS[backend]
     for topic, spoken, words in (
-        (target, kind, f"/rival publishes to the controller on {target}, bypassing the command guard"),
-        ("joint_command", JointState, "/rival commands the robot besides the command guard"),
+        (target, kind, f"/rival publishes on {target}, bypassing the command guard"),
+        ("joint_command", JointState, "/rival publishes on joint_command, too"),
     ):
         with rival(topic, spoken):
-            graph.until(graph.reports_fault("arm_adapter", words), "no complaint", arm.command)
+            graph.until(graph.reports_fault("arm_adapter", words), "fault not reported", arm.command)
             for _ in range(5):
                 arm.command(0.03)
                 time.sleep(0.02)
@@ -208,10 +208,10 @@ def test_a_leader_does_not_reach_the_controller_of_gello(graph) -> None:
 
 @pytest.mark.any_pace
 def test_a_controller_that_is_not_there_is_missed(graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arm_adapter, "_PATIENCE", 0.3)
+    monkeypatch.setattr(arm_adapter, "_START_TIMEOUT", 0.3)
     graph.add(ArmAdapterNode(**options(backend="crisp")))
     words = "controller joint_impedance_controller: no subscriber on /target_joint"
-    graph.until(graph.reports_fault("arm_adapter", words), "no complaint")
+    graph.until(graph.reports_fault("arm_adapter", words), "fault not reported")
 
 
 # -------------------------------------------------------------------------------------------------- gripper adapter
@@ -264,8 +264,8 @@ def test_a_robotiq_gripper_follows_the_open_fraction(graph, kind: GripperAction)
         time.sleep(0.01)
     assert driver.goals[-1] > 0.6
     driver.refuses = True
-    words = "goal: gripper: goal rejected (80% open)"
-    graph.until(graph.reports_fault("gripper_adapter", words), "no complaint", lambda: hand.ask(0.8))
+    words = "goal: rejected by the gripper (80% open)"
+    graph.until(graph.reports_fault("gripper_adapter", words), "fault not reported", lambda: hand.ask(0.8))
     driver.refuses = False  # it is asked again by itself
     graph.until(graph.has_no_fault("gripper_adapter"), "no recovery", lambda: hand.ask(0.8))
 
@@ -283,8 +283,8 @@ def test_a_gripper_that_stalls_while_it_opens_is_told(graph) -> None:
     driver = RobotiqDriver(graph.probe, GripperBackend.load("robotiq_2f140"), free.read, lambda fraction: None)
     graph.add(GripperAdapterNode())
     hand = Hand(graph)
-    words = "the gripper is 20% open, 100% was asked for: stalled"
-    graph.until(graph.reports_fault("gripper_adapter", words), "no complaint", lambda: hand.ask(1.0))
+    words = "goal: 100% open not reached (20% open): stalled"
+    graph.until(graph.reports_fault("gripper_adapter", words), "fault not reported", lambda: hand.ask(1.0))
     assert len(driver.goals) == 1
 
 
@@ -296,12 +296,12 @@ def test_a_gripper_in_another_unit_is_refused_by_name(graph) -> None:
     words = "joint state: finger_joint: outside its travel (40, 0.695 closed .. 0 open)"  # deg
     graph.until(
         graph.reports_fault("gripper_adapter", words),
-        "no complaint",
+        "fault not reported",
         lambda: say(JointState(name=["finger_joint"], position=[40.0])),
     )
     assert not hand.heard, "it is told as closed"
     words = "joint_command: open fraction: out of range (100)"
-    graph.until(graph.reports_fault("gripper_adapter", words), "no complaint", lambda: hand.ask(100.0))
+    graph.until(graph.reports_fault("gripper_adapter", words), "fault not reported", lambda: hand.ask(100.0))
 
 
 def test_the_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
@@ -345,10 +345,10 @@ def test_the_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
 
 @pytest.mark.any_pace
 def test_a_gripper_that_is_not_there_is_missed(graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gripper_adapter, "_PATIENCE", 0.3)
+    monkeypatch.setattr(gripper_adapter, "_SERVER_TIMEOUT", 0.3)
     graph.add(GripperAdapterNode())
-    words = "server: nobody serves /robotiq/robotiq_gripper_controller/gripper_cmd; joint: no message with finger_joint"
-    graph.until(graph.reports_fault("gripper_adapter", words), "no complaint")
+    words = "server: action /robotiq/robotiq_gripper_controller/gripper_cmd: not available"
+    graph.until(graph.reports_fault("gripper_adapter", words), "fault not reported")
 
 
 def test_a_message_package_that_is_missing_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

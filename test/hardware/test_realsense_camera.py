@@ -31,13 +31,13 @@ PROFILE = ColorProfile(64, 48, 30)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(realsense, "_FIRST", 1.0)
-    monkeypatch.setattr(realsense, "_SILENT", 0.5)
+    monkeypatch.setattr(realsense, "_START_TIMEOUT", 1.0)
+    monkeypatch.setattr(realsense, "_IMAGE_TIMEOUT", 0.5)
 
 
 def test_an_image_comes_as_it_was_taken_and_losses_are_counted() -> None:
     soft = SoftwareCamera("123")
-    camera = ColorCamera("123", PROFILE, plugged_in=Bus(soft))
+    camera = ColorCamera("123", PROFILE, query_devices=Bus(soft))
     camera.open()
     assert camera.read(0.01) is None
     stamp = soft.expose(seen=9)
@@ -59,7 +59,7 @@ def test_an_image_comes_as_it_was_taken_and_losses_are_counted() -> None:
 
 def test_a_clock_that_counts_from_the_cameras_start_is_not_taken_for_the_time() -> None:
     soft = SoftwareCamera("123")
-    camera = ColorCamera("123", PROFILE, plugged_in=Bus(soft))
+    camera = ColorCamera("123", PROFILE, query_devices=Bus(soft))
     camera.open()
     soft.expose(stamp=12.5, domain="hardware_clock")
     frame = camera.read(1.0)
@@ -69,7 +69,7 @@ def test_a_clock_that_counts_from_the_cameras_start_is_not_taken_for_the_time() 
 
 def test_the_lens_is_told_as_the_ros_driver_tells_it() -> None:
     soft = SoftwareCamera("123", coefficients=(0.1, 0.2, 0.3, 0.4, 0.5))
-    opened = ColorCamera("123", PROFILE, plugged_in=Bus(soft)).open()
+    opened = ColorCamera("123", PROFILE, query_devices=Bus(soft)).open()
     info = CameraInfo(**opened.info)
     fx, fy, cx, cy = LENS
     assert (info.width, info.height, info.distortion_model) == (64, 48, "plumb_bob")
@@ -80,13 +80,13 @@ def test_the_lens_is_told_as_the_ros_driver_tells_it() -> None:
 
 
 def test_the_colour_frame_is_where_the_device_says_that_its_lens_is() -> None:
-    opened = ColorCamera("123", PROFILE, plugged_in=Bus(SoftwareCamera("123"))).open()
+    opened = ColorCamera("123", PROFILE, query_devices=Bus(SoftwareCamera("123"))).open()
     x, y, z = TRANSLATION
     assert np.allclose(opened.T_link_color[:3, 3], [z, -x, -y], atol=1e-7), "x forward, y left, z up"
     # about the optical frame's y, which points down, is about the link's z, the other way round
     expected = Rotation.from_euler("z", -ANGLE).as_matrix()
     assert np.allclose(opened.T_link_color[:3, :3], expected, atol=1e-6)
-    alone = ColorCamera("9", PROFILE, plugged_in=Bus(SoftwareCamera("9", depth=False))).open()
+    alone = ColorCamera("9", PROFILE, query_devices=Bus(SoftwareCamera("9", depth=False))).open()
     assert np.array_equal(alone.T_link_color, np.eye(4))
 
 
@@ -97,47 +97,47 @@ def test_options_of_the_sensor() -> None:
     assert soft.option("global_time_enabled") == 1
     with pytest.raises(GenimaError, match="exposure is 20000; it must be from 1 to 10000"):
         ColorCamera("123", PROFILE, {"exposure": 20000}, Bus(soft)).open()
-    with pytest.raises(GenimaError, match="has no option gain"):
+    with pytest.raises(GenimaError, match="option gain not supported"):
         ColorCamera("123", PROFILE, {"gain": 3}, Bus(soft)).open()
 
 
 @pytest.mark.parametrize(
     ("serial", "there", "line"),
     [
-        ("777", ("123", "456"), r"camera 777 is not connected; there are: 123 \(Intel RealSense D415\), 456 \("),
-        ("777", (), "camera 777 is not connected; there is no RealSense camera"),
-        ("", ("123", "456"), r"no serial number of a camera is given; there are: 123 \(.*\), 456 "),
+        ("777", ("123", "456"), r"camera 777: not connected; connected: 123 \(Intel RealSense D415\), 456 \("),
+        ("777", (), "camera 777: not connected; no RealSense camera is connected"),
+        ("", ("123", "456"), r"camera: no serial number given; connected: 123 \(.*\), 456 "),
     ],
 )
 def test_a_camera_that_is_not_there_is_told_with_those_that_are(serial: str, there: tuple[str, ...], line: str) -> None:
     with pytest.raises(GenimaError, match=line):
-        ColorCamera(serial, PROFILE, plugged_in=Bus(*map(SoftwareCamera, there))).open()
+        ColorCamera(serial, PROFILE, query_devices=Bus(*map(SoftwareCamera, there))).open()
 
 
 def test_the_only_camera_needs_no_serial_number() -> None:
-    assert ColorCamera("", PROFILE, plugged_in=Bus(SoftwareCamera("123"))).open().serial == "123"
+    assert ColorCamera("", PROFILE, query_devices=Bus(SoftwareCamera("123"))).open().serial == "123"
 
 
 def test_images_that_a_camera_does_not_have_are_refused_with_those_that_it_has() -> None:
-    with pytest.raises(GenimaError, match="no colour images of 1920x1080x30; it has 64x48x15, 64x48x30$"):
-        ColorCamera("1", ColorProfile(1920, 1080, 30), plugged_in=Bus(SoftwareCamera("1"))).open()
-    with pytest.raises(GenimaError, match="64x48x30 on USB 2.1; on USB 3 there are more"):
-        ColorCamera("1", ColorProfile(1920, 1080, 30), plugged_in=Bus(SoftwareCamera("1", usb="2.1"))).open()
-    with pytest.raises(GenimaError, match="must be like 640x480x30"):
-        ColorProfile.of("640,480,30")
+    with pytest.raises(GenimaError, match="no colour profile 1920x1080x30; it has 64x48x15, 64x48x30$"):
+        ColorCamera("1", ColorProfile(1920, 1080, 30), query_devices=Bus(SoftwareCamera("1"))).open()
+    with pytest.raises(GenimaError, match="64x48x30 on USB 2.1; USB 3 has more"):
+        ColorCamera("1", ColorProfile(1920, 1080, 30), query_devices=Bus(SoftwareCamera("1", usb="2.1"))).open()
+    with pytest.raises(GenimaError, match="use a form like 640x480x30"):
+        ColorProfile.parse("640,480,30")
 
 
 def test_silence_says_whether_the_camera_was_unplugged() -> None:
     soft = SoftwareCamera("123")
     bus = Bus(soft)
-    camera = ColorCamera("123", PROFILE, plugged_in=bus)
+    camera = ColorCamera("123", PROFILE, query_devices=bus)
     camera.open()
-    with pytest.raises(GenimaError, match="sends no images, though it is plugged in"):
+    with pytest.raises(GenimaError, match="connected, but sends no images"):
         until_error(camera)
     bus.cameras.clear()
-    with pytest.raises(GenimaError, match="is not connected"):
+    with pytest.raises(GenimaError, match="not connected"):
         until_error(camera)
-    with pytest.raises(GenimaError, match="is not connected"):
+    with pytest.raises(GenimaError, match="not connected"):
         camera.open()
     bus.cameras.append(SoftwareCamera("123"))
     camera.open()
@@ -217,7 +217,7 @@ def test_a_camera_that_is_unplugged_is_a_fault_until_it_is_back(
     filming = Filming(graph, Bus(SoftwareCamera("1")), serial_no="_1", **{"rgb_camera.color_profile": "64x48x30"})
     filming.until(graph.has_no_fault("realsense_camera"), "is not fine with a camera")
     filming.bus.cameras.clear()
-    filming.until(graph.reports_fault("realsense_camera", "camera 1 is not connected"), "does not notice")
+    filming.until(graph.reports_fault("realsense_camera", "camera 1: not connected"), "does not notice")
     filming.bus.cameras.append(SoftwareCamera("1"))
     heard = len(filming.images)
     filming.until(
@@ -231,7 +231,7 @@ def test_a_camera_that_is_unplugged_is_a_fault_until_it_is_back(
 def test_stamps_of_another_time_are_a_fault(graph: Graph, tf: list[Any]) -> None:
     filming = Filming(graph, Bus(SoftwareCamera("1")), serial_no=1, **{"rgb_camera.color_profile": "64x48x30"})
     graph.until(
-        graph.reports_fault("realsense_camera", "the camera's clock was not followed"),
+        graph.reports_fault("realsense_camera", "check this machine's clock"),
         "does not notice",
         lambda: filming.bus.cameras[0].expose(stamp=time.time() - 30),
     )

@@ -153,7 +153,7 @@ class Cell:
         from standins.hardware import Hardware
 
         self.graph = graph
-        self.targets = graph.subscribe(JointState, "joint_command", qos.EVERY_COMMAND)
+        self.targets = graph.subscribe(JointState, "joint_command", qos.COMMAND_LOG)
         self.driver = Hardware(simulation, **options(backend=backend, state_every=5))
         for node in (
             self.driver,
@@ -224,7 +224,7 @@ def test_the_loop_through_the_guard_never_trips_the_arm_and_survives_a_reflex(
 
     # somebody bumps into it
     graph.call(Trigger, "standin/trip", Trigger.Request())
-    words = "robot: the controller"
+    words = "robot: controller"
     graph.until(graph.reports_fault("arm_recovery", words), "nobody tells of the reflex", cell.lead)
     graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "the guard goes on", cell.lead)
     assert "call resume" in graph.diagnostics["arm_recovery"].message
@@ -268,7 +268,7 @@ def test_an_emergency_stop_is_recovered_from_only_when_it_is_released(graph, sim
     graph.call(SetBool, "standin/user_stop", SetBool.Request(data=True))
     graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "the guard goes on")
     assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
-    graph.until(graph.reports_fault("command_guard", "recovery: the robot's error recovery fails"), "no complaint")
+    graph.until(graph.reports_fault("command_guard", "recovery: the robot's error recovery: failed"), "no complaint")
     assert graph.reports_fault("command_guard", "release the emergency stop")()
     graph.call(SetBool, "standin/user_stop", SetBool.Request(data=False))
     assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
@@ -277,7 +277,7 @@ def test_an_emergency_stop_is_recovered_from_only_when_it_is_released(graph, sim
     cell.begin(0.5)
     graph.until(cell.arrived, "the arm does not go on", cell.lead)
     again = graph.call(Trigger, "robot/recover", Trigger.Request())
-    assert again.success and again.message == "robot: ready already"
+    assert again.success and again.message == "robot: already active"
 
 
 def test_resume_says_when_nobody_can_recover_the_robot(graph) -> None:

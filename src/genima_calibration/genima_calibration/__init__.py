@@ -1,4 +1,4 @@
-"""Hand-eye calibration: camera poses on the robot."""
+"""Hand-eye calibration: camera poses relative to the robot."""
 
 from genima.system.signals import hide_interrupt_traceback
 

@@ -21,13 +21,13 @@ from genima_calibration.session import Result, Session
 from genima_nodes.ros.guarded_arm import GuardedArm
 from genima_nodes.ros.paced_thread import starting_in_background
 
-_PATIENCE = 10.0  # s for an image of an arm that stands, and for a computation
-_LOOK = 0.02  # s
-_FEWEST = 8  # samples before their stated uncertainty is trusted
-_BLIND = 15  # samples to try for a first result
-_MISSES = 6  # poses in a row from which the board is not seen
-_HOLDS = 5  # holds by the guard on one trajectory, each followed by another attempt
-_UNSEEN = "first bring the arm to where the board is seen"
+_TIMEOUT = 10.0  # s for an image of the stationary arm, and for a computation
+_POLL = 0.02  # s
+_MIN_SAMPLES = 8  # before the stated uncertainty is trusted
+_MAX_UNCOMPUTED = 15  # samples without a first result
+_MAX_MISSES = 6  # poses in a row from which the board is not detected
+_MAX_HOLDS = 5  # holds by the guard on one trajectory, each followed by another attempt
+_NOT_DETECTED = "board not detected; first move the arm to where the camera sees it"
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class AutoCalibrationSettings:
     """Speed, clearance and duration of the automatic mode."""
 
     speed: float = 0.15  # of the arm's velocity limits
-    lowest: float = 0.03  # m above the base's origin: nothing of the arm, nor what it holds, comes below
+    lowest: float = 0.03  # m above the base's origin: limit of the arm and of the object that it holds
     workspace: tuple[float, ...] | None = None  # lowest and highest corner in m, as the command guard's
     most: int = 20  # samples
-    millimetres: float = 0.5  # standard deviations of the camera's place and direction that are enough
-    degrees: float = 0.05
+    millimetres: float = 0.5  # target standard deviation of the camera's position
+    degrees: float = 0.05  # and of its orientation
 
 
 class Calibrator(Protocol):
@@ -48,10 +48,10 @@ class Calibrator(Protocol):
     session: Session
 
     def stationary_feedback(self) -> tuple[ImageFeedback, Joints] | None:
-        """Return the latest feedback of the stationary arm."""
+        """Return the latest feedback and joints of the stationary arm."""
 
     def take(self) -> str:
-        """Take a sample; raises a GenimaError where none can be."""
+        """Take a sample; raise a GenimaError if none can be taken."""
 
     def result(self) -> Result | None:
         """Return the result of the samples; None while it is computed."""
@@ -78,34 +78,34 @@ class AutoCalibration:
         self.state = AutoCalibrationState.NOT_STARTED
         self.text = ""  # current action, or the reason of its end
         self._calibrator, self._arm, self._settings = calibrator, arm, settings
-        self._keep_outs: list[ForbiddenRegion] = []
-        self._unable = ""  # why the arm cannot be moved automatically
+        self._forbidden_regions: list[ForbiddenRegion] = []
+        self._problem = ""  # why the arm cannot be moved automatically
         try:
-            self._keep_outs = forbidden_regions(calibrator.session.robot, settings.workspace, settings.lowest)
-        except GenimaError as error:  # samples can be taken all the same
-            self._unable = str(error)
+            self._forbidden_regions = forbidden_regions(calibrator.session.robot, settings.workspace, settings.lowest)
+        except GenimaError as error:  # samples can still be taken by hand
+            self._problem = str(error)
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
     def running(self) -> bool:
-        """Return whether it moves the arm."""
+        """True while it moves the arm."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> str:
         """Start from the arm's present pose, once it is stationary; return a status text.
 
         Raises:
-            GenimaError: when it runs already, or the board is not seen from there.
+            GenimaError: when it is running, or the board is not detected from there.
         """
         if self.running:
-            raise GenimaError("it runs already")
-        if self._unable:
-            raise GenimaError(self._unable)
+            raise GenimaError("calibrator/auto: already running")
+        if self._problem:
+            raise GenimaError(self._problem)
         if (seen := self._calibrator.stationary_feedback()) is not None and seen[0].detection is None:
-            raise GenimaError(f"{_UNSEEN}: {seen[0].problem}")
+            raise GenimaError(f"{_NOT_DETECTED} ({seen[0].problem})")
         self._ending.clear()
-        self.state, self.text = AutoCalibrationState.RUNNING, "begins"
+        self.state, self.text = AutoCalibrationState.RUNNING, "starting"
         self._thread = threading.Thread(target=self._run, name="automatic", daemon=True)
         with starting_in_background():
             self._thread.start()
@@ -118,9 +118,9 @@ class AutoCalibration:
             GenimaError: when it does not run.
         """
         if not self.running:
-            raise GenimaError("it does not run")
+            raise GenimaError("calibrator/auto: not running")
         self._ending.set()
-        return "the arm comes to rest"
+        return "stopping the arm"
 
     def close(self) -> None:
         """End, and wait for the thread."""
@@ -131,65 +131,71 @@ class AutoCalibration:
     def _run(self) -> None:
         end = AutoCalibrationState.FAILED
         try:
-            self.text, end = self._visit(), AutoCalibrationState.DONE
+            self.text, end = self._calibrate(), AutoCalibrationState.DONE
         except _CancelledError:
             self.text, end = "cancelled by the operator", AutoCalibrationState.CANCELLED
         except GenimaError as error:
-            self.text = f"ended, and the arm is held: {error}"
+            self.text = f"ended, holding: {error}"
         finally:
             self._arm.release()
             self.state = end
 
-    def _visit(self) -> str:
+    def _calibrate(self) -> str:
         arm, session = self._arm, self._calibrator.session
-        tour = PosePlanner(session.robot, session.parent, session.board, self._keep_outs, self._settings.lowest)
+        planner = PosePlanner(
+            session.robot, session.parent, session.board, self._forbidden_regions, self._settings.lowest
+        )
         arm.acquire(self._require_running)
-        home, misses = arm.rest.positions, 0
-        seen_from: NDArray[np.float64] | None = None
+        home, misses = arm.start_joints.positions, 0
+        detected_from: NDArray[np.float64] | None = None
         outcome: HandEyeResult | None = None
         while True:
             if self._sample():
-                seen_from, misses = arm.rest.positions, 0
-                outcome = self._computed().outcome or outcome
-                if (words := self._enough()) is not None:
-                    return words
+                detected_from, misses = arm.start_joints.positions, 0
+                outcome = self._wait_for_result().outcome or outcome
+                if (text := self._closing_text()) is not None:
+                    return text
             else:
-                if seen_from is None:
-                    raise GenimaError(_UNSEEN)
+                if detected_from is None:
+                    raise GenimaError(_NOT_DETECTED)
                 misses += 1
-                tour.miss(arm.rest.positions)
-                if misses == _MISSES:
+                planner.add_miss(arm.start_joints.positions)
+                if misses == _MAX_MISSES:
                     raise GenimaError(
-                        f"the board was not seen from {misses} poses in a row: is something in the way, or is it at "
-                        "the edge of the image?"
+                        f"board: not detected from {misses} poses in a row; remove what hides it, or start where it is "
+                        "in the middle of the image"
                     )
-                self._move(tour, seen_from, outcome)
-            present = arm.rest.positions
-            self._move(tour, tour.first(home, present) if outcome is None else tour.next(outcome, present), outcome)
+                self._move(planner, detected_from, outcome)
+            present = arm.start_joints.positions
+            self._move(
+                planner,
+                planner.first_pose(home, present) if outcome is None else planner.next_pose(outcome, present),
+                outcome,
+            )
 
-    def _move(self, tour: PosePlanner, goal: NDArray[np.float64], outcome: HandEyeResult | None) -> None:
+    def _move(self, planner: PosePlanner, goal: NDArray[np.float64], outcome: HandEyeResult | None) -> None:
         """Move to a pose; after a hold, start again from the present pose."""
-        self.text = f"{len(self._calibrator.session.names)} samples; moves"
-        for _ in range(_HOLDS):
-            rest = self._arm.rest
-            way = tour.plan_trajectory(rest.positions, goal, rest.gripper, self._settings.speed, outcome)
-            if self._arm.follow(way, self._require_running):
+        self.text = f"{len(self._calibrator.session.names)} samples; moving"
+        for _ in range(_MAX_HOLDS):
+            start = self._arm.start_joints
+            trajectory = planner.plan_trajectory(start.positions, goal, start.gripper, self._settings.speed, outcome)
+            if self._arm.follow(trajectory, self._require_running):
                 return
-        raise GenimaError(f"the command guard held it {_HOLDS} times on one way: is the machine too busy?")
+        raise GenimaError(f"command_guard: held the arm {_MAX_HOLDS} times on one trajectory; end other programs")
 
     def _sample(self) -> bool:
-        """Take a sample once the arm stands still; returns whether the board is seen."""
-        self.text = f"{len(self._calibrator.session.names)} samples; looks"
-        arrived, problem = self._arm.rest.stamp, "no image of the arm at rest comes"
-        deadline = time.monotonic() + _PATIENCE
+        """Take a sample once the arm is stationary; return False if the board is not detected."""
+        self.text = f"{len(self._calibrator.session.names)} samples; detecting"
+        arrived, problem = self._arm.start_joints.stamp, f"no image of the stationary arm for {_TIMEOUT:.0f} s"
+        deadline = time.monotonic() + _TIMEOUT
         while time.monotonic() < deadline:
             if not self._arm.check_following(self._require_running):
-                deadline = time.monotonic() + _PATIENCE
+                deadline = time.monotonic() + _TIMEOUT
             if (seen := self._calibrator.stationary_feedback()) is not None and seen[0].stamp > arrived:
-                look, joints = seen
-                if look.detection is None:
+                feedback, joints = seen
+                if feedback.detection is None:
                     return False
-                if self._calibrator.session.same_place(joints):
+                if self._calibrator.session.find_same_pose(joints):
                     return True
                 try:
                     self._calibrator.take()
@@ -197,31 +203,31 @@ class AutoCalibration:
                     problem = str(error)
                 else:
                     return True
-            time.sleep(_LOOK)
+            time.sleep(_POLL)
         raise GenimaError(problem)
 
-    def _computed(self) -> Result:
-        self.text = f"{len(self._calibrator.session.names)} samples; computes"
-        deadline = time.monotonic() + _PATIENCE
+    def _wait_for_result(self) -> Result:
+        self.text = f"{len(self._calibrator.session.names)} samples; computing"
+        deadline = time.monotonic() + _TIMEOUT
         while (result := self._calibrator.result()) is None:
             if not self._arm.check_following(self._require_running):
-                deadline = time.monotonic() + _PATIENCE
+                deadline = time.monotonic() + _TIMEOUT
             if time.monotonic() > deadline:
-                raise GenimaError("the computation does not end")
-            time.sleep(_LOOK)
+                raise GenimaError(f"result: not computed within {_TIMEOUT:.0f} s")
+            time.sleep(_POLL)
         return result
 
-    def _enough(self) -> str | None:
-        """Return the closing text once the result is accurate enough; empty before."""
+    def _closing_text(self) -> str | None:
+        """Return the closing text once the result is accurate enough; None before."""
         settings, result = self._settings, self._calibrator.result()
         count = len(self._calibrator.session.names)
         if result is None or result.calibration is None or result.calibration.sigma is None:
-            if count >= min(_BLIND, settings.most):
-                raise GenimaError(f"{count} samples are not enough: {result.text if result else 'they are computed'}")
+            if count >= min(_MAX_UNCOMPUTED, settings.most):
+                raise GenimaError(f"no result of {count} samples ({result.text if result else 'computing'})")
             return None
         millimetres, degrees = result.calibration.sigma
-        certain = millimetres <= settings.millimetres and degrees <= settings.degrees
-        if certain and count >= min(_FEWEST, settings.most):
+        is_accurate = millimetres <= settings.millimetres and degrees <= settings.degrees
+        if is_accurate and count >= min(_MIN_SAMPLES, settings.most):
             return f"done: {result.text}"
         if count >= settings.most:
             return f"done, less accurate than requested: {result.text}"

@@ -20,10 +20,10 @@ from genima_calibration.sample_folder import CameraInfo, RawSample
 from genima_calibration.stationary_detector import StationaryDetector
 
 Array = NDArray[np.float64]
-_READINGS = 0.01  # s between joint readings that are looked at
-_AROUND = 0.1  # s before and after an image from which its joints are averaged
-_AFTER = 0.02  # s after an image in which the arm must not have moved either
-_ALIKE = 0.05  # rad: poses nearer to each other tell the same
+_READING_PERIOD = 0.01  # s between joint readings that are used
+_AVERAGING_TIME = 0.1  # s before and after an image over which its joints are averaged
+_SETTLING_TIME = 0.02  # s after an image in which the arm must be stationary, too
+_MIN_DISTANCE = 0.05  # rad between two poses
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StationaryPose:
 
     stamp: int  # ns, of the image
     joints: Array  # (n,) rad
-    gripper: float  # open fraction; NaN where joint_states do not have it
+    gripper: float  # open fraction; NaN: not in joint_states
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class BagSamples:
 
     folder: Path
     view: str
-    views: Collection[str]  # all that were recorded
+    views: Collection[str]  # all recorded views
     topic: str  # of the images
     info: CameraInfo
     robot: RobotModel
-    stops: list[StationaryPose]  # well spread, by time
+    stops: list[StationaryPose]  # far from each other, by time
     start: int  # ns, of the first image
 
     @classmethod
@@ -53,37 +53,37 @@ class BagSamples:
         """Return at most ``most`` stationary poses, far from each other.
 
         Raises:
-            GenimaError: for a bag that cannot be read, has no such view, no camera_info or not this robot's joints.
+            GenimaError: for a bag that cannot be read, or without the view, camera_info or this robot's joints.
         """
         with BagReader(folder) as bag:
             views = sorted({known for topic in bag.types if (known := view_of(topic)) is not None})
             if view not in views:
-                raise EpisodeError(folder, f"it has no images of {view}, only of {', '.join(views) or 'no view'}")
+                raise EpisodeError(folder, f"no images of {view} (views: {', '.join(views) or 'none'})")
             topic, info_topic = image_topic(bag.types, view), camera_info_topic(view)
-            wanted = (topic, JOINT_STATES, info_topic)
+            topics = (topic, JOINT_STATES, info_topic)
             images, readings, info = list[int](), list[Joints](), None
-            misnamed: GenimaError | None = None
-            for message in tqdm(bag.messages(wanted), desc="read", unit="message", disable=None, leave=False):
+            joints_problem: GenimaError | None = None
+            for message in tqdm(bag.messages(topics), desc="read", unit="message", disable=None, leave=False):
                 if message.topic == topic:
                     images.append(header_stamp(message.cdr))
                 elif message.topic == info_topic:
                     info = info or CameraInfo.of(bag.deserialize(message))
                 else:
                     seconds = header_stamp(message.cdr) * 1e-9
-                    if readings and 0 <= seconds - readings[-1].stamp < _READINGS:
+                    if readings and 0 <= seconds - readings[-1].stamp < _READING_PERIOD:
                         continue
-                    said = bag.deserialize(message)
+                    state = bag.deserialize(message)
                     try:
-                        positions = select_by_name("joint state", said.name, said.position, robot.joint_names)
+                        positions = select_by_name("joint state", state.name, state.position, robot.joint_names)
                     except GenimaError as error:
-                        misnamed = misnamed or error
+                        joints_problem = joints_problem or error
                     else:
-                        by_name = dict(zip(said.name, said.position, strict=False))
+                        by_name = dict(zip(state.name, state.position, strict=False))
                         gripper = by_name.get(robot.gripper_joint)
                         opened = np.nan if gripper is None else robot.open_fraction(gripper)
                         readings.append(Joints(seconds, positions, opened))
         if not readings:
-            what = f"not one is of {robot.name}: {misnamed}" if misnamed else "no messages"
+            what = f"none of {robot.name} ({joints_problem})" if joints_problem else "no messages"
             raise EpisodeError(folder, what, JOINT_STATES)
         if info is None:
             raise EpisodeError(folder, "no messages; record it with the images", info_topic)
@@ -110,32 +110,32 @@ class BagSamples:
 
 def _stationary_images(images: list[int], readings: list[Joints]) -> list[StationaryPose]:
     """Return the middle image of each stationary interval, by time."""
-    standstill, rests, i, still = StationaryDetector(), list[list[int]](), 0, False
+    detector, intervals, i, was_stationary = StationaryDetector(), list[list[int]](), 0, False
     for stamp in images:
         seconds = stamp * 1e-9
-        while i < len(readings) and readings[i].stamp <= seconds + _AFTER:
-            standstill.update(readings[i])
+        while i < len(readings) and readings[i].stamp <= seconds + _SETTLING_TIME:
+            detector.update(readings[i])
             i += 1
-        covered = standstill.covers(seconds) and readings[i - 1].stamp > seconds - _AROUND
-        if covered and still:
-            rests[-1].append(stamp)
-        elif covered:
-            rests.append([stamp])
-        still = covered
+        is_stationary = detector.covers(seconds) and readings[i - 1].stamp > seconds - _AVERAGING_TIME
+        if is_stationary and was_stationary:
+            intervals[-1].append(stamp)
+        elif is_stationary:
+            intervals.append([stamp])
+        was_stationary = is_stationary
     times = np.array([joints.stamp for joints in readings])
     positions = np.array([joints.positions for joints in readings])
     gripper = np.array([joints.gripper for joints in readings])
     stops = []
-    for rest in rests:
-        middle = rest[len(rest) // 2]
-        near = np.abs(times - middle * 1e-9) <= _AROUND
+    for interval in intervals:
+        middle = interval[len(interval) // 2]
+        near = np.abs(times - middle * 1e-9) <= _AVERAGING_TIME
         known = gripper[near & np.isfinite(gripper)]
         stops.append(StationaryPose(middle, positions[near].mean(0), float(known.mean()) if known.size else np.nan))
     return stops
 
 
 def _farthest_points(stops: list[StationaryPose], most: int) -> list[StationaryPose]:
-    """Return at most so many stationary poses by farthest-point sampling.
+    """Return at most ``most`` stationary poses by farthest-point sampling.
 
     Source: Gonzalez, Clustering to minimize the maximum intercluster distance, Theoretical Computer Science 38, 1985.
     """
@@ -143,7 +143,7 @@ def _farthest_points(stops: list[StationaryPose], most: int) -> list[StationaryP
         return []
     joints = np.array([stop.joints for stop in stops])
     chosen, distance = [0], np.linalg.norm(joints - joints[0], axis=1)
-    while len(chosen) < most and distance.max() > _ALIKE:
+    while len(chosen) < most and distance.max() > _MIN_DISTANCE:
         chosen.append(int(distance.argmax()))
         distance = np.minimum(distance, np.linalg.norm(joints - joints[chosen[-1]], axis=1))
     return [stops[i] for i in sorted(chosen)]

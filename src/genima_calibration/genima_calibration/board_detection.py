@@ -17,12 +17,12 @@ from genima.robot.rigid_transforms import pose, transform
 from genima.types import Image
 
 Array = NDArray[np.float64]
-_CENTRE = 0.5  # px: OpenCV has the middle of the first pixel at 0, this project at 0.5
-_FEWEST = 6  # points: four fix a pose, two more tell whether it is right
-_FLATTEST = 0.1  # of the points' second to their first extent, in the board's plane
-_WORST_FIT = 3.0  # px, median: what no sharp image of the right board exceeds
-_CLEARLY_MORE = 1.5  # times as many points as with the other pattern
-_STRAY, _STRAY_PIXELS = 5.0, 1.5  # medians, and px, beyond which a point is looked at as wrong
+_CENTRE = 0.5  # px: the centre of the first pixel is at 0 in OpenCV, at 0.5 in this project
+_MIN_POINTS = 6  # four determine a pose, two more verify it
+_MIN_EXTENT = 0.1  # ratio of the points' second to their first extent, in the board's plane
+_MAX_ERROR = 3.0  # px, median reprojection error in a sharp image of the right board
+_PATTERN_RATIO = 1.5  # between the numbers of points with the right and the wrong pattern
+_OUTLIER_RATIO, _OUTLIER_PIXELS = 5.0, 1.5  # times the median, and px, beyond which a point counts as an outlier
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Detection:
     ids: NDArray[np.int64]  # (M,), rows of Board.points
     pixels: Array  # (M, 2), pixel centres at n + 0.5
     points: Array  # (M, 3) m, in the board's frame
-    legacy_pattern: bool | None = None  # which pattern is seen; None where the board has one only
-    strange_markers: int = 0  # of the board's dictionary, that are seen beside it
+    legacy_pattern: bool | None = None  # detected pattern; None: the board has one pattern only
+    foreign_markers: int = 0  # markers of the board's dictionary that are not on the board
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ class Markers:
 
 
 def detect(image: Image, board: CalibrationBoard, intrinsics: CameraIntrinsics) -> Detection:
-    """Find the board in an image (h, w, 3) in RGB, with either pattern where the board's file leaves that open.
+    """Detect the board in an image (h, w, 3) in RGB, with either pattern if the board's file does not set one.
 
     Raises:
-        GenimaError: when too little of the board is seen, or when what is seen is not that board.
+        GenimaError: when too little of the board is visible, or when it is another board.
     """
     if image.shape != (intrinsics.height, intrinsics.width, 3):
         raise GenimaError(
-            f"the image is {image.shape[1]} x {image.shape[0]}, but its intrinsics are for {intrinsics.width} x "
-            f"{intrinsics.height}: take both from the same stream"
+            f"image: size {image.shape[1]} x {image.shape[0]}, but intrinsics for {intrinsics.width} x "
+            f"{intrinsics.height}; take both from the same stream"
         )
     grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
     markers = find_markers(grey, board)
@@ -66,17 +66,17 @@ def detect(image: Image, board: CalibrationBoard, intrinsics: CameraIntrinsics) 
     if not found:
         raise problems[0]
     found.sort(key=lambda detection: len(detection.ids))
-    if len(found) > 1 and len(found[-1].ids) < _CLEARLY_MORE * len(found[0].ids):
+    if len(found) > 1 and len(found[-1].ids) < _PATTERN_RATIO * len(found[0].ids):
         raise GenimaError(
-            "board seen too little to tell the legacy pattern from the new one: bring more of it into the image, or "
+            "board: too few points to tell the legacy pattern from the new one; bring more of it into the image, or "
             "write legacy_pattern: true or false in the board's file"
         )
-    strange = int(np.count_nonzero(~np.isin(markers.ids, board.cv_board.getIds())))
-    return replace(found[-1], strange_markers=strange)
+    foreign = int(np.count_nonzero(~np.isin(markers.ids, board.cv_board.getIds())))
+    return replace(found[-1], foreign_markers=foreign)
 
 
 def detected_board(board: CalibrationBoard, detections: Iterable[Detection]) -> CalibrationBoard:
-    """Return the board with its detected pattern, where its file leaves that open.
+    """Return the board with its detected pattern, if its file does not set one.
 
     Raises:
         GenimaError: when detections show both patterns.
@@ -85,8 +85,8 @@ def detected_board(board: CalibrationBoard, detections: Iterable[Detection]) -> 
         return board
     if len(seen) > 1:
         raise GenimaError(
-            "some images show a board with the legacy pattern, others one with the new pattern: are two boards in "
-            "view? Write legacy_pattern: true or false, that of the right one, in the board's file"
+            "board: legacy pattern in some images, new pattern in others; remove the second board, or write the right "
+            "legacy_pattern: true or false in the board's file"
         )
     return replace(board, legacy_pattern=seen.pop())
 
@@ -96,22 +96,22 @@ def _locate(
 ) -> Detection:
     """Return the points of a board of known pattern."""
     ids, pixels = _charuco(grey, markers, board) if board.kind == "charuco" else _grid(markers, board)
-    if len(ids) < _FEWEST:
+    if len(ids) < _MIN_POINTS:
         raise GenimaError(
-            f"board not seen: {len(ids)} of its {len(board.points)} points, {_FEWEST} are needed. Bring it into the "
-            f"image, sharp and evenly lit; check that it is the {board.dictionary} {board.kind} of "
+            f"board: not detected ({len(ids)} of its {len(board.points)} points, {_MIN_POINTS} are needed); bring it "
+            f"into the image, sharp and evenly lit, and check that it is the {board.dictionary} {board.kind} of "
             f"{board.columns} x {board.rows}"
         )
     points = board.points[ids]
     extent = np.linalg.svd(points - points.mean(0), compute_uv=False)
-    if extent[1] < _FLATTEST * extent[0]:
-        raise GenimaError(f"board seen only along one line ({len(ids)} points): bring more of it into the image")
+    if extent[1] < _MIN_EXTENT * extent[0]:
+        raise GenimaError(f"board: points on one line only ({len(ids)}); bring more of it into the image")
     detection = Detection(ids, pixels + _CENTRE, points, board.legacy_pattern)
     off = reprojection(board_pose(detection, intrinsics), detection, intrinsics)
-    if not np.median(off) < _WORST_FIT:
+    if not np.median(off) < _MAX_ERROR:
         raise GenimaError(
-            f"what is seen does not lie as on this board (off by {np.median(off):.0f} px): check its kind, columns and "
-            "rows, that it is flat, and the camera's intrinsics"
+            f"board: points do not fit (off by {np.median(off):.0f} px); check its kind, columns and rows, that it is "
+            "flat, and the camera's intrinsics"
         )
     return detection
 
@@ -119,19 +119,21 @@ def _locate(
 def board_pose(detection: Detection, intrinsics: CameraIntrinsics) -> Array:
     """Return ``T_camera_board`` (4, 4) from one image: the better of a flat board's two solutions, refined.
 
-    Points far off are left out (least median of squares).
+    Outliers are not used (least median of squares).
 
     Source: Collins and Bartoli, Infinitesimal plane-based pose estimation, IJCV 109 (2014), as in OpenCV.
     """
     T = _solve(detection.points, detection.pixels, intrinsics)
     off = reprojection(T, detection, intrinsics)
-    if not off.max() > max(_STRAY * np.median(off), _STRAY_PIXELS):
+    if not off.max() > max(_OUTLIER_RATIO * np.median(off), _OUTLIER_PIXELS):
         return T
     K, distortion = intrinsics.K, np.array(intrinsics.distortion)
-    straight = cv2.undistortPoints(detection.pixels[:, None], K, distortion, P=K)
-    _, good = cv2.findHomography(detection.points[:, :2], straight, cv2.LMEDS)
-    kept = np.zeros(len(off), bool) if good is None else good[:, 0] > 0
-    return _solve(detection.points[kept], detection.pixels[kept], intrinsics) if kept.sum() >= _FEWEST else T
+    undistorted = cv2.undistortPoints(detection.pixels[:, None], K, distortion, P=K)
+    _, good = cv2.findHomography(detection.points[:, :2], undistorted, cv2.LMEDS)
+    inliers = np.zeros(len(off), bool) if good is None else good[:, 0] > 0
+    if inliers.sum() < _MIN_POINTS:
+        return T
+    return _solve(detection.points[inliers], detection.pixels[inliers], intrinsics)
 
 
 def reprojection(T_camera_board: Array, detection: Detection, intrinsics: CameraIntrinsics) -> Array:
@@ -141,18 +143,18 @@ def reprojection(T_camera_board: Array, detection: Detection, intrinsics: Camera
 
 
 def _solve(points: Array, pixels: Array, intrinsics: CameraIntrinsics) -> Array:
-    given = (points, pixels, intrinsics.K, np.array(intrinsics.distortion))
-    _, rotations, translations, _ = cv2.solvePnPGeneric(*given, flags=cv2.SOLVEPNP_IPPE)
+    arguments = (points, pixels, intrinsics.K, np.array(intrinsics.distortion))
+    _, rotations, translations, _ = cv2.solvePnPGeneric(*arguments, flags=cv2.SOLVEPNP_IPPE)
     if not rotations:
-        raise GenimaError("the points that are seen have no place on a flat board: bring more of it into the image")
-    rotation, translation = cv2.solvePnPRefineLM(*given, rotations[0], translations[0])
+        raise GenimaError("board: its points do not determine a pose; bring more of it into the image")
+    rotation, translation = cv2.solvePnPRefineLM(*arguments, rotations[0], translations[0])
     return pose(np.array(cv2.Rodrigues(rotation)[0], float), np.array(translation, float)[:, 0])
 
 
 def find_markers(grey: NDArray[np.uint8], board: CalibrationBoard) -> Markers:
-    """Return all markers of a board's dictionary in a grey image, also those that the board does not have."""
+    """Return all markers of a board's dictionary in a grey image, also markers that are not on the board."""
     parameters = cv2.aruco.DetectorParameters()
-    if board.kind == "grid":  # the corners of a ChArUco board are refined themselves
+    if board.kind == "grid":  # a ChArUco board's own corners are refined instead
         parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
     corners, ids, _ = cv2.aruco.ArucoDetector(board.cv_board.getDictionary(), parameters).detectMarkers(grey)
     return Markers(

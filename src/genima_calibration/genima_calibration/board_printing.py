@@ -21,11 +21,11 @@ PAPERS = {"A4": (210.0, 297.0), "A3": (297.0, 420.0)}  # mm, upright
 DPI = 300
 RULER = 100  # mm
 _EDGE = 5.0  # mm that printers leave white
-_GAP = 5.0  # mm between the board and what is below it
+_GAP = 5.0  # mm between the board and the ruler
 _FOOT = 14.0  # mm: the ruler and two lines of text
 _MM = 1 / 25.4  # inch
-_POINTS = 72 / 25.4  # to the mm
-_THIN = 0.2 * _POINTS
+_POINTS = 72 / 25.4  # points per mm
+_LINE_WIDTH = 0.2 * _POINTS
 
 Rectangle = tuple[float, float, float, float]  # x, y, width, height in m
 
@@ -38,19 +38,19 @@ def print_board(
     Args:
         board: to be printed.
         path: .pdf or .png.
-        paper: one of ``PAPERS``; turned to the side on which the board fits.
+        paper: one of ``PAPERS``, upright or on its side, on which the board fits.
         definition: name of the board's YAML file, printed beside it.
         overwrite: replace another page.
 
     Raises:
-        GenimaError: for another format or paper, a board that does not fit on it, a file that exists and is not the
-            same page, and no space or permission to write.
+        GenimaError: for another format or paper, a board that does not fit on it, an existing file that is not the
+            same page, and a file that cannot be written.
     """
     kind = path.suffix.removeprefix(".").lower()
     if kind not in ("pdf", "png"):
-        raise GenimaError(f"a board is printed to a .pdf or a .png file, not {path}")
+        raise GenimaError(f"--out {path}: the page is a .pdf or a .png file")
     file = io.BytesIO()
-    metadata = {"CreationDate": None} if kind == "pdf" else None  # the same board gives the same file
+    metadata = {"CreationDate": None} if kind == "pdf" else None  # identical files for identical boards
     board_page(board, paper, definition).savefig(file, format=kind, dpi=DPI, metadata=metadata)
     if not (path.is_file() and path.read_bytes() == file.getvalue()):
         require_free(path, "board's page", overwrite, _is_page)
@@ -77,8 +77,8 @@ def board_page(board: CalibrationBoard, paper: str = "A4", definition: str = "")
 
     line, left, right = page[1] - _EDGE - _FOOT + 2.5, 2 * _EDGE, page[0] - 2 * _EDGE
     ticks, lengths = left + RULER * np.linspace(0, 1, 11), np.where(np.arange(11) % 5 == 0, 2.5, 1.5)
-    axes.hlines(line, left, left + RULER, "k", linewidth=_THIN)
-    axes.vlines(ticks, line, line + lengths, "k", linewidth=_THIN)
+    axes.hlines(line, left, left + RULER, "k", linewidth=_LINE_WIDTH)
+    axes.vlines(ticks, line, line + lengths, "k", linewidth=_LINE_WIDTH)
     text: dict[str, Any] = {"fontsize": 2.7 * _POINTS, "va": "top"}
     axes.text(left, line + 3.2, f"{RULER} mm if printed at 100 % (actual size); if not, print again", **text)
     lines = [f"Genima calibration board {definition}".rstrip(), describe(board)]
@@ -110,7 +110,7 @@ def black_rectangles(board: CalibrationBoard) -> list[Rectangle]:
 def white_rectangles(board: CalibrationBoard) -> list[Rectangle]:
     """Return the markers' white cells, in the board's frame.
 
-    Neighbours in a row are merged, and again in a column, so that no viewer draws a hair line between them.
+    Adjacent cells are merged in rows and again in columns, so that no viewer draws hairlines between them.
     """
     dictionary = board.cv_board.getDictionary()
     n = dictionary.markerSize + 2
@@ -124,14 +124,14 @@ def white_rectangles(board: CalibrationBoard) -> list[Rectangle]:
 
 
 def _markers(board: CalibrationBoard) -> Iterator[tuple[int, float, float]]:
-    """Return id and top left corner in m of each marker."""
+    """Yield id and top left corner in m of each marker."""
     for marker, corners in zip(board.cv_board.getIds(), board.cv_board.getObjPoints(), strict=True):
         x, y, _ = np.asarray(corners)[0]
         yield int(np.ravel(marker)[0]), float(x), float(y)
 
 
 def _runs(bits: NDArray[np.bool_]) -> Iterator[tuple[int, int, int]]:
-    """Return row, first column and end column of all runs of true."""
+    """Yield row, first column and end column of all runs of true."""
     steps = np.diff(np.pad(bits, ((0, 0), (1, 1))).astype(int), axis=1)
     for (row, start), (_, end) in zip(np.argwhere(steps > 0), np.argwhere(steps < 0), strict=True):
         yield int(row), int(start), int(end)
@@ -143,15 +143,15 @@ def _corners(rectangle: Rectangle) -> NDArray[np.float64]:
 
 
 def _page_size(paper: str, width: float, height: float) -> tuple[float, float]:
-    """Width and height in mm of the page, upright or on its side, on which a board of that size in mm fits."""
+    """Return width and height of the page in mm, upright or on its side, on which a board of that size in mm fits."""
     if paper not in PAPERS:
-        raise GenimaError(f"boards are printed on {' or '.join(PAPERS)}, not {paper!r}")
+        raise GenimaError(f"paper: unknown ({paper!r}); use {' or '.join(PAPERS)}")
     needed = width + 2 * _EDGE, height + 2 * _EDGE + _GAP + _FOOT
     upright = PAPERS[paper]
     for page in (upright, upright[::-1]):
         if needed[0] <= page[0] and needed[1] <= page[1]:
             return page[0], page[1]
     raise GenimaError(
-        f"the board is {width:.0f} x {height:.0f} mm, too large for {paper} with margins and ruler: take larger "
-        "paper or smaller squares"
+        f"board: too large for {paper} with margins and ruler ({width:.0f} x {height:.0f} mm); use larger paper or "
+        "smaller squares"
     )

@@ -1,6 +1,6 @@
 """Maximum-likelihood camera and board poses from noisy pixels and joint readings.
 
-A sample's pixels z_i (2M,) and joint readings q_i (n,) are taken as
+A sample's pixels z_i (2M,) and joint readings q_i (n,) are modelled as
 
     z_i = project(inv(X) A(q*_i) Y p) + e_i,    q_i = q*_i - b_i,    e ~ N(0, s_z^2),  b ~ N(0, s_q^2)
 
@@ -10,18 +10,17 @@ The maximum-likelihood estimate minimises
     J(X, Y, q*) = sum |z_i - project(...)|^2 / s_z^2 + sum |q*_i - q_i|^2 / s_q^2
 
 a bundle adjustment in which every sample has its own joints. Their elimination (Schur complement) weights a sample's
-pixels by the inverse of s_z^2 I + s_q^2 J_q J_q^T: directions blurred by joint noise count less, others, such as the
-relative positions of the board's corners, count fully. Closed-form solvers, which assume equal certainty in all
-directions, cannot do that.
+pixels by the inverse of s_z^2 I + s_q^2 J_q J_q^T: directions with joint noise have a small weight, others, such as the
+relative positions of the board's corners, their full weight. Closed-form solvers assume equal noise in all directions.
 
-The two noises are estimated from the same samples, by restricted maximum likelihood (Patterson and Thompson, Recovery
-of inter-block information when block sizes are unequal, Biometrika 58, 1971): the unrestricted one would take the
-misfit that the 12 unknowns and the samples' joints explain away for precision.
+Both noises are estimated from the same samples by restricted maximum likelihood (Patterson and Thompson, Recovery of
+inter-block information when block sizes are unequal, Biometrika 58, 1971): the unrestricted estimate would be too low,
+as the 12 unknowns and the samples' joints reduce the residuals.
 
-Zero offsets of the joints, the same in all samples, are not estimated: targets are drawn with the same readings later,
-and a camera pose that absorbs part of the offsets draws them nearer to the visible robot than the true pose.
+Constant zero offsets of the joints are not estimated: targets are rendered with the same readings later, and a camera
+pose that absorbs part of the offsets renders them nearer to the visible robot than the true pose.
 
-Poses move by twists in their own frames. All sums over samples are of small blocks, so a step costs about a
+Poses are updated by twists in their own frames. All sums over samples are of small blocks: a step takes about a
 millisecond.
 """
 
@@ -43,13 +42,13 @@ Array = NDArray[np.float64]
 CAMERA, BOARD = slice(0, 6), slice(6, 12)  # of the unknowns
 SCALE = 12
 
-_TYPICAL_JOINTS = np.radians(0.005)  # noise of joint readings, as an encoder's repeatability
-_PSEUDO_READINGS = 1.0  # how much that is believed, in readings: hardly, but it keeps the noise of few samples from 0
-_JOINT_NOISES = np.radians([1e-4, 20.0])  # between which it is sought
-_HUBER, _WRONG = 3.0, 6.0  # noises beyond which a point counts less, and not at all
+_TYPICAL_JOINT_NOISE = np.radians(0.005)  # of joint readings, an encoder's repeatability
+_PSEUDO_READINGS = 1.0  # weight of that prior, in readings: small, but it keeps the noise of few samples above 0
+_JOINT_NOISE_RANGE = np.radians([1e-4, 20.0])  # of the search
+_HUBER, _OUTLIER = 3.0, 6.0  # standard deviations beyond which a point has less weight, and none
 _ROUNDS, _STEPS = 8, 20
-_CONVERGED = 1e-3  # standard deviations
-_STEADY = 0.01  # relative change of the noises
+_STEP_TOLERANCE = 1e-3  # standard deviations
+_NOISE_TOLERANCE = 0.01  # relative change of the noises
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Noise:
 class FreeParameters:
     """Unknowns besides the two poses."""
 
-    scale: bool = False  # of the board: how much larger it is than said
+    scale: bool = False  # of the board, relative to its file
     intrinsics: bool = False
 
 
@@ -75,10 +74,10 @@ class Fit:
     hand_eye: HandEye
     intrinsics: CameraIntrinsics
     scale: float
-    joints: Array  # (N, n) rad, the most likely true ones
+    joints: Array  # (N, n) rad, most likely true joints
     noise: Noise
-    weights: Array  # (N, M) of the points, 0 for those that were left out
-    information: Array  # (g, g) of camera twist, board twist, then the scale or the intrinsics where they were free
+    weights: Array  # (N, M) of the points; 0: not used
+    information: Array  # (g, g) of camera twist, board twist, then the scale or the intrinsics if they were free
     free: FreeParameters
 
     @property
@@ -91,10 +90,10 @@ class Fit:
 class Derivatives:
     """Derivatives of all samples' pixels."""
 
-    residuals: Array  # (N, 2M) px, seen minus expected
-    unknowns: Array  # (N, 2M, g) of the expected ones, by the unknowns
-    joints: Array  # (N, 2M, n), by the joints
-    board: Array  # (N, 2M, 6), by a twist of the board about the middle of its points, in its own frame
+    residuals: Array  # (N, 2M) px, measured minus expected
+    unknowns: Array  # (N, 2M, g) of the expected pixels, with respect to the unknowns
+    joints: Array  # (N, 2M, n), with respect to the joints
+    board: Array  # (N, 2M, 6), with respect to a twist of the board about the centre of its points, in its own frame
 
 
 def derivatives(samples: SampleStack, fit: Fit) -> Derivatives:
@@ -103,9 +102,9 @@ def derivatives(samples: SampleStack, fit: Fit) -> Derivatives:
     links = robot.link_poses(fit.joints)
     flange = links[:, -2]
     on_base = at.parent == "base"
-    still = np.broadcast_to(np.eye(4), flange.shape)
-    T_camera_base = inverse(at.T_parent_camera) @ (still if on_base else inverse(flange))
-    T_base_board = (flange if on_base else still) @ at.T_carrier_board
+    identity = np.broadcast_to(np.eye(4), flange.shape)
+    T_camera_base = inverse(at.T_parent_camera) @ (identity if on_base else inverse(flange))
+    T_base_board = (flange if on_base else identity) @ at.T_carrier_board
     p_board = fit.scale * samples.points
     p_base = transform(T_base_board, p_board)
     p_camera = transform(T_camera_base, p_base)
@@ -138,13 +137,14 @@ def derivatives(samples: SampleStack, fit: Fit) -> Derivatives:
 def refine(samples: SampleStack, start: HandEye, free: FreeParameters = FreeParameters(), scale: float = 1.0) -> Fit:  # noqa: B008
     """Return the most likely poses near a start, with the noise of pixels and joints.
 
-    Single wrong points count little (Huber's loss) or not (beyond six noises); wrong samples must be gone already.
+    Outlier points have less weight (Huber's loss) or none (beyond six standard deviations); outlier samples must have
+    been removed.
 
     Raises:
         GenimaError: when no minimum is found near the start.
     """
     fit = Fit(
-        start, samples.intrinsics, scale, samples.joints.copy(), Noise(1.0, float(_TYPICAL_JOINTS)),
+        start, samples.intrinsics, scale, samples.joints.copy(), Noise(1.0, float(_TYPICAL_JOINT_NOISE)),
         samples.seen.astype(float), np.eye(12), free,
     )  # fmt: skip
     prior = _prior(samples.intrinsics, free)
@@ -155,7 +155,7 @@ def refine(samples: SampleStack, start: HandEye, free: FreeParameters = FreePara
         fit = replace(fit, weights=_weights(samples, d))
         fit = _estimate_noise(samples, fit, d, prior)
         change = np.abs(np.log([fit.noise.pixels / before.noise.pixels, fit.noise.joints / before.noise.joints]))
-        if change.max() < _STEADY:
+        if change.max() < _NOISE_TOLERANCE:
             break
     return _minimize(samples, fit, prior)
 
@@ -213,7 +213,7 @@ def _minimize(samples: SampleStack, fit: Fit, prior: Array) -> Fit:
             return fit
         damping /= 10
         fit, cost = trial, trial_cost
-        if step @ normal @ step < (_CONVERGED * noise.pixels) ** 2:
+        if step @ normal @ step < (_STEP_TOLERANCE * noise.pixels) ** 2:
             return fit
     return fit
 
@@ -251,7 +251,7 @@ def _weights(samples: SampleStack, d: Derivatives) -> Array:
     off = np.abs(d.residuals.reshape(*samples.seen.shape, 2))
     noise = max(1.4826 * float(np.median(off[samples.seen])), 1e-3)
     far = off.max(-1) / noise
-    return np.where(samples.seen & (far < _WRONG), np.minimum(1.0, _HUBER / np.maximum(far, 1e-9)), 0.0)
+    return np.where(samples.seen & (far < _OUTLIER), np.minimum(1.0, _HUBER / np.maximum(far, 1e-9)), 0.0)
 
 
 def _estimate_noise(samples: SampleStack, fit: Fit, d: Derivatives, prior: Array) -> Fit:
@@ -261,7 +261,7 @@ def _estimate_noise(samples: SampleStack, fit: Fit, d: Derivatives, prior: Array
     QtQ = np.swapaxes(w * d.joints, 1, 2) @ d.joints
     readings = 2 * np.count_nonzero(fit.weights) - d.unknowns.shape[2]
     if readings <= 0:
-        raise GenimaError("fewer points than unknowns: take more samples with more of the board in view")
+        raise GenimaError("samples: fewer points than unknowns; take more samples with more of the board in view")
 
     def pixels_and_information(ratio: float) -> tuple[float, Array]:
         S, h, squared = marginal_system(d, fit.weights, ratio)
@@ -270,16 +270,16 @@ def _estimate_noise(samples: SampleStack, fit: Fit, d: Derivatives, prior: Array
         left = float(squared.sum() - right @ np.linalg.lstsq(total, right)[0])
         return max(left, 1e-9) / readings, total
 
-    def unlikelihood(log_ratio: float) -> float:
+    def negative_log_likelihood(log_ratio: float) -> float:
         ratio = float(np.exp(log_ratio))
         variance, total = pixels_and_information(ratio)
         spread = np.linalg.slogdet(np.eye(QtQ.shape[1]) + ratio**2 * QtQ)[1].sum() + np.linalg.slogdet(total)[1]
         joints = ratio**2 * variance
-        believed = _PSEUDO_READINGS * (np.log(joints) + _TYPICAL_JOINTS**2 / joints)
-        return float(readings * np.log(variance) + spread + believed)
+        prior_term = _PSEUDO_READINGS * (np.log(joints) + _TYPICAL_JOINT_NOISE**2 / joints)
+        return float(readings * np.log(variance) + spread + prior_term)
 
-    low, high = np.log(_JOINT_NOISES / np.sqrt(pixels_and_information(fit.noise.joints / fit.noise.pixels)[0]))
-    best = minimize_scalar(unlikelihood, bounds=(low, high), method="bounded", options={"xatol": 0.01})
+    low, high = np.log(_JOINT_NOISE_RANGE / np.sqrt(pixels_and_information(fit.noise.joints / fit.noise.pixels)[0]))
+    best = minimize_scalar(negative_log_likelihood, bounds=(low, high), method="bounded", options={"xatol": 0.01})
     ratio = float(np.exp(best.x))
     variance, total = pixels_and_information(ratio)
     pixels = float(np.sqrt(variance))

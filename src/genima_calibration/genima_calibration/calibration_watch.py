@@ -1,9 +1,9 @@
-"""Node that detects moved cameras by the robot's image.
+"""Node: detect moved cameras by comparing images of the robot with its model.
 
 ::
 
-    image ──► newest of each view ──► every few seconds one is held against the robot's model ──► /diagnostics
-    joint_states ──► of the image's moment ────────┘ (in a thread of low priority)
+    image ──► newest of each view ──► one view every few seconds is compared with the robot model ──► /diagnostics
+    joint_states ──► at the image's stamp ─────────┘ (in a thread of low priority)
 
 It never commands the robot. A fault names the moved camera, and lasts until three checks in a row pass.
 """
@@ -27,22 +27,22 @@ from genima_calibration.stationary_detector import is_slow
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
-from genima_nodes.ros.node_process import FILMING_NICENESS, node_main
+from genima_nodes.ros.node_process import MONITOR_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.worker_thread import WorkerThread
 
-_SAME_MOMENT = 0.05  # s between an image and the joints that belong to it
-_BEFORE = 0.1  # s over which the arm's speed is measured
+_JOINT_TOLERANCE = 0.05  # s between an image and its joints
+_SPEED_INTERVAL = 0.1  # s over which the arm's speed is measured
 
 
 class CalibrationWatchNode(Node):
-    """Checks one view after the other in a thread; callbacks only store messages."""
+    """Check of one view after the other in a thread; callbacks only store messages."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
 
         Raises:
-            GenimaError: for parameters that make no sense, and views without a calibration.
+            GenimaError: for parameters out of range, and views without a calibration.
         """
         super().__init__("calibration_watch", **options)
         cell = parameters.calibrated_cell(self)
@@ -50,10 +50,10 @@ class CalibrationWatchNode(Node):
         self._cameras = load_cameras(cell.calibration)
         views = parameters.views(self, cell.views)
         if unknown := [view for view in views if view not in self._cameras]:
-            raise GenimaError(f"calibration_watch: there is no calibration of {', '.join(unknown)}")
+            raise GenimaError(f"calibration_watch: no calibration of {', '.join(unknown)} in {cell.calibration}")
         period = parameters.number(self, "period", 5.0, 0.1)  # s between two checks of a view
-        self._fastest = parameters.number(  # rad/s: of a faster arm, images lag
-            self, "max_speed", 0.1, apply=partial(setattr, self, "_fastest")
+        self._max_speed = parameters.number(  # rad/s: images of a faster arm lag behind its joints
+            self, "max_speed", 0.1, apply=partial(setattr, self, "_max_speed")
         )
 
         self._diagnostics = DiagnosticUpdater(self)
@@ -61,41 +61,41 @@ class CalibrationWatchNode(Node):
         self._joint_states = JointStates(self, self._diagnostics, self._robot)
         self._newest: dict[str, ImageMessage] = {}
         self._drifts = {view: DriftDetector() for view in views}
-        self._said = dict.fromkeys(views, "not checked yet")
+        self._results = dict.fromkeys(views, "not checked yet")
         for view in views:
-            self._diagnostics.add_value(view, partial(self._said.get, view))
-            self._listen(view)
+            self._diagnostics.add_value(view, partial(self._results.get, view))
+            self._subscribe(view)
         self._checkers: dict[tuple[str, int, int], CalibrationChecker] = {}  # of the worker thread
-        self._background: WorkerThread[Callable[[], None]] = WorkerThread(lambda job: job(), 1, "calibration_watch")
+        self._worker: WorkerThread[Callable[[], None]] = WorkerThread(lambda job: job(), 1, "calibration_watch")
         self._turns = itertools.cycle(views)
         self.create_timer(period / len(views), self._check_next_view, clock=STEADY)
         self._diagnostics.add_check(self._publish_status)
 
     def close(self) -> None:
-        """End the thread, which alone can free its OpenGL contexts."""
-        self._background.wait()
-        self._background.take(self._close_checkers)
-        self._background.close()
+        """End the thread, which must free its OpenGL contexts itself."""
+        self._worker.wait()
+        self._worker.put(self._close_checkers)
+        self._worker.close()
 
-    def _listen(self, view: str) -> None:
+    def _subscribe(self, view: str) -> None:
         def on_image(message: ImageMessage) -> None:
             self._newest[view] = message
 
         self.create_subscription(ImageMessage, f"cameras/{view}/color/image_raw", on_image, qos.IMAGE)
 
     def _check_next_view(self) -> None:
-        """Pass the next view's latest image to the thread, once, unless it is old or the robot moves fast."""
+        """Pass the next view's newest image to the thread, unless it was checked or the robot moves fast."""
         view = next(self._turns)
         if (message := self._newest.pop(view, None)) is None:
             return
         stamp = messages.seconds(message.header.stamp)
-        joints, before = (self._joint_states.at(stamp - ago, _SAME_MOMENT) for ago in (0.0, _BEFORE))
-        if joints is None or before is None or not is_slow(before, joints, self._fastest):
+        joints, before = (self._joint_states.at(stamp - ago, _JOINT_TOLERANCE) for ago in (0.0, _SPEED_INTERVAL))
+        if joints is None or before is None or not is_slow(before, joints, self._max_speed):
             return
         try:
-            self._background.take(partial(self._check, view, messages.image_from(message), joints))
+            self._worker.put(partial(self._check, view, messages.image_from(message), joints))
         except GenimaError as error:
-            self._said[view] = str(error)
+            self._results[view] = str(error)
 
     def _check(self, view: str, image: Image, joints: Joints) -> None:
         (height, width), begin = image.shape[:2], time.monotonic()
@@ -105,10 +105,10 @@ class CalibrationWatchNode(Node):
                 self._checkers[key] = CalibrationChecker.for_images(camera, self._robot, width, height)
             checked = self._checkers[key].check(image, joints)
         except GenimaError as error:
-            self._said[view] = str(error)
+            self._results[view] = str(error)
             return
         self._drifts[view].update(checked)
-        self._said[view] = f"{checked.verdict.value}: {checked.reason}"
+        self._results[view] = f"{checked.verdict.value}: {checked.reason}"
         self._cost.add(time.monotonic() - begin)
 
     def _close_checkers(self) -> None:
@@ -123,4 +123,4 @@ class CalibrationWatchNode(Node):
                 self._diagnostics.clear_fault(f"camera {view}")
 
 
-main = node_main(CalibrationWatchNode, FILMING_NICENESS)
+main = node_main(CalibrationWatchNode, MONITOR_NICENESS)

@@ -1,14 +1,14 @@
-"""Node that calibrates one camera: images, camera_info and joint_states to samples and a calibration file.
+"""Node: calibrate one camera from images, camera_info and joint_states; write samples and a calibration file.
 
 ::
 
-    image ──► looked at, a few times a second ──► calibrator/image, calibrator/status
-                     │ calibrator/take: the arm stands still, the board is seen, from another pose than before
+    image ──► board detection, a few times a second ──► calibrator/image, calibrator/status
+                     │ calibrator/take: arm stationary, board detected, pose different from other samples
                      ▼
-                 sample (on the disk at once) ──► computed anew ──► calibrator/save
+                 sample (on disk at once) ──► computation ──► calibrator/save
 
-`calibrator/auto` starts the automatic mode, in which the arm moves from pose to pose and samples are taken; it never
-starts unasked.
+`calibrator/auto` starts the automatic mode, in which the arm moves from pose to pose and samples are taken; it starts
+on request only.
 """
 
 from __future__ import annotations
@@ -48,40 +48,40 @@ from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.latest_value import LatestValue
 from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY, starting_in_background
-from genima_nodes.ros.services import answer_service
+from genima_nodes.ros.services import trigger_callback
 from genima_nodes.ros.transform_messages import transform_message
 
 SOURCE = "calibrator"
 _BOARD = "calibration", "boards", "charuco_7x5_a4.yaml"
-_LOOK_PERIOD = 0.15  # s between detections
-_TELL = 0.2  # s between status messages
-_SILENT = 1.0  # s
-_DIAGNOSE_PERIOD = 4.0  # s between diagnoses of a board that is not seen: each takes up to a second
-_SAME_MOMENT = 0.05  # s between an image and the joints that belong to it
+_DETECTION_PERIOD = 0.15  # s
+_STATUS_PERIOD = 0.2  # s
+_TIMEOUT = 1.0  # s without images or joints
+_DIAGNOSIS_PERIOD = 4.0  # s between diagnoses of a missing board: each takes up to a second
+_JOINT_TOLERANCE = 0.05  # s between an image and its joints
 
 
 @dataclass(frozen=True)
 class CameraState:
     """Detection in an image, with the joints at its stamp."""
 
-    look: ImageFeedback
+    feedback: ImageFeedback
     joints: Joints | None
 
 
 class CalibratorNode(Node):
-    """Detects in one thread and computes in another; callbacks only store messages and samples."""
+    """Detection in one thread, computation in another; callbacks only store messages and samples."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
 
         Raises:
-            GenimaError: for parameters that make no sense, and samples that cannot be gone on with.
+            GenimaError: for parameters out of range, and samples that cannot be continued.
         """
         super().__init__("calibrator", **options)
         view = parameters.view(self)
         parent = parameters.text(self, "parent", "")
         if parent not in get_args(Parent):
-            raise GenimaError(f"calibrator: parent is {parent!r}; use base or flange")
+            raise GenimaError(f"calibrator: parameter parent is {parent!r}; use base or flange")
         board = parameters.text(self, "board", "")
         robot = parameters.cell(self).robot
         samples = parameters.text(self, "samples", "")
@@ -95,41 +95,41 @@ class CalibratorNode(Node):
             parameters.text(self, "base_frame", ""),
             parameters.text(self, "flange_frame", ""),
         )
-        self._standstill = StationaryDetector(
+        self._stationary = StationaryDetector(
             parameters.number(self, "still", 1e-3, 1e-5, 0.1), parameters.number(self, "settle", 0.3, 0.0, 5.0)
         )
-        settings = self._settings()  # before any thread starts: a refused node must leave none behind
+        settings = self._settings()  # before any thread starts: a node that raises must leave none behind
         self._lock = threading.Lock()  # of the session
         self._info: CameraInfo | None = None
         self._seen: CameraState | None = None
         self._result: Result | None = None  # of the last computation
         self._coverage = self.session.coverage
-        self._diagnosis, self._diagnose_next = "", 0.0  # why the board is not detected; s, monotonic
+        self._diagnosis, self._next_diagnosis = "", 0.0  # why the board is not detected; monotonic s
         self._images: LatestValue[ImageMessage] = LatestValue()
         self._to_compute: LatestValue[tuple[Sample, ...]] = LatestValue()
 
         self._diagnostics = DiagnosticUpdater(self)
         self._frames = self._diagnostics.add_topic("image")
-        self._cost = self._diagnostics.add_latency("look")
+        self._cost = self._diagnostics.add_latency("detection")
         self._diagnostics.add_check(self._watch)
-        self._joints = JointStates(self, self._diagnostics, robot, self._standstill.update)
+        self._joints = JointStates(self, self._diagnostics, robot, self._stationary.update)
         self._status = self.create_publisher(CalibratorStatus, "calibrator/status", qos.STATUS)
-        self._eye = self.create_publisher(ImageMessage, "calibrator/image", qos.IMAGE)
+        self._image_publisher = self.create_publisher(ImageMessage, "calibrator/image", qos.IMAGE)
         self._transforms = self.create_publisher(TFMessage, "/tf", qos.STATUS)
         self.create_subscription(ImageMessage, f"cameras/{view}/color/image_raw", self._on_image, qos.IMAGE)
         self.create_subscription(CameraInfoMessage, f"cameras/{view}/color/camera_info", self._on_info, qos.IMAGE)
         self._arm = GuardedArm(self, SOURCE, robot, self._joints, self._diagnostics)
         self._automatic = AutoCalibration(self, self._arm, settings)
-        acts = {"take": self.take, "compute": self._compute_now, "save": self._save, "clear": self._clear}
-        for name, act in acts.items():
-            self.create_service(Trigger, f"calibrator/{name}", answer_service(act))
+        services = {"take": self.take, "compute": self._compute_now, "save": self._save, "clear": self._clear}
+        for name, act in services.items():
+            self.create_service(Trigger, f"calibrator/{name}", trigger_callback(act))
         self.create_service(DropSample, "calibrator/drop", self._on_drop)
         self.create_service(SetBool, "calibrator/auto", self._on_auto)
-        self.create_timer(_TELL, self._publish_status, clock=STEADY)
+        self.create_timer(_STATUS_PERIOD, self._publish_status, clock=STEADY)
         self._ending = threading.Event()
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
-            for name, work in {"eyes": self._run_detection, "computing": self._run_computation}.items()
+            for name, work in {"detection": self._run_detection, "computation": self._run_computation}.items()
         ]
         with starting_in_background():  # only the arm's commands have deadlines
             for thread in self._threads:
@@ -137,7 +137,7 @@ class CalibratorNode(Node):
         self._changed()
 
     def close(self) -> None:
-        """End all threads; a moving arm is brought to rest."""
+        """End all threads and bring a moving arm to rest."""
         self._automatic.close()
         self._arm.close()
         self._ending.set()
@@ -145,15 +145,15 @@ class CalibratorNode(Node):
             thread.join()
 
     def _settings(self) -> AutoCalibrationSettings:
-        usual = AutoCalibrationSettings()
+        defaults = AutoCalibrationSettings()
         box = parameters.numbers(self, "workspace", [0.0])
         return AutoCalibrationSettings(
-            speed=parameters.number(self, "speed", usual.speed, 0.01, 1.0),
-            lowest=parameters.number(self, "lowest", usual.lowest, -10.0, 10.0),
+            speed=parameters.number(self, "speed", defaults.speed, 0.01, 1.0),
+            lowest=parameters.number(self, "lowest", defaults.lowest, -10.0, 10.0),
             workspace=None if box == [0.0] else tuple(box),
-            most=parameters.integer(self, "most", usual.most, 5, 1000),
-            millimetres=parameters.number(self, "millimetres", usual.millimetres),
-            degrees=parameters.number(self, "degrees", usual.degrees),
+            most=parameters.integer(self, "most", defaults.most, 5, 1000),
+            millimetres=parameters.number(self, "millimetres", defaults.millimetres),
+            degrees=parameters.number(self, "degrees", defaults.degrees),
         )
 
     # Images
@@ -181,7 +181,7 @@ class CalibratorNode(Node):
                 begin = time.monotonic()
                 self._detect(message, info)
                 self._cost.add(time.monotonic() - begin)
-                self._ending.wait(begin + _LOOK_PERIOD - time.monotonic())
+                self._ending.wait(begin + _DETECTION_PERIOD - time.monotonic())
 
     def _detect(self, message: ImageMessage, info: CameraInfo) -> None:
         stamp = messages.seconds(message.header.stamp)
@@ -189,91 +189,91 @@ class CalibratorNode(Node):
             image = messages.image_from(message)
             if message.header.frame_id != info.frame_id:
                 raise GenimaError(
-                    f"the image is of frame {message.header.frame_id!r}, camera_info of {info.frame_id!r}: are topics "
-                    "of two cameras mixed up?"
+                    f"image of frame {message.header.frame_id!r}, camera_info of {info.frame_id!r}; remap the topics "
+                    "of one camera"
                 )
         except GenimaError as error:
             self._diagnostics.set_fault("image", str(error))
             self._seen = None
             return
         self._diagnostics.clear_fault("image")
-        look = self._diagnose(ImageFeedback.at(image, stamp, self.session.board, info.intrinsics))
-        self._seen = CameraState(look, self._joints.at(stamp, _SAME_MOMENT))
-        if look.T_camera_board is not None:
+        feedback = self._diagnose(ImageFeedback.detect(image, stamp, self.session.board, info.intrinsics))
+        self._seen = CameraState(feedback, self._joints.at(stamp, _JOINT_TOLERANCE))
+        if feedback.T_camera_board is not None:
             board = f"{self.session.view}_board"
-            transform = transform_message(stamp, info.frame_id, board, look.T_camera_board)
+            transform = transform_message(stamp, info.frame_id, board, feedback.T_camera_board)
             self._transforms.publish(TFMessage(transforms=[transform]))
-        if self._eye.get_subscription_count():
-            self._eye.publish(messages.image_message(self._picture(look, info), stamp, info.frame_id))
+        if self._image_publisher.get_subscription_count():
+            self._image_publisher.publish(messages.image_message(self._picture(feedback, info), stamp, info.frame_id))
 
-    def _diagnose(self, look: ImageFeedback) -> ImageFeedback:
+    def _diagnose(self, feedback: ImageFeedback) -> ImageFeedback:
         """Return the feedback with the likely reason for a missing board, diagnosed every few seconds.
 
-        Not while the arm moves by itself: its commands need the cores.
+        No diagnosis in the automatic mode: the arm's commands need the processor.
         """
-        if look.detection is not None:
-            self._diagnosis, self._diagnose_next = "", time.monotonic() + _DIAGNOSE_PERIOD
-            return look
-        if time.monotonic() >= self._diagnose_next and not self._automatic.running:
-            self._diagnosis = diagnose(look.image, self.session.board)
-            self._diagnose_next = time.monotonic() + _DIAGNOSE_PERIOD
-        return replace(look, problem=f"{look.problem}; {self._diagnosis}") if self._diagnosis else look
+        if feedback.detection is not None:
+            self._diagnosis, self._next_diagnosis = "", time.monotonic() + _DIAGNOSIS_PERIOD
+            return feedback
+        if time.monotonic() >= self._next_diagnosis and not self._automatic.running:
+            self._diagnosis = diagnose(feedback.image, self.session.board)
+            self._next_diagnosis = time.monotonic() + _DIAGNOSIS_PERIOD
+        return replace(feedback, problem=f"{feedback.problem}; {self._diagnosis}") if self._diagnosis else feedback
 
-    def _picture(self, look: ImageFeedback, info: CameraInfo) -> Image:
+    def _picture(self, feedback: ImageFeedback, info: CameraInfo) -> Image:
         session, result = self.session, self._current()
-        wanted = None
+        T_camera_next = None
         if result is not None and result.outcome is not None and result.next_pose is not None:
-            wanted = result.outcome.fit.hand_eye.T_camera_board(session.robot, result.next_pose.joints)
+            T_camera_next = result.outcome.fit.hand_eye.T_camera_board(session.robot, result.next_pose.joints)
         with self._lock:
-            taken = [sample.detection for sample in session.samples]
-        drawn = picture(look, session.board, info.intrinsics, taken, wanted)
-        tilt, distance = look.place(session.board)
-        seen = "board not seen"
-        if look.detection is not None:
-            points = f"{len(look.detection.ids)} of {len(session.board.points)} points"
-            seen = f"{points}, {distance:.2f} m, {np.degrees(tilt):.0f} deg"
+            detections = [sample.detection for sample in session.samples]
+        drawn = picture(feedback, session.board, info.intrinsics, detections, T_camera_next)
+        tilt, distance = feedback.board_view(session.board)
+        detected = "board not detected"
+        if feedback.detection is not None:
+            points = f"{len(feedback.detection.ids)} of {len(session.board.points)} points"
+            detected = f"{points}, {distance:.2f} m, {np.degrees(tilt):.0f} deg"
         lines = [
-            f"{session.view}: {seen}; {self._coverage:.0%} covered",
+            f"{session.view}: {detected}; {self._coverage:.0%} covered",
             self._automatic.text if self._automatic.running else self.problem() or "ready to take",
-            f"{len(taken)} samples; {result.text if result else 'nothing computed yet'}",
+            f"{len(detections)} samples; {result.text if result else 'no result yet'}",
         ]
         for line in reversed(lines):
             drawn = add_caption(drawn, line)
         return drawn
 
     def problem(self) -> str:
-        """Return the reason why no sample can be taken now; empty where one can."""
+        """Return the reason why no sample can be taken now; empty if one can."""
         return self._problem_with(self._seen)
 
     def _problem_with(self, seen: CameraState | None) -> str:
-        if self._frames.age > _SILENT:
-            return f"no image comes on {self.resolve_topic_name(f'cameras/{self.session.view}/color/image_raw')}"
+        if self._frames.age > _TIMEOUT:
+            return f"no image on {self.resolve_topic_name(f'cameras/{self.session.view}/color/image_raw')}"
         info, joints = self._info, self._joints.newest
         if info is None:
-            where = self.resolve_topic_name(f"cameras/{self.session.view}/color/camera_info")
-            return self._diagnostics.fault_text("camera_info") or f"no camera_info comes on {where}"
-        if joints is None or messages.now(self) - joints.stamp > _SILENT:
-            return self._diagnostics.fault_text("joint_states") or "no joint states come"
+            topic = self.resolve_topic_name(f"cameras/{self.session.view}/color/camera_info")
+            return self._diagnostics.fault_text("camera_info") or f"no camera_info on {topic}"
+        if joints is None or messages.now(self) - joints.stamp > _TIMEOUT:
+            return self._diagnostics.fault_text("joint_states") or "no joint states"
         if seen is None:
-            return self._diagnostics.fault_text("image") or "no image has been looked at yet"
-        if seen.look.problem:
-            return seen.look.problem
+            return self._diagnostics.fault_text("image") or "no image processed yet"
+        if seen.feedback.problem:
+            return seen.feedback.problem
         if seen.joints is None:
-            return "there are no joints of the image's moment: do the camera's and the robot's clocks differ?"
-        if not self._standstill.covers(seen.look.stamp):
-            return "the arm moves, or has just moved"
-        if same := self.session.same_place(seen.joints):
-            return f"sample {same} was taken from here: move, and above all turn, the arm"
+            return "no joint states at the image's stamp; check the clocks of camera and robot"
+        if not self._stationary.covers(seen.feedback.stamp):
+            return "the arm is not stationary"
+        if same := self.session.find_same_pose(seen.joints):
+            return f"same pose as sample {same}; move and rotate the arm"
         return ""
 
     def stationary_feedback(self) -> tuple[ImageFeedback, Joints] | None:
         """Return the latest feedback and joints of the stationary arm."""
-        seen, silent = self._seen, self._frames.age > _SILENT
-        if seen is None or seen.joints is None or silent or not self._standstill.covers(seen.look.stamp):
+        seen, timed_out = self._seen, self._frames.age > _TIMEOUT
+        if seen is None or seen.joints is None or timed_out or not self._stationary.covers(seen.feedback.stamp):
             return None
-        return seen.look, seen.joints
+        return seen.feedback, seen.joints
 
-    # Samples.
+    # Samples
 
     def take(self) -> str:
         """Take a sample now; return a status text.
@@ -282,14 +282,14 @@ class CalibratorNode(Node):
             GenimaError: when none can be taken.
         """
         with self._lock:
-            seen, info = self._seen, self._info  # that is judged and taken, whatever comes meanwhile
+            seen, info = self._seen, self._info  # later messages replace them, not change them
             if problem := self._problem_with(seen):
                 raise GenimaError(problem)
             assert seen is not None and info is not None and seen.joints is not None
-            assert seen.look.detection is not None
-            name = self.session.take(seen.look.image, info, seen.joints, seen.look.detection)
+            assert seen.feedback.detection is not None
+            name = self.session.take(seen.feedback.image, info, seen.joints, seen.feedback.detection)
         self._changed()
-        return f"sample {name} is taken"
+        return f"sample {name}: taken"
 
     def _on_drop(self, request: DropSample.Request, response: DropSample.Response) -> DropSample.Response:
         try:
@@ -298,7 +298,7 @@ class CalibratorNode(Node):
         except GenimaError as error:
             response.message = str(error)
         else:
-            response.success, response.message = True, f"sample {name} is dropped"
+            response.success, response.message = True, f"sample {name}: dropped"
             self._changed()
         return response
 
@@ -308,7 +308,7 @@ class CalibratorNode(Node):
             while self.session.names:
                 self.session.drop()
         self._changed()
-        return f"{count} samples are dropped"
+        return f"{count} samples: dropped"
 
     def _changed(self) -> None:
         with self._lock:
@@ -336,19 +336,19 @@ class CalibratorNode(Node):
 
     def _compute_now(self) -> str:
         if not self.session.names:
-            raise GenimaError("there are no samples: take some")
+            raise GenimaError("calibrator/compute: no samples; take some first")
         if (result := self._current()) is None:
-            return f"computing {len(self.session.names)} samples; calibrator/status will tell"
+            return f"computing {len(self.session.names)} samples; the result is published on calibrator/status"
         if result.calibration is None:
             raise GenimaError(result.text)
         return result.text
 
     def _save(self) -> str:
         if (result := self._current()) is None:
-            raise GenimaError("nothing is computed of these samples yet")
+            raise GenimaError("calibrator/save: no result of these samples yet; retry in a few seconds")
         if result.calibration is None:
-            raise GenimaError(f"there is nothing to save: {result.text}")
-        return f"{result.calibration.save(self._out)} is written"
+            raise GenimaError(f"calibrator/save: nothing to save ({result.text})")
+        return f"saved {result.calibration.save(self._out)}"
 
     # Automatic mode
 
@@ -364,7 +364,7 @@ class CalibratorNode(Node):
     # Status
 
     def _watch(self) -> None:
-        if self._frames.age > _SILENT:
+        if self._frames.age > _TIMEOUT:
             self._diagnostics.set_fault("camera", self.problem())
         else:
             self._diagnostics.clear_fault("camera")
@@ -387,10 +387,10 @@ class CalibratorNode(Node):
             automatic=self._automatic.state.value,
             automatic_text=self._automatic.text,
         )
-        if seen is not None and self._frames.age < _SILENT:
-            tilt, status.distance = seen.look.place(session.board)
-            status.tilt, status.detected = float(np.degrees(tilt)), seen.look.detection is not None
-            status.header.stamp = messages.time_message(seen.look.stamp)
+        if seen is not None and self._frames.age < _TIMEOUT:
+            tilt, status.distance = seen.feedback.board_view(session.board)
+            status.tilt, status.detected = float(np.degrees(tilt)), seen.feedback.detection is not None
+            status.header.stamp = messages.time_message(seen.feedback.stamp)
         if result is not None:
             status.result = result.text
             if result.outcome is not None and (found := result.calibration) is not None:

@@ -31,14 +31,14 @@ OPENCV: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class HandEye:
-    """Parents of the camera and the board."""
+    """Poses of the camera and the board."""
 
-    parent: Parent  # what carries the camera
+    parent: Parent  # of the camera
     T_parent_camera: Array  # (4, 4)
-    T_carrier_board: Array  # (4, 4); the carrier is the flange where the parent is the base, else the base
+    T_carrier_board: Array  # (4, 4); the carrier is the flange if the parent is the base, else the base
 
     def T_camera_board(self, robot: RobotModel, joints: Array) -> Array:
-        """Return (..., 4, 4) for joints (..., n) rad."""
+        """Return the board's pose (..., 4, 4) for joints (..., n) rad."""
         T_base_flange = robot.link_poses(joints)[..., -2, :, :]
         T_parent_carrier = T_base_flange if self.parent == "base" else inverse(T_base_flange)
         return inverse(self.T_parent_camera) @ T_parent_carrier @ self.T_carrier_board
@@ -64,8 +64,8 @@ def solve_opencv(samples: SampleStack, parent: Parent, method: str) -> HandEye |
 def solve_closed(A: Array, B: Array, free_scale: bool = False) -> tuple[Array, Array, Array]:
     """Return X (..., 4, 4), Y (..., 4, 4) and board scales (...,) for many sets A, B (..., k, 4, 4).
 
-    The rotation by all pairs' rotation vectors, the translation by linear least squares, if wished with the factor by
-    which the board is larger than said.
+    The rotation is solved from all pairs' rotation vectors, the translation by linear least squares; with
+    ``free_scale``, also the scale of the board relative to its file.
 
     Source: Park and Martin, Robot sensor calibration: solving AX = XB on the Euclidean group, IEEE Trans. Robotics and
     Automation 10(5), 1994; the scale as Andreff, Horaud, Espiau, Robot hand-eye calibration using
@@ -77,20 +77,20 @@ def solve_closed(A: Array, B: Array, free_scale: bool = False) -> tuple[Array, A
     a, b = rotation_vector(A_ij[..., :3, :3]), rotation_vector(B_ij[..., :3, :3])
     R = nearest_rotation(np.einsum("...ki,...kj->...ij", a, b))
     left = A_ij[..., :3, :3] - np.eye(3)
-    turned = np.einsum("...ij,...kj->...ki", R, B_ij[..., :3, 3])
+    rotated = np.einsum("...ij,...kj->...ki", R, B_ij[..., :3, 3])
     right = -A_ij[..., :3, 3]
     if free_scale:
-        left = np.concatenate([left, -turned[..., None]], -1)
+        left = np.concatenate([left, -rotated[..., None]], -1)
     else:
-        right = right + turned
+        right = right + rotated
     left = left.reshape(*left.shape[:-3], -1, left.shape[-1])
     right = right.reshape(*right.shape[:-2], -1, 1)
     solution = (np.linalg.pinv(left) @ right)[..., 0]
     scale = solution[..., 3] if free_scale else np.ones(solution.shape[:-1])
     X = pose(R, solution[..., :3])
-    seen = B.copy()
-    seen[..., :3, 3] *= scale[..., None, None]
-    return X, mean_pose(inverse(A) @ X[..., None, :, :] @ seen), scale
+    scaled = B.copy()
+    scaled[..., :3, 3] *= scale[..., None, None]
+    return X, mean_pose(inverse(A) @ X[..., None, :, :] @ scaled), scale
 
 
 def misfit(X: Array, Y: Array, scale: Array, samples: SampleStack, parent: Parent) -> Array:
@@ -102,8 +102,8 @@ def misfit(X: Array, Y: Array, scale: Array, samples: SampleStack, parent: Paren
         scale: (...,) of the board.
     """
     T = inverse(X)[..., None, :, :] @ samples.T_parent_carrier(parent) @ Y[..., None, :, :]
-    seen_from = transform(T, scale[..., None, None, None] * samples.points)
-    off = np.linalg.norm(samples.pixels - samples.intrinsics.project(seen_from), axis=-1)
+    p_camera = transform(T, scale[..., None, None, None] * samples.points)
+    off = np.linalg.norm(samples.pixels - samples.intrinsics.project(p_camera), axis=-1)
     off = np.sort(np.where(samples.seen, np.nan_to_num(off, nan=1e4), np.inf), axis=-1)
     middle = np.broadcast_to(samples.seen.sum(-1) // 2, off.shape[:-1])
     return np.take_along_axis(off, middle[..., None], -1)[..., 0]

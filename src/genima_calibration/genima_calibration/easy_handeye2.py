@@ -1,9 +1,9 @@
-"""Files of easy_handeye2 (https://github.com/marcoesposito1988/easy_handeye2).
+"""Calibration files of easy_handeye2 (https://github.com/marcoesposito1988/easy_handeye2).
 
-Its files lie in ``~/.ros2/easy_handeye2/calibrations/<name>.calib``. They know no optical frame: the pose is that of
-``tracking_base_frame``, for which a driver's ``<camera>_link`` is usual, since its optical frame has a parent already.
+Its files are ``~/.ros2/easy_handeye2/calibrations/<name>.calib``. The pose is that of ``tracking_base_frame``, usually
+a driver's ``<camera>_link``, since its optical frame has a parent.
 
-Files of its predecessor for ROS 1, easy_handeye (``~/.ros/easy_handeye/<name>.yaml``), are read as well: they have
+Files of its predecessor for ROS 1, easy_handeye (``~/.ros/easy_handeye/<name>.yaml``), are read, too: they have
 ``eye_on_hand`` and a flat ``transformation`` of the same frames.
 """
 
@@ -50,7 +50,7 @@ class _TransformSchema(_ForeignSchema):
 
 
 class Parameters(_ForeignSchema):
-    """The file's ``parameters``."""
+    """Section ``parameters`` of a file."""
 
     name: Text = "calibration"
     calibration_type: Literal["eye_in_hand", "eye_on_base"]
@@ -70,7 +70,7 @@ class _CalibSchema(_ForeignSchema):
 
 class _Ros1ParametersSchema(_ForeignSchema):
     eye_on_hand: bool
-    robot_base_frame: str = ""  # of a camera on the hand, and the other way round, these may be left out
+    robot_base_frame: str = ""  # optional for a camera on the hand, the effector's frame for one on the base
     robot_effector_frame: str = ""
     tracking_base_frame: Text
     tracking_marker_frame: str = ""
@@ -91,7 +91,7 @@ _PARENTS: dict[str, Parent] = {"eye_in_hand": "flange", "eye_on_base": "base"}
 
 @dataclass(frozen=True)
 class Calib:
-    """Content of a file: the tracking base on the effector (in hand) or the base (on base)."""
+    """Content of a file: pose of the tracking base on the effector (in hand) or the base (on base)."""
 
     parameters: Parameters
     T_robot_tracking: Array  # (4, 4)
@@ -120,34 +120,34 @@ class Calib:
         """Read a ``.calib`` file, or one of easy_handeye for ROS 1.
 
         Raises:
-            GenimaError: for a missing, malformed or implausible one.
+            GenimaError: for a missing, malformed or implausible file.
         """
         what = f"easy_handeye2 calibration {path}"
         data = read_yaml(path, "easy_handeye2 calibration")
         if not isinstance(data, dict) or not {"transform", "transformation"} & data.keys():
             raise GenimaError(
-                f"{what}: has neither a transform, as of easy_handeye2, nor a transformation, as of easy_handeye for "
-                "ROS 1; give the file that one of these has saved"
+                f"{what}: no transform (easy_handeye2) or transformation (easy_handeye for ROS 1); give a file that "
+                "one of these has saved"
             )
         if "transform" in data:
-            read = validate(_CalibSchema, data, what)
-            parameters = read.parameters
-            place, turn = read.transform.translation, read.transform.rotation
-            translation, quaternion = [place.x, place.y, place.z], [turn.x, turn.y, turn.z, turn.w]
+            content = validate(_CalibSchema, data, what)
+            parameters = content.parameters
+            t, r = content.transform.translation, content.transform.rotation
+            translation, quaternion = [t.x, t.y, t.z], [r.x, r.y, r.z, r.w]
         else:  # the first versions had the parameters beside the transformation
-            said = validate(_Ros1ParametersSchema, data.get("parameters", data), f"{what}: parameters")
+            ros1 = validate(_Ros1ParametersSchema, data.get("parameters", data), f"{what}: parameters")
             at = validate(_Ros1TransformSchema, data["transformation"], f"{what}: transformation")
             parameters = Parameters.model_construct(  # checked above; frames may be missing
                 name=path.stem,
-                calibration_type="eye_in_hand" if said.eye_on_hand else "eye_on_base",
-                robot_base_frame=said.robot_base_frame,
-                robot_effector_frame=said.robot_effector_frame,
-                tracking_base_frame=said.tracking_base_frame,
-                tracking_marker_frame=said.tracking_marker_frame,
+                calibration_type="eye_in_hand" if ros1.eye_on_hand else "eye_on_base",
+                robot_base_frame=ros1.robot_base_frame,
+                robot_effector_frame=ros1.robot_effector_frame,
+                tracking_base_frame=ros1.tracking_base_frame,
+                tracking_marker_frame=ros1.tracking_marker_frame,
             )
             translation, quaternion = [at.x, at.y, at.z], [at.qx, at.qy, at.qz, at.qw]
         if not abs(np.linalg.norm(quaternion) - 1) < 1e-3:
-            raise GenimaError(f"{what}: its rotation is no quaternion of length 1 ({quaternion})")
+            raise GenimaError(f"{what}: rotation is not a quaternion of length 1 ({quaternion})")
         calib = cls(parameters, pose(Rotation.from_quat(quaternion).as_matrix(), np.array(translation, float)))
         require_plausible_pose(calib.T_robot_tracking, calib.parent, what)
         return calib
@@ -156,7 +156,7 @@ class Calib:
         """Write a ``.calib`` file.
 
         Raises:
-            GenimaError: when there is no room or no right to.
+            GenimaError: when it cannot be written.
         """
         quaternion = Rotation.from_matrix(self.T_robot_tracking[:3, :3]).as_quat().tolist()
         data: dict[str, Any] = {

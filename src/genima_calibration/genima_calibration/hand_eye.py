@@ -19,7 +19,7 @@ from genima_calibration.bundle_adjustment import CAMERA, Fit, FreeParameters, re
 from genima_calibration.closed_form import OPENCV, HandEye, misfit, solve_opencv
 from genima_calibration.outliers import find_consistent, outlier_reasons, robust_start
 from genima_calibration.quality import (
-    FEWEST,
+    MIN_SAMPLES,
     Quality,
     estimate_board_size,
     quality,
@@ -27,14 +27,14 @@ from genima_calibration.quality import (
     require_certain,
     require_enough,
     require_parent,
+    require_rotation,
     require_size,
-    require_turns,
 )
 from genima_calibration.samples import Sample, SampleStack, stack_samples
 
 _METHOD = "bundle adjustment with noisy joints"
-_SCALED = 0.5  # of the misfit: so much better must a board of another size fit to be believed at first sight
-_VISIBLE = 1.5  # px: a smaller misfit needs no other explanation
+_SCALED_MISFIT = 0.5  # ratio of the misfit with free board scale, below which the board's size is wrong
+_MIN_MISFIT = 1.5  # px: a smaller misfit needs no check of the board's size
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class HandEyeResult:
     """Result of a hand-eye calibration."""
 
     fit: Fit
-    samples: SampleStack  # that were used
-    outliers: Mapping[str, str]  # that were not, and why
+    samples: SampleStack  # used samples
+    outliers: Mapping[str, str]  # reason for each sample that was not used
     quality: Quality
 
     @property
@@ -63,29 +63,29 @@ def calibrate(
     """Estimate the pose of a camera on ``parent`` from images of a board while the robot moved.
 
     Raises:
-        GenimaError: for samples from which that cannot be told, with what to do about it.
+        GenimaError: for samples that do not determine the pose; names the remedy.
     """
     require_enough(len(samples))
-    taken = stack_samples(samples, intrinsics, robot)
-    require_turns(taken, parent)
-    start = robust_start(taken, parent)
-    require_parent(start, robust_start(taken, "flange" if parent == "base" else "base"))
-    resized = robust_start(taken, parent, free_scale=True)
-    if start.misfit > _VISIBLE and resized.misfit < _SCALED * start.misfit:
-        fit, good = find_consistent(taken, resized, FreeParameters(scale=True))
-        require_agreement(taken, fit, good)
+    stack = stack_samples(samples, intrinsics, robot)
+    require_rotation(stack, parent)
+    start = robust_start(stack, parent)
+    require_parent(start, robust_start(stack, "flange" if parent == "base" else "base"))
+    resized = robust_start(stack, parent, free_scale=True)
+    if start.misfit > _MIN_MISFIT and resized.misfit < _SCALED_MISFIT * start.misfit:
+        fit, good = find_consistent(stack, resized, FreeParameters(scale=True))
+        require_agreement(stack, fit, good)
         require_size(estimate_board_size(replace(fit, hand_eye=start.hand_eye), fit, board.square))
-    fit, good = find_consistent(taken, start, FreeParameters(intrinsics=refine_intrinsics))
-    require_agreement(taken, fit, good)
-    used = taken.take(good)
-    if len(used) < FEWEST:
-        raise GenimaError(f"only {len(used)} samples agree with each other: take at least {FEWEST} good ones")
-    require_turns(used, parent)
+    fit, good = find_consistent(stack, start, FreeParameters(intrinsics=refine_intrinsics))
+    require_agreement(stack, fit, good)
+    used = stack.take(good)
+    if len(used) < MIN_SAMPLES:
+        raise GenimaError(f"samples: only {len(used)} are consistent; take at least {MIN_SAMPLES} consistent ones")
+    require_rotation(used, parent)
     require_certain(fit)
     resized_fit = refine(used, fit.hand_eye, FreeParameters(scale=True, intrinsics=refine_intrinsics))
     size = estimate_board_size(fit, resized_fit, board.square)
     require_size(size)
-    return HandEyeResult(fit, used, outlier_reasons(taken, fit, good), quality(used, fit, size))
+    return HandEyeResult(fit, used, outlier_reasons(stack, fit, good), quality(used, fit, size))
 
 
 def calibration(
@@ -113,12 +113,12 @@ class Comparison:
     """Result of one of OpenCV's solvers on the same samples."""
 
     misfit: float  # px, median of the samples' medians
-    millimetres: float  # from our result
+    millimetres: float  # distance to this project's result
     degrees: float
 
 
 def compare(outcome: HandEyeResult) -> Mapping[str, Comparison]:
-    """Return the results of OpenCV's solvers by name, best fit first; solvers without a solution are left out."""
+    """Return the results of OpenCV's solvers by name, best fit first, without those that found no solution."""
     at = outcome.fit.hand_eye
     found: dict[str, Comparison] = {}
     for method in OPENCV:

@@ -1,4 +1,4 @@
-"""Feedback on the latest image: board detection, its quality, and missing coverage."""
+"""Feedback on the newest image: board detection, its quality, and missing coverage."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from genima.types import Image
 from genima_calibration.board_detection import Detection, board_pose, detect
 
 Array = NDArray[np.float64]
-SEEN, TAKEN, WANTED = (0, 230, 90), (255, 190, 0), (0, 170, 255)  # rgb: the board now, where samples saw it, next
+DETECTED, SAMPLED, NEXT = (0, 230, 90), (255, 190, 0), (0, 170, 255)  # rgb of the board: now, in samples, next pose
 _AXES = ((230, 40, 40), (40, 200, 40), (60, 90, 255))  # rgb of the board's x, y, z
 _SUBPIXEL = 4  # bits of OpenCV's drawing
-_LONGEST_EDGE = 50  # pieces of the outline: a lens bends it
+_EDGE_SEGMENTS = 50  # of an edge of the outline, which a distorted image shows curved
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class ImageFeedback:
     stamp: float  # s
     image: Image  # (h, w, 3)
     detection: Detection | None
-    T_camera_board: Array | None  # (4, 4), where it is detected
+    T_camera_board: Array | None  # (4, 4); None: not detected
     problem: str  # why the board is not detected; empty: it is
 
     @classmethod
-    def at(cls, image: Image, stamp: float, board: CalibrationBoard, intrinsics: CameraIntrinsics) -> ImageFeedback:
+    def detect(cls, image: Image, stamp: float, board: CalibrationBoard, intrinsics: CameraIntrinsics) -> ImageFeedback:
         """Detect the board in an image."""
         try:
             detection = detect(image, board, intrinsics)
@@ -42,8 +42,8 @@ class ImageFeedback:
             return cls(stamp, image, None, None, str(error))
         return cls(stamp, image, detection, board_pose(detection, intrinsics), "")
 
-    def place(self, board: CalibrationBoard) -> tuple[float, float]:
-        """Return the tilt of the board's normal against the line of sight in rad, and its distance in m.
+    def board_view(self, board: CalibrationBoard) -> tuple[float, float]:
+        """Return the angle between the board's normal and the line of sight in rad, and its distance in m.
 
         Both are NaN without a detection.
         """
@@ -63,34 +63,34 @@ def coverage(detections: Sequence[Detection], intrinsics: CameraIntrinsics) -> f
 
 
 def picture(
-    look: ImageFeedback,
+    feedback: ImageFeedback,
     board: CalibrationBoard,
     intrinsics: CameraIntrinsics,
-    taken: Sequence[Detection],
-    T_camera_wanted: Array | None,
+    sampled: Sequence[Detection],
+    T_camera_next: Array | None,
 ) -> Image:
-    """Return the image (h, w, 3) with the detected board, earlier detections and the next pose drawn in.
+    """Return the image (h, w, 3) overlaid with the detected board, the detections of samples and the next pose.
 
-    Earlier detections are faint areas. Detected points are circles, with the board's outline and axes; the next pose
-    (``T_camera_wanted`` (4, 4)) is an outline alone.
+    Detections of samples are faint areas. Detected points are circles, with the board's outline and axes; the next pose
+    (``T_camera_next`` (4, 4)) is an outline.
     """
-    picture = look.image.copy()
-    if taken:
+    picture = feedback.image.copy()
+    if sampled:
         layer = picture.copy()
-        for detection in taken:
-            cv2.fillConvexPoly(layer, _hull(detection), TAKEN)
+        for detection in sampled:
+            cv2.fillConvexPoly(layer, _hull(detection), SAMPLED)
         picture = np.asarray(cv2.addWeighted(layer, 0.15, picture, 0.85, 0), np.uint8)
     thickness = max(1, round(max(picture.shape) / 400))
-    if T_camera_wanted is not None:
-        _draw_outline(picture, T_camera_wanted, board, intrinsics, WANTED, thickness)
-    if look.detection is not None and look.T_camera_board is not None:
-        _draw_outline(picture, look.T_camera_board, board, intrinsics, SEEN, thickness)
+    if T_camera_next is not None:
+        _draw_outline(picture, T_camera_next, board, intrinsics, NEXT, thickness)
+    if feedback.detection is not None and feedback.T_camera_board is not None:
+        _draw_outline(picture, feedback.T_camera_board, board, intrinsics, DETECTED, thickness)
         length = 1.5 * board.square * np.vstack([np.zeros(3), np.eye(3)])
-        origin, *ends = _fixed_point(intrinsics.project(transform(look.T_camera_board, length)))
+        origin, *ends = _fixed_point(intrinsics.project(transform(feedback.T_camera_board, length)))
         for end, colour in zip(ends, _AXES, strict=True):
             cv2.line(picture, origin, end, colour, thickness + 1, cv2.LINE_AA, _SUBPIXEL)
-        for centre in _fixed_point(look.detection.pixels):
-            cv2.circle(picture, centre, (3 * thickness) << _SUBPIXEL, SEEN, thickness, cv2.LINE_AA, _SUBPIXEL)
+        for centre in _fixed_point(feedback.detection.pixels):
+            cv2.circle(picture, centre, (3 * thickness) << _SUBPIXEL, DETECTED, thickness, cv2.LINE_AA, _SUBPIXEL)
     return picture
 
 
@@ -104,10 +104,10 @@ def _draw_outline(
 ) -> None:
     width, height = board.size
     corners = np.array([[0, 0, 0], [width, 0, 0], [width, height, 0], [0, height, 0], [0, 0, 0]])
-    steps = np.linspace(0, 1, _LONGEST_EDGE)[:, None]
+    steps = np.linspace(0, 1, _EDGE_SEGMENTS)[:, None]
     points = np.concatenate([a + steps * (b - a) for a, b in zip(corners[:-1], corners[1:], strict=True)])
     pixels = intrinsics.project(transform(T_camera_board, points))
-    if np.all(np.abs(pixels) < 10 * max(picture.shape)):  # else it is behind the camera or far aside
+    if np.all(np.abs(pixels) < 10 * max(picture.shape)):  # else it is behind the camera or far outside the image
         line = np.array(_fixed_point(pixels), np.int32)
         cv2.polylines(picture, [line], True, colour, thickness, cv2.LINE_AA, _SUBPIXEL)
 

@@ -24,7 +24,7 @@ class ImageUndistorter:
         self._same = not any(camera.distortion) and np.allclose(camera.K, self.camera.K)
 
     def __call__(self, image: Image) -> Image:
-        """Return the image (h, w, 3) of :attr:`camera`; beyond the sensor its edges are repeated.
+        """Return the image (h, w, 3) of :attr:`camera`; its edges are repeated beyond the sensor.
 
         Raises:
             GenimaError: for an image of another size.
@@ -32,7 +32,7 @@ class ImageUndistorter:
         width, height = self.camera.width, self.camera.height
         if image.shape != (height, width, 3):
             raise GenimaError(
-                f"the image of {self.camera.view} is {image.shape[1]} x {image.shape[0]}, but its camera's intrinsics "
-                f"are for {width} x {height}: take both from the same stream"
+                f"image of {self.camera.view}: size {image.shape[1]} x {image.shape[0]}, but intrinsics for {width} x "
+                f"{height}; take both from the same stream"
             )
         return image if self._same else remap(image, self._maps)

@@ -2,15 +2,15 @@
 
 ::
 
-    images ──► straight, in the same light ──► what moved, coarse ──► the robot's model shifted onto that
+    images ──► undistorted, equal exposure ──► motion, coarse ──► robot model shifted onto the motion
                                                                               │
-               the outline seen against the background, a few px around ◄─────┘
-               the one drawn ──► the pose that joins them ──► again, nearer by
+               outline found against the background, within a few px ◄────────┘
+               ──► camera pose that aligns rendered and found outline ──► again, in a smaller range
 
 No marking of the robot is needed: everything that moves is the robot, and the background behind it is known from other
-images. The outline is where an image departs from that background, so that edges within the robot or the scene are not
-mistaken for it. Outlines and not learned key points (Lee et al., DREAM, ICRA 2020): those need a network trained for
-each robot, while the outline needs only its model, is visible along hundreds of pixels, and is accurate enough.
+images. The outline is where an image differs from that background, so that edges within the robot or the scene are not
+confused with it. Learned key points (Lee et al., DREAM, ICRA 2020) need a network trained for each robot; the outline
+needs only its model, is visible along hundreds of pixels, and is accurate enough.
 """
 
 from __future__ import annotations
@@ -45,36 +45,36 @@ from genima_calibration.sample_folder import RawSample
 Array = NDArray[np.float64]
 Grey = NDArray[np.float32]
 
-FEWEST = 3  # images
+MIN_IMAGES = 3
 METHOD = "outlines of the robot"
 _COARSE_WIDTH = 80  # px
-# Blur in px of the coarse images, which parts of the camera's twist are free, how much the guess is believed
+# Blur in px of the coarse images, free components of the camera's twist, weight of the guess
 _COARSE = ((8.0, (3, 4), 0.02), (6.0, (2, 3, 4, 5), 0.02), (4.0, (0, 1, 2, 3, 4, 5), 0.02), (2.0, range(6), 0.01))
-_GUESS = 0.1  # m, rad: how far a guess may be off
-_WIDTH = 640.0  # px of an image for which all that follows is meant
-_FINE = ((36, 3), (16, 3), (6, 3), (3, 3))  # px to look along the normals, and how often
+_GUESS = 0.1  # m, rad: error of a guess
+_WIDTH = 640.0  # px: image width to which the following distances refer
+_FINE = ((36, 3), (16, 3), (6, 3), (3, 3))  # px of the search range along the normals, iterations
 _BLUR = 0.7  # px
-_FINEST = 0.5  # px between samples along a normal
-_SLACK = 3  # px seen beyond the farthest offset
-_FAINT, _NOISES = 5.0, 4.0  # levels, noises: less is not a difference
+_SPACING = 0.5  # px between samples along a normal
+_SLACK = 3  # px beyond the search range
+_FAINT, _NOISES = 5.0, 4.0  # levels, standard deviations of noise: minimum difference to the background
 _TUKEY = 4.685
-_SWOLLEN = 0.5  # px: how much wider or narrower everything may look, by blooming, paint, or covers
-_BLOCK = 32  # px: outline points nearer to each other are wrong alike
-_UNSEEN = 2.0  # times: errors that all points have in common; on rendered images errors are so much larger than seen
-_EDGE = 4  # px at the image's edge, where nothing is looked for
-# Without a guess: cameras round the robot that look at where its hand works.
+_GROWTH = 0.5  # px: prior of a constant offset of the outline, by blooming, paint or covers
+_BLOCK = 32  # px: errors of outline points nearer to each other are correlated
+_COMMON_ERRORS = 2.0  # factor for errors that all points have in common, measured on rendered images
+_EDGE = 4  # px at the image's border that are not used
+# Without a guess: cameras around the robot that look at the hand's workspace.
 _AZIMUTHS, _ELEVATIONS, _DISTANCES = np.arange(0.0, 360.0, 22.5), (10.0, 30.0, 50.0), (0.8, 1.2, 1.7)  # deg, m
 _LOOKED_AT = np.array([0.4, 0.0, 0.35])  # m in the base frame
-_STARTS, _TRIED = 6, 2  # of these are shifted onto what moves; of those are tried
-_ALIKE = np.radians(3.0)  # between poses of the arm
-_STILL = 0.005  # share of the image
-_CERTAIN = 0.8  # share of an outline that is found: no other start can be right
-_FOUND, _NOISE, _DISTURBED = 0.6, 1.0, 0.05  # share of the outline, px, share of the background: worse is refused
-_EACH = 0.4  # share of the outline in each photo
-_WRONG_FOCAL, _CLEARLY = 0.02, 4.0  # of the focal length; standard deviations
+_STARTS, _TRIED = 6, 2  # numbers of initial poses: shifted onto the motion; fitted
+_MIN_ROTATION = np.radians(3.0)  # between poses of the arm
+_MIN_MOTION = 0.005  # fraction of the image
+_CERTAIN = 0.8  # fraction of an outline that is found, above which no other start is tried
+_FOUND, _NOISE, _DISTURBED = 0.6, 1.0, 0.05  # limits: fraction of the outline, px, fraction of the background
+_EACH = 0.4  # minimum fraction of the outline in each image
+_FOCAL_ERROR, _SIGNIFICANCE = 0.02, 4.0  # of the focal length; standard deviations
 _OTHER_POSES = "take more of them, with the arm in view, nearer to the camera and in more different poses"
-_FEWEST = 100  # points of outlines
-_BLIND = 0.015, np.radians(1.5)  # m, rad, standard deviation: worse is no calibration
+_MIN_POINTS = 100  # of outlines
+_MAX_SIGMA = 0.015, np.radians(1.5)  # m, rad, standard deviation of an accepted calibration
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class RobotImage:
         """Return image and joints of a recorded sample.
 
         Raises:
-            GenimaError: for joints of another robot, and where the gripper's is missing.
+            GenimaError: for joints of another robot, and if the gripper's joint is missing.
         """
         positions = sample.positions(robot)
         if robot.gripper_joint not in sample.joints:
             raise GenimaError(
-                f"sample {sample.name}: the gripper's joint {robot.gripper_joint} is missing, and the outline depends "
-                f"on it; add its position to the sample's joints (open: {robot.gripper_open:g}, closed: "
+                f"sample {sample.name}: gripper joint missing ({robot.gripper_joint}), on which the outline depends; "
+                f"add its position to the sample's joints (open: {robot.gripper_open:g}, closed: "
                 f"{robot.gripper_closed:g}), or record joint_states that have it"
             )
         gripper = robot.open_fraction(sample.joints[robot.gripper_joint])
@@ -109,15 +109,15 @@ class MarkerlessResult:
 
     T_base_camera: Array  # (4, 4)
     covariance: Array  # (6, 6) of the camera's twist in its own frame
-    names: tuple[str, ...]  # of the photos
-    points: int  # of outlines that were found
-    found: float  # share of those that could be
-    found_each: Array  # (N,) the same of each photo
-    focal: tuple[float, float]  # by how much of itself the focal length seems to be wrong, and how sure that is
-    pixels: float  # robust deviation of the outline points from where they should be
-    left_out: Array  # (N, 2) m and rad: how far the pose moves without each photo
-    disturbed: float  # share of the background that is not the same in all photos
-    moved: float  # share of the pixels that the robot covers in some photos, but not in all
+    names: tuple[str, ...]  # of the images
+    points: int  # found outline points
+    found: float  # fraction of the visible outline points that were found
+    found_each: Array  # (N,) the same by image
+    focal: tuple[float, float]  # relative error of the focal length, and its standard deviation
+    pixels: float  # robust standard deviation of the outline points
+    left_out: Array  # (N, 2) change of the pose in m and rad without each image
+    disturbed: float  # fraction of the background that differs between the images
+    moved: float  # fraction of the pixels that the robot covers in some images, but not in all
 
     @property
     def sigma(self) -> tuple[float, float]:
@@ -129,15 +129,15 @@ class MarkerlessResult:
 class RobotMatcher:
     """Matcher of images of one fixed camera with the robot model.
 
-    Its OpenGL contexts belong to the thread that made it.
+    Its OpenGL contexts belong to the thread that created it.
     """
 
     def __init__(self, photos: Sequence[RobotImage], intrinsics: CameraIntrinsics, robot: RobotModel) -> None:
         """Raise a GenimaError for too few different poses, or images of another size."""
         _require_photos(photos, robot)
-        straighten = ImageUndistorter(intrinsics.camera("camera", "base", np.eye(4)))
-        self.photos, self.camera = photos, straighten.camera
-        self._light = normalize_exposure(np.stack([straighten(photo.image) for photo in photos]).astype(np.float32))
+        undistort = ImageUndistorter(intrinsics.camera("camera", "base", np.eye(4)))
+        self.photos, self.camera = photos, undistort.camera
+        self._light = normalize_exposure(np.stack([undistort(photo.image) for photo in photos]).astype(np.float32))
         self._smooth = np.stack([cv2.GaussianBlur(image, (0, 0), _BLUR) for image in self._light])
         width, height = _COARSE_WIDTH, round(_COARSE_WIDTH * self.camera.height / self.camera.width)
         self._moving = motion_probability(self._light, width, height)
@@ -149,7 +149,7 @@ class RobotMatcher:
         self._coarse.close()
         self._fine.close()
 
-    # Coarse: the whole of what moves.
+    # Coarse: motion.
 
     def overlap(self, T_base_camera: Array) -> float:
         """Return the agreement of predicted and observed motion in the images, 0..1."""
@@ -157,20 +157,20 @@ class RobotMatcher:
         return float(np.minimum(expected, self._moving).sum() / max(np.maximum(expected, self._moving).sum(), 1e-9))
 
     def shift_onto_motion(self, guess: Array) -> Array:
-        """Return a pose (4, 4) near a guess that puts the robot where something moves."""
+        """Return a pose (4, 4) near a guess that puts the robot onto the motion in the images."""
         T = guess
         for blur, free, belief in _COARSE:
             T = self._coarse_step(T, blur, list(free), belief)
         return T
 
     def center_on_motion(self, T_base_camera: Array) -> Array:
-        """Return the pose (4, 4) rotated so that the centre of all motion is where it should be."""
+        """Return the pose (4, 4), rotated so that the centres of expected and observed motion coincide."""
         seen, expected = self._moving.sum(0), self._expected(T_base_camera).sum(0)
         if not expected.any() or not seen.any():
             return T_base_camera
         rays = [_center_ray(image, self._coarse.camera) for image in (expected, seen)]
-        turn = Rotation.align_vectors(rays[0], rays[1])[0].as_matrix()
-        return T_base_camera @ pose(turn, np.zeros(3))
+        rotation = Rotation.align_vectors(rays[0], rays[1])[0].as_matrix()
+        return T_base_camera @ pose(rotation, np.zeros(3))
 
     def _expected(self, T: Array) -> Grey:
         joints = [photo.joints for photo in self.photos]
@@ -202,16 +202,16 @@ class RobotMatcher:
                 damping *= 10
             else:
                 break
-            gained = 1 - trial_r @ trial_r / (r @ r)
+            improvement = 1 - trial_r @ trial_r / (r @ r)
             T, r, damping = trial, trial_r, damping / 10
-            if gained < 1e-3:
+            if improvement < 1e-3:
                 break
         return T
 
-    # Fine: the outline.
+    # Fine: outline.
 
     def fit_outline(self, start: Array) -> MarkerlessResult | None:
-        """Return the pose by the outlines, from a start some tens of pixels off; None without convergence."""
+        """Return the pose by the outlines, from a start that is some tens of pixels off; None without convergence."""
         T, scale = start, self.camera.width / _WIDTH
         for reach, steps in _FINE:
             reach = max(2, round(reach * scale))
@@ -223,7 +223,7 @@ class RobotMatcher:
                     _find_outline(image, behind, known, mask, outline, reach, faint, self.camera.width)
                     for image, mask, outline in zip(self._smooth, masks, outlines, strict=True)
                 ]
-                if sum(each.found.sum() for each in seen) < _FEWEST:
+                if sum(each.found.sum() for each in seen) < _MIN_POINTS:
                     return None
                 system = _System.of(outlines, seen, self.camera)
                 T = apply_twist(T, system.twist)
@@ -244,7 +244,7 @@ class RobotMatcher:
     def _background(
         self, masks: Sequence[NDArray[np.bool_]], reach: int
     ) -> tuple[Grey, NDArray[np.bool_], NDArray[np.bool_], float]:
-        """Return the background, where it is known, where each image shows it, and the noise threshold."""
+        """Return the background, its validity, its mask in each image, and the noise threshold."""
         around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (reach + _SLACK) + 1,) * 2)
         free = np.stack([cv2.dilate(mask.astype(np.uint8), around) == 0 for mask in masks])
         behind, known = estimate_background(self._smooth, free)
@@ -258,27 +258,27 @@ def locate_camera(
     """Estimate the pose of a fixed camera from images of the robot in different poses.
 
     Args:
-        photos: at least three, better six to ten, in which arm and hand are in view and stand differently.
+        photos: at least three, better six to ten, with arm and hand in view in different poses.
         intrinsics: of the camera.
-        robot: whose joints they are.
-        guess: ``T_base_camera`` (4, 4) to about 10 cm and 10 degrees; without it, or where it leads nowhere, cameras
-            that stand upright, look down on the robot and see its hand are tried from all around.
+        robot: model of the robot.
+        guess: ``T_base_camera`` (4, 4) to about 10 cm and 10 degrees; without it, or if it does not converge, upright
+            cameras all around the robot that look down on its hand are tried.
 
     Raises:
-        GenimaError: for photos that do not tell, with what to do about it.
+        GenimaError: for images that do not determine the pose; names the remedy.
     """
     matcher = RobotMatcher(photos, intrinsics, robot)
     try:
         found: MarkerlessResult | None = None
         starts, most = _initial_poses(matcher, guess), _TRIED + (guess is not None)
-        enough = _CERTAIN if guess is None else _FOUND  # what is found near a guess is the robot
+        enough = _CERTAIN if guess is None else _FOUND  # an outline found near a guess is the robot's
         for start in tqdm(starts, desc="outlines", unit="start", total=most, disable=None, leave=False):
             result = matcher.fit_outline(start)
             if result is not None and (found is None or result.found > found.found):
                 found = result
             if found is not None and found.found > enough:
                 break
-        return _required(found, guess is not None, robot)
+        return _require_accurate(found, guess is not None, robot)
     finally:
         matcher.close()
 
@@ -302,9 +302,9 @@ def to_calibration(
 
 
 def _initial_poses(matcher: RobotMatcher, guess: Array | None) -> Iterator[Array]:
-    """Yield initial poses (4, 4) that put the robot where something moves, the most promising first.
+    """Yield initial poses (4, 4) that put the robot onto the motion, by decreasing overlap.
 
-    A guess may be outside the optimiser's basin, so it is tried rotated towards the motion, too.
+    A guess may be outside the optimiser's basin, so it is also tried rotated towards the motion.
     """
     if guess is not None:
         yield max((matcher.shift_onto_motion(T) for T in (guess, matcher.center_on_motion(guess))), key=matcher.overlap)
@@ -313,7 +313,7 @@ def _initial_poses(matcher: RobotMatcher, guess: Array | None) -> Iterator[Array
 
 
 def _poses_around(matcher: RobotMatcher) -> list[Array]:
-    """Return initial poses without a guess, the most promising first."""
+    """Return initial poses without a guess, by decreasing overlap."""
     tried: list[Array] = []
     grid = [(a, e, d) for a in np.radians(_AZIMUTHS) for e in np.radians(_ELEVATIONS) for d in _DISTANCES]
     for azimuth, elevation, distance in tqdm(grid, desc="look from all around", disable=None, leave=False):
@@ -326,53 +326,54 @@ def _poses_around(matcher: RobotMatcher) -> list[Array]:
 
 
 def _require_photos(photos: Sequence[RobotImage], robot: RobotModel) -> None:
-    if len(photos) < FEWEST:
-        raise GenimaError(f"{len(photos)} images are too few: take at least {FEWEST}, better six to ten, with the arm "
-                          "in different poses")  # fmt: skip
+    if len(photos) < MIN_IMAGES:
+        raise GenimaError(
+            f"images: too few ({len(photos)}); take at least {MIN_IMAGES}, better six to ten, with the arm in "
+            "different poses"
+        )
     positions = np.array([photo.joints.positions for photo in photos])
     slack = np.radians(1.0)
     if np.any((positions < robot.position_min - slack) | (positions > robot.position_max + slack)):
-        raise GenimaError(f"joints are beyond the ranges of {robot.name}: are they of another robot, or in degrees?")
+        raise GenimaError(f"joints: outside the ranges of {robot.name}; check the robot model and the unit (rad)")
     apart = np.abs(positions[:, None] - positions[None]).max(-1)
-    if np.all(apart < _ALIKE):
+    if np.all(apart < _MIN_ROTATION):
         raise GenimaError(
-            f"the arm hardly moves between the images (by {np.degrees(apart.max()):.1f} deg): let it stand in quite "
-            "different poses, so that it can be told from what is behind it"
+            f"images: the arm hardly moves ({np.degrees(apart.max()):.1f} deg); take them in clearly different poses, "
+            "which separate the arm from the background"
         )
 
 
-def _required(found: MarkerlessResult | None, guessed: bool, robot: RobotModel) -> MarkerlessResult:
-    if found is not None and found.moved < _STILL:
-        raise GenimaError(f"the arm hardly moves in the images, or is hardly in view: {_OTHER_POSES}")
+def _require_accurate(found: MarkerlessResult | None, guessed: bool, robot: RobotModel) -> MarkerlessResult:
+    if found is not None and found.moved < _MIN_MOTION:
+        raise GenimaError(f"images: the arm hardly moves, or is hardly in view; {_OTHER_POSES}")
     if found is None or found.found < _FOUND or found.pixels > _NOISE:
         off = f" ({found.found:.0%} of its outline found, {found.pixels:.1f} px off)" if found else ""
         raise GenimaError(
-            f"the robot is not seen where it should be{off}: are the joints those of {robot.name}, at the time of the "
-            "images? Are the intrinsics this camera's? "
-            + ("Is the guess right to 10 cm and 10 deg?" if guessed else "Give a rough pose with --guess")
+            f"robot: not found in the images{off}; check that the joints are those of {robot.name} at the images' "
+            "stamps, the intrinsics, and "
+            + ("that the guess is right to 10 cm and 10 deg" if guessed else "give a rough pose with --guess")
         )
     others = [name for name, share in zip(found.names, found.found_each, strict=True) if share < _EACH]
     if others:
         raise GenimaError(
-            f"in {', '.join(others)} the robot is not seen where the other images have it: did the "
-            "camera move, or the arm during a shot? Leave them out, or take all again"
+            f"images: {', '.join(others)} do not agree with the others; remove them, or take all again with camera and "
+            "arm stationary"
         )
     if found.disturbed > _DISTURBED:
         raise GenimaError(
-            f"{found.disturbed:.0%} of what is behind the robot changes between the images: was the camera moved "
-            "meanwhile, or a person in view, or the light changed?"
+            f"images: {found.disturbed:.0%} of the background changes; take them again without moving the camera, "
+            "without people in view and in constant light"
         )
-    wrong, sure = found.focal
-    if abs(wrong) > _WRONG_FOCAL and abs(wrong) > _CLEARLY * sure:
+    error, sigma = found.focal
+    if abs(error) > _FOCAL_ERROR and abs(error) > _SIGNIFICANCE * sigma:
         raise GenimaError(
-            f"the robot looks {abs(wrong):.0%} too {'large' if wrong > 0 else 'small'} for these intrinsics "
-            f"(+- {sure:.1%}): are they this camera's, at this resolution?"
+            f"robot: {abs(error):.0%} too {'large' if error > 0 else 'small'} for the intrinsics (+- {sigma:.1%}); "
+            "check that they are of this camera at this resolution"
         )
     metres, angle = found.sigma
-    if metres > _BLIND[0] or angle > _BLIND[1]:
+    if metres > _MAX_SIGMA[0] or angle > _MAX_SIGMA[1]:
         raise GenimaError(
-            f"the images leave the camera uncertain by {1e3 * metres:.0f} mm and {np.degrees(angle):.1f} deg: "
-            + _OTHER_POSES
+            f"camera: pose uncertain by {1e3 * metres:.0f} mm and {np.degrees(angle):.1f} deg; " + _OTHER_POSES
         )
     return found
 
@@ -390,35 +391,37 @@ def _find_outline(
     image: Grey, behind: Grey, known: NDArray[np.bool_], mask: NDArray[np.bool_], outline: Outline, reach: int,
     faint: float, width: int,
 ) -> _OutlineSearch:  # fmt: skip
-    """Find along each normal where an image (h, w, 3) stops to differ from the background.
+    """Find along each normal the border between the robot and the background in an image (h, w, 3).
 
-    The samples inside should differ from it and those outside should not: the place that contradicts this least is
-    taken (as the region terms of Bibby and Reid, Robust real-time visual tracking using pixel-wise posteriors, ECCV
-    2008), then the middle of the slope there.
+    Samples inside should differ from the background and samples outside should not: the border with the fewest
+    contradictions is used (as the region terms of Bibby and Reid, Robust real-time visual tracking using pixel-wise
+    posteriors, ECCV 2008), then the centre of the slope there.
     """
-    s = np.arange(-reach - _SLACK, reach + _SLACK + _FINEST / 2, _FINEST)
-    M, S, middle, slack = len(outline), len(s), len(s) // 2, round(_SLACK / _FINEST)
+    s = np.arange(-reach - _SLACK, reach + _SLACK + _SPACING / 2, _SPACING)
+    M, S, middle, slack = len(outline), len(s), len(s) // 2, round(_SLACK / _SPACING)
     difference = along_normals((image - behind) * known[..., None], outline, s)
     is_known = along_normals(known.astype(np.float32), outline, s) > 0.99
     drawn = along_normals(mask.astype(np.float32), outline, s) > 0.5
     differs = np.where(is_known, np.clip(np.abs(difference).max(-1) / faint - 1, -1, 1), 0)
-    # of thin parts, and where another part is near, only what is drawn as one side counts for it
+    # at thin parts, and near other parts, only the samples up to the next rendered border are used
     one_side = np.ones((M, S), bool)
     one_side[:, : middle - 1] = np.logical_and.accumulate(drawn[:, middle - 2 :: -1], axis=1)[:, ::-1]
     one_side[:, middle + 2 :] = np.logical_and.accumulate(~drawn[:, middle + 2 :], axis=1)
     differs = np.where(one_side, differs, 0)
     none = np.zeros((M, 1))
-    within = np.concatenate([none, np.cumsum(np.maximum(differs, -0.3), axis=1)], axis=1)  # its colour may be there too
+    within = np.concatenate(
+        [none, np.cumsum(np.maximum(differs, -0.3), axis=1)], axis=1
+    )  # the background may have the robot's colour
     beyond = np.concatenate([none, np.cumsum(-differs, axis=1)], axis=1)
     score = within + beyond[:, -1:] - beyond
-    border = slack + np.argmax(score[:, slack : S - slack + 1], axis=1)  # is before this sample
+    border = slack + np.argmax(score[:, slack : S - slack + 1], axis=1)  # before this sample
     rows = np.arange(M)
     inside, outside = np.maximum(border - 2, 0), np.minimum(border + 1, S - 1)
     found = (differs[rows, inside] > 0) & (differs[rows, outside] < 0)
     slope = np.square(np.diff(difference, axis=1)).sum(-1)
-    between = s[:-1] + _FINEST / 2
-    at = s[np.minimum(border, S - 1)] - _FINEST / 2
-    for _ in range(4):  # a window that is not centred on the slope would pull its middle
+    between = s[:-1] + _SPACING / 2
+    at = s[np.minimum(border, S - 1)] - _SPACING / 2
+    for _ in range(4):  # centre the window on the slope, which would bias its mean otherwise
         weight = slope * np.exp(-0.5 * np.square((between - at[:, None]) / 1.2))
         at = (weight * between).sum(1) / np.maximum(weight.sum(1), 1e-9)
     height = image.shape[0]
@@ -434,11 +437,11 @@ class _System:
     by_unknown: Array  # (K, 7)
     off: Array  # (K,) px
     photo: NDArray[np.int64]  # (K,)
-    block: NDArray[np.int64]  # (K,), which part of which photo
+    block: NDArray[np.int64]  # (K,), index of the part of the image
     weights: Array  # (K,)
     unknowns: Array  # (7,)
     noise: float  # px
-    found_each: Array  # (N,) share of each photo's outline
+    found_each: Array  # (N,) fraction of each image's outline
     found: float
     by_focal: Array  # (K,): shift by a relative change of the focal length
 
@@ -478,15 +481,14 @@ class _System:
     def covariance(self) -> Array:
         """Return the covariance (6, 6) of the twist, robust to correlated errors.
 
-        Errors of neighbouring points are correlated, and so are those of an image, by its joints: clusters of both
-        count as one each.
+        Errors of neighbouring points are correlated, and those of an image by its joints: both are treated as clusters.
 
         Source: Liang and Zeger, Longitudinal data analysis using generalized linear models, Biometrika 73, 1986.
         """
         return self._sandwich(self.by_unknown, self.unknowns)[:6, :6]
 
     def focal(self) -> tuple[float, float]:
-        """Return the relative error of the focal length, where it is free, and its standard deviation."""
+        """Return the relative error of the focal length, estimated with the pose, and its standard deviation."""
         J = np.column_stack([self.by_unknown, self.by_focal])
         unknowns = _solve(J, self.off, self.weights, self.noise)
         return float(unknowns[7]), float(np.sqrt(self._sandwich(J, unknowns)[7, 7]))
@@ -499,7 +501,7 @@ class _System:
             np.add.at(slopes, group, left[:, None] * J)
             meat += slopes.T @ slopes * len(slopes) / max(len(slopes) - 1, 1)
         inverted = np.linalg.inv(_normal(J, self.weights, self.noise))
-        return _UNSEEN**2 * (inverted @ meat @ inverted)
+        return _COMMON_ERRORS**2 * (inverted @ meat @ inverted)
 
     def left_out(self) -> Array:
         """Return the change of the pose in m and rad (N, 2) without each image, to first order."""
@@ -512,9 +514,9 @@ class _System:
 
 
 def _normal(J: Array, weights: Array, noise: float) -> Array:
-    swollen = np.zeros(J.shape[1])
-    swollen[6] = (noise / _SWOLLEN) ** 2
-    return (J * weights[:, None]).T @ J + np.diag(swollen) + 1e-9 * np.eye(J.shape[1])
+    prior = np.zeros(J.shape[1])
+    prior[6] = (noise / _GROWTH) ** 2
+    return (J * weights[:, None]).T @ J + np.diag(prior) + 1e-9 * np.eye(J.shape[1])
 
 
 def _solve(J: Array, off: Array, weights: Array, noise: float) -> Array:

@@ -1,10 +1,10 @@
 """Outlier samples: a moved board, or a false detection.
 
-The initial estimate tolerates 30 % of wrong samples: closed-form solutions of many small random sets, of which the one
-that most samples fit best is taken (least trimmed squares: Rousseeuw and Van Driessen, Computing LTS regression for
-large data sets, Data Mining and Knowledge Discovery 12, 2006). Then every sample is compared with the most likely poses
-from the *other* samples, in units of pixel noise, joint noise and the uncertainty of the poses, and is rejected or
-accepted until nothing changes.
+The initial estimate tolerates 30 % of outliers: of closed-form solutions of many small random sets, the one with the
+smallest trimmed misfit (least trimmed squares: Rousseeuw and Van Driessen, Computing LTS regression for large data
+sets, Data Mining and Knowledge Discovery 12, 2006). Then every sample is compared with the most likely poses from the
+*other* samples, in units of pixel noise, joint noise and the uncertainty of the poses, and is rejected or accepted
+until nothing changes.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from genima_calibration.samples import SampleStack
 
 Array = NDArray[np.float64]
 
-_SET, _SETS = 4, 150  # samples of a small set; at most so many sets
-_TRUSTED = 0.7  # of the samples, at least
+_SET, _SETS = 4, 150  # samples of a small set; maximum number of sets
+_INLIERS = 0.7  # minimum fraction of the samples
 _ROUNDS = 10
-_CHANCE = 1e-4  # that a good sample is called wrong
-_SHARED = 0.03  # px: what a lens model and a detector get wrong alike for all points of an image
-_FAR = 6.0  # noises: a point further off its own sample's board is wrong
-_MANY = 0.2  # of a sample's points: with more wrong ones it is wrong as a whole
-_FINEST = 0.1  # px: noise that corners seen at a slant may have, however sharp and clean most images are
+_SIGNIFICANCE = 1e-4  # probability that an inlier is rejected
+_COMMON_ERROR = 0.03  # px: error of intrinsics and detector that all points of an image have in common
+_POINT_LIMIT = 6.0  # standard deviations between a point and its own sample's board
+_MAX_OUTLIER_POINTS = 0.2  # fraction of a sample's points; with more, the sample is an outlier
+_MIN_NOISE = 0.1  # px: noise of corners seen at a slant, also in sharp images
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class InitialEstimate:
 
     hand_eye: HandEye
     scale: float  # of the board
-    misfit: float  # px, of the samples that fit best
-    best: NDArray[np.bool_]  # (N,), those
+    misfit: float  # px, of the best samples
+    best: NDArray[np.bool_]  # (N,) mask of the best samples
 
 
 @dataclass(frozen=True)
 class ConsistencyCheck:
     """Consistency of samples with the poses estimated from the others."""
 
-    pixels: Array  # (N,) px, of a point, root mean square
-    millimetres: Array  # (N,) from where the middle of the board should be to where it is seen
-    degrees: Array  # (N,) the same for its rotation
-    wrong_points: Array  # (N,), the share of points that do not lie as on the board
+    pixels: Array  # (N,) px, root-mean-square error of a point
+    millimetres: Array  # (N,) between the expected and the detected centre of the board
+    degrees: Array  # (N,) between its expected and its detected rotation
+    outlier_points: Array  # (N,) fraction of points that do not fit the board
     fits: NDArray[np.bool_]  # (N,)
 
 
@@ -72,17 +72,17 @@ def robust_start(samples: SampleStack, parent: Parent, free_scale: bool = False)
         sets = np.array(list(combinations(range(N), _SET)))
     else:
         sets = np.random.default_rng(0).random((_SETS, N)).argsort(1)[:, :_SET]
-    trusted = max(min(N, _SET + 1), int(np.ceil(_TRUSTED * N)))
+    inliers = max(min(N, _SET + 1), int(np.ceil(_INLIERS * N)))
     found: InitialEstimate | None = None
     X, Y, scale = solve_closed(A[sets], B[sets], free_scale)
     for _ in range(_ROUNDS):
         off = misfit(X, Y, scale, samples, parent)
-        score = np.sqrt(np.mean(np.sort(off, axis=-1)[:, :trusted] ** 2, axis=-1))
+        score = np.sqrt(np.mean(np.sort(off, axis=-1)[:, :inliers] ** 2, axis=-1))
         k = int(np.argmin(score))
         if found is not None and score[k] >= found.misfit:
             break
         best = np.zeros(N, bool)
-        best[np.argsort(off[k])[:trusted]] = True
+        best[np.argsort(off[k])[:inliers]] = True
         found = InitialEstimate(HandEye(parent, X[k], Y[k]), float(scale[k]), float(score[k]), best)
         X, Y, scale = solve_closed(A[best][None], B[best][None], free_scale)
     assert found is not None
@@ -99,7 +99,7 @@ def find_consistent(
     for i in range(_ROUNDS):
         fit = refine(samples.take(good), hand_eye, free, scale)
         fits = check_samples(samples, fit, good).fits
-        if i >= _ROUNDS // 2:  # no sample comes back twice
+        if i >= _ROUNDS // 2:  # rejected samples are not accepted again
             fits &= good
         if np.array_equal(fits, good) or fits.sum() < _SET:
             break
@@ -108,7 +108,7 @@ def find_consistent(
 
 
 def check_samples(samples: SampleStack, fit: Fit, good: NDArray[np.bool_]) -> ConsistencyCheck:
-    """Hold every sample against a fit to the ``good`` ones (N,), without its own part in it (to first order)."""
+    """Compare every sample with a fit to the ``good`` ones (N,), without its own part in it (to first order)."""
     everywhere = replace(fit, joints=samples.joints.copy())
     everywhere.joints[good] = fit.joints
     d = at_measured_joints(samples, everywhere, derivatives(samples, everywhere))
@@ -127,50 +127,50 @@ def check_samples(samples: SampleStack, fit: Fit, good: NDArray[np.bool_]) -> Co
     off = own @ (board_t @ ahead[..., None])
     by_unknowns, by_joints = own @ (board_t @ d.unknowns), own @ (board_t @ d.joints)
     count = np.maximum(right.sum(1), 1)
-    by_image = fit.noise.pixels**2 + _SHARED**2 * count[:, None, None]
+    by_image = fit.noise.pixels**2 + _COMMON_ERROR**2 * count[:, None, None]
     expected = (
         by_image * own
         + fit.noise.pixels**2 * by_unknowns @ covariance @ np.swapaxes(by_unknowns, 1, 2)
         + fit.noise.joints**2 * by_joints @ np.swapaxes(by_joints, 1, 2)
     )
     statistic = (np.swapaxes(off, 1, 2) @ np.linalg.pinv(expected, hermitian=True) @ off)[:, 0, 0] / 6
-    limit = fdtri(6, max(6 * int(good.sum()) - d.unknowns.shape[2], 1), 1 - _CHANCE)
+    limit = fdtri(6, max(6 * int(good.sum()) - d.unknowns.shape[2], 1), 1 - _SIGNIFICANCE)
     wrong = 1 - right.sum(1) / samples.seen.sum(1)
     return ConsistencyCheck(
         pixels=np.sqrt((w[..., 0] * ahead**2).sum(1) / count),
         millimetres=1e3 * np.linalg.norm(off[:, :3, 0], axis=1),
         degrees=np.degrees(np.linalg.norm(off[:, 3:, 0], axis=1)),
-        wrong_points=wrong,
-        fits=(statistic < limit) & (wrong <= _MANY) & np.all(np.isfinite(ahead), axis=1),
+        outlier_points=wrong,
+        fits=(statistic < limit) & (wrong <= _MAX_OUTLIER_POINTS) & np.all(np.isfinite(ahead), axis=1),
     )
 
 
 def outlier_reasons(samples: SampleStack, fit: Fit, good: NDArray[np.bool_]) -> Mapping[str, str]:
     """Return the reason for each sample that is not ``good`` (N,), by name."""
     at = fit.hand_eye
-    wrong_points = check_samples(samples, fit, good).wrong_points
+    outlier_points = check_samples(samples, fit, good).outlier_points
     seen = inverse(samples.T_parent_carrier(at.parent)) @ at.T_parent_camera @ samples.T_camera_board  # T_carrier_board
-    said: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     moved: list[int] = []
     for i in map(int, np.flatnonzero(~good)):
-        if wrong_points[i] > _MANY:
-            share = f"{wrong_points[i]:.0%}"
-            said[samples.names[i]] = f"{share} of its points do not lie as on the board: a wrong or blurred detection"
+        if outlier_points[i] > _MAX_OUTLIER_POINTS:
+            share = f"{outlier_points[i]:.0%}"
+            reasons[samples.names[i]] = f"{share} of its points do not fit the board; false or blurred detection"
             continue
         metres, angle = pose_distance(seen[i], at.T_carrier_board)
-        said[samples.names[i]] = (
-            f"the board is {1e3 * metres:.1f} mm and {np.degrees(angle):.2f} deg from where the other samples have it"
+        reasons[samples.names[i]] = (
+            f"board {1e3 * metres:.1f} mm and {np.degrees(angle):.2f} deg from its pose in the other samples"
         )
         moved.append(i)
     for group in _agreeing_groups(seen, moved, at.T_carrier_board):
         names = ", ".join(samples.names[i] for i in group)
         for i in group:
-            said[samples.names[i]] += f"; {names} agree with each other: the board or the camera was moved"
-    return said
+            reasons[samples.names[i]] += f"; {names} agree with each other, so the board or the camera was moved"
+    return reasons
 
 
 def _agreeing_groups(T: Array, which: list[int], usual: Array) -> list[list[int]]:
-    """Return groups of poses T (N, 4, 4) that are much nearer to each other than to the usual one (4, 4)."""
+    """Return groups of poses T (N, 4, 4) that are much nearer to each other than to the ``usual`` one (4, 4)."""
     groups: list[list[int]] = []
     for i in which:
         for group in groups:
@@ -185,9 +185,9 @@ def _agreeing_groups(T: Array, which: list[int], usual: Array) -> list[list[int]
 
 
 def _consistent_points(samples: SampleStack, fit: Fit) -> NDArray[np.bool_]:
-    """Return (N, M): points consistent with the board, by their own image alone."""
-    noise = max(fit.noise.pixels, image_noise(samples), _FINEST)
-    return samples.seen & (_off_in_image(samples).max(-1) < _FAR * noise)
+    """Return the mask (N, M) of points that are consistent with the board in their own image."""
+    noise = max(fit.noise.pixels, image_noise(samples), _MIN_NOISE)
+    return samples.seen & (_off_in_image(samples).max(-1) < _POINT_LIMIT * noise)
 
 
 def image_noise(samples: SampleStack) -> float:

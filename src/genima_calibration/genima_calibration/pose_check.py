@@ -1,10 +1,10 @@
 """Check of a camera's pose against its calibration, from one image of the robot.
 
 The robot model is rendered at the calibrated pose. Edges are expected along its outline; a moved camera shifts all of
-them alike. So every point of the outline votes for the shifts that put it on a nearby edge (generalised Hough
-transform: Ballard, Pattern Recognition 13(2), 1981): edges of the scene vote for many shifts, those of the robot for
-one. From there, and from no shift, a twist of the camera is fitted; its uncertainty is estimated from resampled parts
-of the outline (bootstrap: Efron and Tibshirani, An introduction to the bootstrap, 1993).
+them equally. Every point of the outline votes for the shifts that put it on a nearby edge (generalised Hough transform:
+Ballard, Pattern Recognition 13(2), 1981): edges of the scene vote for many shifts, those of the robot for one. From
+that shift, and from none, a twist of the camera is fitted; its uncertainty is estimated from resampled parts of the
+outline (bootstrap: Efron and Tibshirani, An introduction to the bootstrap, 1993).
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from genima_calibration.robot_outline import Outline, along_normals
 
 Array = NDArray[np.float64]
 
-AGREEING = 3  # checks in a row, of those that find the robot
-_LOST_CHECKS = 10  # checks in a row that do not find the robot where it should be
-LIMIT = 1.5 / 256  # of the image's width: a smaller offset is none
-_REACH = 14 / 256  # of the width: how far the robot is looked for
-_STEPS = 28  # from no offset to the farthest
-_WIDE = 1.0 / 256  # of the width: so near to an edge is on it
+AGREEING = 3  # consecutive checks that find the robot
+_LOST_CHECKS = 10  # consecutive checks that do not find the robot at its calibrated pose
+LIMIT = 1.5 / 256  # of the image's width: tolerated offset
+_REACH = 14 / 256  # of the width: search range
+_STEPS = 28  # from no offset to the end of the search range
+_EDGE_WIDTH = 1.0 / 256  # of the width: distance at which a point is on an edge
 _BLUR = 1.0  # px
-_CLEAR = 6.0  # levels a pixel: a stronger edge counts no more
-_EDGE = 3  # px at the image's edge, where nothing is looked for
-_BLOCK = 20 / 256  # of the width: points nearer to each other are wrong alike
-_RESAMPLED = 100
+_CLEAR = 6.0  # levels per pixel: slope above which edges have full weight
+_EDGE = 3  # px at the image's border that are not used
+_BLOCK = 20 / 256  # of the width: errors of points nearer to each other are correlated
+_RESAMPLES = 100
 _STEP = 0.5  # px between samples along a normal
-_PRIOR = np.diag([1 / 0.1**2] * 3 + [1 / 0.1**2] * 3)  # of a twist's parts in m and rad, for points good to a pixel
-_FEWEST = 0.3  # of the width: a shorter outline tells nothing
-_SHARE, _WHOLE = 0.6, 0.75  # of the outline: must be found; is found where nothing is hidden
-_SURE = 3.0  # standard deviations
+_PRIOR = np.diag([1 / 0.1**2] * 3 + [1 / 0.1**2] * 3)  # of a twist in m and rad, for points with 1 px noise
+_MIN_LENGTH = 0.3  # of the width: a shorter outline is not checked
+_MIN_SHARE, _FULL_SHARE = 0.6, 0.75  # fractions of the outline that must be found; that are found if nothing is hidden
+_SIGNIFICANCE = 3.0  # standard deviations
 
 
 class PoseVerdict(Enum):
@@ -59,27 +59,27 @@ class PoseCheck:
     """Distance between the robot in the image and its model."""
 
     verdict: PoseVerdict
-    twist: Array  # (6,) of the camera in its own frame that joins them; of one image, only what it does there is sure
-    pixels: float  # how far the seen outline lies from the drawn one
+    twist: Array  # (6,) of the camera in its own frame that joins them; only its effect in the image is certain
+    pixels: float  # distance between the detected and the expected outline
     uncertain: float  # px, standard deviation of that
-    share: float  # of the outline that is found there
+    share: float  # fraction of the outline that is found
     length: int  # px of outline that should be in view
-    reason: str  # in words
+    reason: str  # for people
 
     @property
     def lost(self) -> bool:
-        """Return whether the robot should be in view and is not found."""
-        return self.verdict is PoseVerdict.UNKNOWN and 0 < self.share < _SHARE
+        """True if the robot should be in view and is not found."""
+        return self.verdict is PoseVerdict.UNKNOWN and 0 < self.share < _MIN_SHARE
 
 
 class CalibrationChecker:
-    """Checker for the images of one camera; its OpenGL context belongs to the thread that made it."""
+    """Checker for the images of one camera; its OpenGL context belongs to the thread that created it."""
 
     def __init__(self, camera: Camera, robot: RobotModel) -> None:
         """Raise a GenimaError for a robot without meshes, or without OpenGL."""
         self.calibrated, self._robot = camera, robot
-        self.straighten = ImageUndistorter(camera)
-        self._depth = RobotDepth(robot, self.straighten.camera)
+        self.undistort = ImageUndistorter(camera)
+        self._depth = RobotDepth(robot, self.undistort.camera)
 
     @classmethod
     def for_images(cls, camera: Camera, robot: RobotModel, width: int, height: int) -> CalibrationChecker:
@@ -90,8 +90,8 @@ class CalibrationChecker:
         """
         if width * camera.height != height * camera.width:
             raise GenimaError(
-                f"the image of {camera.view} is {width}x{height}, but it was calibrated at {camera.width}x"
-                f"{camera.height}: let the driver run that resolution, or calibrate anew"
+                f"image of {camera.view}: size {width}x{height}, but calibrated at {camera.width}x{camera.height}; set "
+                "that resolution in the driver, or calibrate again"
             )
         return cls(camera.scale(width, height), robot)
 
@@ -104,7 +104,7 @@ class CalibrationChecker:
 
         The camera is at its calibrated pose, or a ``twist`` (6,) away from it.
         """
-        T, camera = self.calibrated.T_base_camera(self._robot, joints.positions), self.straighten.camera
+        T, camera = self.calibrated.T_base_camera(self._robot, joints.positions), self.undistort.camera
         if twist is not None:
             T = apply_twist(T, twist)
         outline = Outline.of(self._depth.render(T, joints.positions, joints.gripper), camera)
@@ -117,26 +117,26 @@ class CalibrationChecker:
         Raises:
             GenimaError: for an image of another size.
         """
-        width, straight = self.straighten.camera.width, self.straighten(image)
-        drawn = self.outline(joints)
-        if len(drawn) < _FEWEST * width:
-            reason = f"too little of the robot should be in view ({len(drawn)} px of outline)"
-            return PoseCheck(PoseVerdict.UNKNOWN, np.zeros(6), 0.0, np.inf, 0.0, len(drawn), reason)
-        share, twist, spread = _fitted(straight, drawn)
-        if share < _WHOLE and len(there := self.outline(joints, twist)) >= _FEWEST * width:
-            # far off, the outline is not just a shifted one
-            again, more, around = _fitted(straight, there)
-            if again > share:
-                share, twist, spread = again, twist + more, twist + around
-        return _judge(share, drawn, twist, spread, width)
+        width, undistorted = self.undistort.camera.width, self.undistort(image)
+        expected = self.outline(joints)
+        if len(expected) < _MIN_LENGTH * width:
+            reason = f"too little of the robot in view ({len(expected)} px of outline)"
+            return PoseCheck(PoseVerdict.UNKNOWN, np.zeros(6), 0.0, np.inf, 0.0, len(expected), reason)
+        share, twist, spread = _fit_outline(undistorted, expected)
+        if share < _FULL_SHARE and len(outline := self.outline(joints, twist)) >= _MIN_LENGTH * width:
+            # for a large offset, the shape of the outline changes, too
+            second_share, step, second_spread = _fit_outline(undistorted, outline)
+            if second_share > share:
+                share, twist, spread = second_share, twist + step, twist + second_spread
+        return _verdict(share, expected, twist, spread, width)
 
 
-def _fitted(image: Image, outline: Outline) -> tuple[float, Array, Array]:
+def _fit_outline(image: Image, outline: Outline) -> tuple[float, Array, Array]:
     """Return the found fraction of an outline, the camera's twist (6,), and equally likely others (R, 6)."""
     edges = _Edges.of(image, outline)
-    starts = (np.zeros(6), _as_twist(outline, edges.winner()))
-    share, twist = max((edges.fitted(start) for start in starts), key=lambda each: each[0])
-    return share, twist, edges.spread(twist)
+    starts = (np.zeros(6), _as_twist(outline, edges.best_shift()))
+    share, twist = max((edges.fit(start) for start in starts), key=lambda each: each[0])
+    return share, twist, edges.resample(twist)
 
 
 @dataclass(frozen=True)
@@ -147,27 +147,27 @@ class _Edges:
     width: int  # px, of the image
     s: Array  # (S,) px along the normals
     strength: Array  # (M, S), 0..1, on edges only
-    near: Array  # (M, S), the same smeared
-    block: NDArray[np.int64]  # (M,), which part of the outline
+    near: Array  # (M, S), the same, blurred
+    block: NDArray[np.int64]  # (M,), index of the part of the outline
 
     @classmethod
     def of(cls, image: Image, outline: Outline) -> _Edges:
-        """Return local maxima of the slope, clipped at a clear edge's."""
+        """Return local maxima of the slope, limited to that of a clear edge."""
         width = image.shape[1]
-        wide = _WIDE * width
+        wide = _EDGE_WIDTH * width
         reach = _REACH * width + 3 * wide
         s = np.arange(-reach, reach + _STEP / 2, _STEP)
         smooth = cv2.GaussianBlur(image, (0, 0), _BLUR * max(1.0, width / 512)).astype(np.float32)
         profile = along_normals(smooth, outline, s)
-        slope = np.pad(np.abs(profile[:, 2:] - profile[:, :-2]).max(-1), ((0, 0), (1, 1)))  # a pixel apart
+        slope = np.pad(np.abs(profile[:, 2:] - profile[:, :-2]).max(-1), ((0, 0), (1, 1)))  # across one pixel
         peak = (slope >= np.roll(slope, 1, 1)) & (slope > np.roll(slope, -1, 1))
         strength = np.where(peak, np.minimum(slope / _CLEAR, 1.0), 0.0)
         kernel = np.exp(-0.5 * np.square(np.arange(-3 * wide, 3 * wide + _STEP / 2, _STEP) / wide))
-        near = np.minimum(cv2.filter2D(strength, -1, kernel[None]), 1.0)  # two edges do not count twice
+        near = np.minimum(cv2.filter2D(strength, -1, kernel[None]), 1.0)  # adjacent edges have no more weight than one
         _, block = np.unique(outline.pixels // (_BLOCK * width), axis=0, return_inverse=True)
         return cls(outline, width, s, strength, near, block.ravel())
 
-    def winner(self) -> Array:
+    def best_shift(self) -> Array:
         """Return the shift (2,) in px that puts most of the outline on edges."""
         farthest = _REACH * self.width
         steps = np.linspace(-farthest, farthest, 2 * _STEPS + 1)
@@ -176,24 +176,24 @@ class _Edges:
         votes = np.take_along_axis(self.near, self._index(self.outline.normals @ shifts.T), axis=1)
         return np.asarray(shifts[np.argmax(votes.sum(0))], float)
 
-    def fitted(self, twist: Array) -> tuple[float, Array]:
+    def fit(self, twist: Array) -> tuple[float, Array]:
         """Return the fraction of the outline on edges, and the camera's twist (6,) near a given one that fits best."""
         for reach in (4.0, 3.0, 2.0, 1.5, 1.5):
-            at, weights = self._nearest(twist, reach * _WIDE * self.width)
+            at, weights = self._nearest(twist, reach * _EDGE_WIDTH * self.width)
             twist = _solve(self.outline.by_twist, at, weights)
         at = self.outline.shift(twist)
         share = np.take_along_axis(self.near, self._index(at)[:, None], axis=1).mean()
         return float(share), twist
 
-    def spread(self, twist: Array) -> Array:
+    def resample(self, twist: Array) -> Array:
         """Return twists (R, 6) of fits to resampled parts of the outline."""
         J = self.outline.by_twist
-        at, weights = self._nearest(twist, 3 * _WIDE * self.width)
+        at, weights = self._nearest(twist, 3 * _EDGE_WIDTH * self.width)
         count = int(self.block.max()) + 1
         normal, right = np.zeros((count, 6, 6)), np.zeros((count, 6))
         np.add.at(normal, self.block, weights[:, None, None] * J[:, :, None] * J[:, None])
         np.add.at(right, self.block, (weights * at)[:, None] * J)
-        drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), _RESAMPLED)
+        drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), _RESAMPLES)
         normal_drawn = np.einsum("rb,bij->rij", drawn, normal) + _PRIOR
         return np.asarray(np.linalg.solve(normal_drawn, (drawn @ right)[..., None])[..., 0], float)
 
@@ -218,23 +218,23 @@ def _as_twist(outline: Outline, shift: Array) -> Array:
     return _solve(outline.by_twist, outline.normals @ shift, np.ones(len(outline)))
 
 
-def _judge(share: float, outline: Outline, twist: Array, spread: Array, width: int) -> PoseCheck:
+def _verdict(share: float, outline: Outline, twist: Array, spread: Array, width: int) -> PoseCheck:
     shift = outline.shift(twist)
-    # across a circle's outline, a shift by a pixel is one of half a square pixel in the mean
+    # averaged over a circle's outline, the squared normal component of a shift is half of the squared shift
     pixels = float(np.sqrt(2 * np.mean(shift**2)))
     uncertain = float(np.sqrt(2 * np.mean(((spread - twist) @ outline.by_twist.T) ** 2)))
     limit = LIMIT * width
-    if share < _SHARE or uncertain > limit:
+    if share < _MIN_SHARE or uncertain > limit:
         verdict, reason = (
             PoseVerdict.UNKNOWN,
-            f"{share:.0%} of the robot's outline is found, {pixels:.1f} px off: unclear",
+            f"{share:.0%} of the robot's outline found, {pixels:.1f} px off; undecided",
         )
-    elif pixels > limit and pixels > _SURE * uncertain:
-        verdict, reason = PoseVerdict.MOVED, f"the robot is seen {pixels:.1f} px from where it should be"
+    elif pixels > limit and pixels > _SIGNIFICANCE * uncertain:
+        verdict, reason = PoseVerdict.MOVED, f"robot {pixels:.1f} px from its expected position"
     elif pixels <= limit:
-        verdict, reason = PoseVerdict.FINE, f"the robot is seen where it should be ({pixels:.1f} px off)"
+        verdict, reason = PoseVerdict.FINE, f"robot at its expected position ({pixels:.1f} px off)"
     else:
-        verdict, reason = PoseVerdict.UNKNOWN, f"the robot is seen {pixels:.1f} +- {uncertain:.1f} px off: unclear"
+        verdict, reason = PoseVerdict.UNKNOWN, f"robot {pixels:.1f} +- {uncertain:.1f} px off; undecided"
     return PoseCheck(verdict, twist, pixels, uncertain, share, len(outline), reason)
 
 
@@ -242,22 +242,22 @@ class DriftDetector:
     """Detector of a moved camera from repeated checks: three in a row must agree."""
 
     def __init__(self) -> None:
-        self.problem = ""  # empty: none is known
+        self.problem = ""  # empty: none
         self._recent: deque[PoseCheck] = deque(maxlen=_LOST_CHECKS)
 
     def update(self, checked: PoseCheck) -> None:
-        """Add the latest check.
+        """Add the newest check.
 
-        An undecided check changes nothing, unless the robot stays lost: of a camera that was moved far, some checks
-        find the robot at its new place, others do not find it at all.
+        An undecided check changes nothing, unless the robot remains lost: after a large motion of the camera, some
+        checks find the robot at its new position, others do not find it.
         """
         if checked.lost or checked.verdict is not PoseVerdict.UNKNOWN:
             self._recent.append(checked)
         last = [each for each in self._recent if not each.lost][-AGREEING:]
         if len(last) == AGREEING and all(each.verdict is PoseVerdict.MOVED for each in last):
             pixels = sorted(each.pixels for each in last)[AGREEING // 2]
-            self.problem = f"has moved: the robot is seen {pixels:.0f} px from where it should be, calibrate again"
+            self.problem = f"moved (robot {pixels:.0f} px from its expected position); calibrate again"
         elif len(last) == AGREEING and all(each.verdict is PoseVerdict.FINE for each in last):
             self.problem = ""
         elif len(self._recent) == _LOST_CHECKS and all(each.verdict is not PoseVerdict.FINE for each in self._recent):
-            self.problem = "does not see the robot where it should be: was it moved far, covered, or is it dark?"
+            self.problem = "robot not found; check whether the camera was moved or covered, and the light"

@@ -1,4 +1,4 @@
-"""Next best pose: the joints whose sample reduces the uncertainty of the camera most.
+"""Next best pose: joints whose sample reduces the uncertainty of the camera pose most.
 
 Source: D-optimal design of experiments (Fedorov, Theory of optimal experiments, 1972): of the candidates, the one that
 most reduces the determinant of the camera pose's covariance, to first order.
@@ -20,8 +20,8 @@ from genima_calibration.samples import SampleStack
 Array = NDArray[np.float64]
 
 _MARGIN = 10.0  # px from the image's edge
-_FLATTEST = np.radians(60.0)  # between the board's normal and the ray to its middle
-_SHORTEST = 12.0  # px, of a square's side: smaller markers are not read
+_MAX_TILT = np.radians(60.0)  # between the board's normal and the ray to its centre
+_MIN_SQUARE = 12.0  # px, of a square's side: smaller markers are not detected
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class NextPose:
 
     joints: Array  # (n,) rad
     index: int  # of the candidate
-    covariance: Array  # (6, 6) of the camera's twist in its own frame, as it should be with that sample
-    gain: float  # by how much the geometric mean of the camera's standard deviations shrinks, 0..1
+    covariance: Array  # (6, 6) of the camera's twist in its own frame, predicted with that sample
+    gain: float  # relative reduction of the geometric mean of the camera's standard deviations, 0..1
 
 
 def sample_candidates(samples: SampleStack, count: int, reach: float, seed: int) -> Array:
@@ -45,16 +45,16 @@ def sample_candidates(samples: SampleStack, count: int, reach: float, seed: int)
 def next_pose(samples: SampleStack, fit: Fit, board: CalibrationBoard, candidates: Array) -> NextPose:
     """Return the most informative of ``candidates`` (C, n) rad in which the camera sees the whole board.
 
-    Whether the arm can go there without touching anything is for the caller to know.
+    Collisions of the arm are not checked.
 
     Raises:
-        GenimaError: when the board is in view in none.
+        GenimaError: when the board is in view from none of them.
     """
     T = fit.hand_eye.T_camera_board(samples.robot, candidates)
     seen = np.flatnonzero(in_view(T, fit, board))
     if not len(seen):
         raise GenimaError(
-            f"the board would be in view in none of {len(candidates)} candidate poses: try poses nearer to those taken"
+            f"pose: board not in view from {len(candidates)} candidates; use poses nearer to those of the samples"
         )
     q = candidates[seen]
     shape = (len(q), len(board.points))
@@ -65,7 +65,7 @@ def next_pose(samples: SampleStack, fit: Fit, board: CalibrationBoard, candidate
     )  # fmt: skip
     poses_only = replace(fit, joints=q, free=FreeParameters(), weights=np.ones(shape))
     S, _, _ = marginal_system(derivatives(there, poses_only), poses_only.weights, fit.noise.joints / fit.noise.pixels)
-    # what else was free in the fit is taken as known from now on: its part in the poses' information is eliminated
+    # other free parameters of the fit are not changed by the sample: they are eliminated from the poses' information
     g = fit.information
     known = g[:12, :12] - g[:12, 12:] @ np.linalg.solve(g[12:, 12:], g[12:, :12]) if len(g) > 12 else g
     covariances = np.linalg.inv(known + S / fit.noise.pixels**2)[:, CAMERA, CAMERA]
@@ -81,7 +81,9 @@ def in_view(T_camera_board: Array, fit: Fit, board: CalibrationBoard) -> NDArray
     outline = np.array([[0, 0, 0], [width, 0, 0], [width, height, 0], [0, height, 0], [width / 2, height / 2, 0]])
     points = transform(T_camera_board, fit.scale * outline)
     size = np.array([intrinsics.width, intrinsics.height])
-    plain = replace(intrinsics, distortion=(0.0,) * 5)  # a lens folds what is far outside of the image back into it
+    plain = replace(
+        intrinsics, distortion=(0.0,) * 5
+    )  # distortion projects points far outside of the image back into it
     inside = np.ones(len(points), bool)
     for lens, margin in ((intrinsics, _MARGIN), (plain, -0.3 * float(size.max()))):
         pixels = lens.project(points)
@@ -90,4 +92,4 @@ def in_view(T_camera_board: Array, fit: Fit, board: CalibrationBoard) -> NDArray
     distance = np.linalg.norm(middle, axis=1)
     facing = np.sum(middle * T_camera_board[:, :3, 2], axis=1) / distance
     side = intrinsics.fx * board.square * facing / distance
-    return inside & (facing > np.cos(_FLATTEST)) & (side > _SHORTEST)
+    return inside & (facing > np.cos(_MAX_TILT)) & (side > _MIN_SQUARE)

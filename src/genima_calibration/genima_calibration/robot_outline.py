@@ -1,7 +1,7 @@
-"""Outline of the robot model in an image, and its shift by a camera's motion.
+"""Outline of the robot model in an image, and its shift by a motion of the camera.
 
-An outline is where the robot's surface turns away from the camera. To first order, it shifts in an image like points
-fixed to the robot that lie on it now, as far as the shift is across it; along it nothing is seen.
+An outline is where the robot's surface turns away from the camera. To first order, its shift across itself is that of
+the points of the robot on it; a shift along it is not visible.
 
 Source: Drummond and Cipolla, Real-time visual tracking of complex structures, IEEE Trans. Pattern Analysis and Machine
 Intelligence 24(7), 2002.
@@ -23,7 +23,7 @@ _SMOOTH = 1.5  # px, of the silhouette before its normals are taken
 
 @dataclass(frozen=True)
 class Outline:
-    """M points, about one per pixel along the outline."""
+    """Outline of M points, about one per pixel."""
 
     pixels: Array  # (M, 2), pixel centres at n + 0.5
     normals: Array  # (M, 2), unit vectors that point away from the robot
@@ -51,7 +51,7 @@ class Outline:
             m, d, g = (np.swapaxes(a, 0, 1) if axis else a for a in (mask, depth, gradient))
             row, column = np.nonzero(m[:, 1:] != m[:, :-1])
             normal = -(g[row, column] + g[row, column + 1])
-            across = np.abs(normal[:, axis]) >= np.abs(normal[:, 1 - axis])  # else the other axis has this point
+            across = np.abs(normal[:, axis]) >= np.abs(normal[:, 1 - axis])  # else the point is of the other axis
             row, column, normal = row[across], column[across], normal[across]
             inside = column + m[row, column + 1]
             pixel = np.stack([column + 1.0, row + 0.5], -1)
@@ -61,7 +61,7 @@ class Outline:
         pixels, normals, z = (a[length > 0] for a in (pixels, normals, z))
         normals /= length[length > 0, None]
         x, y = ((pixels - [camera.cx, camera.cy]) / [camera.fx, camera.fy]).T
-        # a twist moves a point p by -t + p x w in the camera's frame
+        # in the camera's frame, a twist (t, w) moves a point p by -t + p x w
         a, b = normals[:, 0] * camera.fx / z, normals[:, 1] * camera.fy / z
         by_point = np.stack([a, b, -(a * x + b * y)], -1)
         points = np.stack([x * z, y * z, z], -1)
@@ -70,7 +70,7 @@ class Outline:
 
 def along_normals(image: NDArray[np.float32], outline: Outline, offsets: Array) -> NDArray[np.float32]:
     """Return values (M, S, ...) of an image (h, w, ...) at ``offsets`` (S,) in px along the normals, 0 outside."""
-    if not len(outline):  # OpenCV takes no empty maps
+    if not len(outline):  # OpenCV rejects empty maps
         return np.zeros((0, len(offsets), *image.shape[2:]), np.float32)
     at = (outline.pixels[:, None] + offsets[:, None] * outline.normals[:, None] - 0.5).astype(np.float32)
     x, y = np.ascontiguousarray(at[..., 0]), np.ascontiguousarray(at[..., 1])

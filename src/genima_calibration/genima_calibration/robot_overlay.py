@@ -1,4 +1,4 @@
-"""Robot model drawn over a camera image."""
+"""Overlay of the robot model on a camera image."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from genima.types import Image, Joints
 from genima_calibration.pose_check import CalibrationChecker, PoseCheck, PoseVerdict
 from genima_calibration.robot_outline import Outline
 
-DRAWN, SEEN = (0, 255, 255), (255, 0, 60)  # rgb of outlines: where the robot should be, and where it is seen
-_JOINT, _BONE = (255, 200, 0), (255, 255, 255)  # rgb
-_READABLE = 480  # px: narrower pictures have no room for the line
+EXPECTED, DETECTED = (0, 255, 255), (255, 0, 60)  # rgb of the robot's outlines
+_JOINT, _LINK = (255, 200, 0), (255, 255, 255)  # rgb
+_MIN_WIDTH = 480  # px: narrower images are enlarged for the caption
 _SUBPIXEL = 4  # bits of OpenCV's drawing
 
 
@@ -25,21 +25,21 @@ def draw_check(
 ) -> Image:
     """Return an undistorted copy of an image (h, w, 3) with the robot model's joints and outline.
 
-    The expected outline is drawn and, if it differs, the found one; a line of text states the verdict.
+    The expected outline is drawn and, if it differs, the detected one; a caption states the verdict.
     """
-    picture, camera = checker.straighten(image).copy(), checker.straighten.camera
-    _draw(picture, checker.outline(joints), DRAWN)
+    picture, camera = checker.undistort(image).copy(), checker.undistort.camera
+    _draw(picture, checker.outline(joints), EXPECTED)
     if checked.verdict is PoseVerdict.MOVED:
-        _draw(picture, checker.outline(joints, checked.twist), SEEN)
+        _draw(picture, checker.outline(joints, checked.twist), DETECTED)
     T_base_camera = checker.calibrated.T_base_camera(robot, joints.positions)
     links = transform(inverse(T_base_camera), robot.link_poses(joints.positions)[:, :3, 3])
     scale = camera.width / 640
     at = [_fixed_point(pixel) for pixel in CameraIntrinsics.of(camera).project(links) if np.all(np.isfinite(pixel))]
     for a, b in zip(at, at[1:], strict=False):
-        cv2.line(picture, a, b, _BONE, 1, cv2.LINE_AA, _SUBPIXEL)
+        cv2.line(picture, a, b, _LINK, 1, cv2.LINE_AA, _SUBPIXEL)
     for a in at:
         cv2.circle(picture, a, round(4 * scale * 2**_SUBPIXEL), _JOINT, -1, cv2.LINE_AA, _SUBPIXEL)
-    if camera.width < _READABLE:
+    if camera.width < _MIN_WIDTH:
         picture = np.asarray(cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST), np.uint8)
     return add_caption(picture, f"{camera.view} {checked.verdict.value}: {checked.reason}")
 

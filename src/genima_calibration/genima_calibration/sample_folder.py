@@ -1,10 +1,10 @@
 """Calibration samples on disk: ``NAME.png`` and ``NAME.yaml``.
 
-The image is as the camera gave it, not rectified. Beside it lies what belongs to it::
+The image is as published by the camera, not undistorted. The YAML file has its metadata::
 
     view: front
     joints: {panda_joint1: 0.012, panda_joint2: -0.35, ...}  # rad, by name; the gripper's for ./genima calibrate robot
-    camera_info:  # as ROS says it: pixels are counted from the middle of the first one
+    camera_info:  # as in ROS: the centre of the first pixel is at 0
       frame_id: front_color_optical_frame
       width: 640
       height: 480
@@ -12,7 +12,7 @@ The image is as the camera gave it, not rectified. Beside it lies what belongs t
       d: [0.1, -0.2, 0.0, 0.0, 0.1]
       k: [615.0, 0.0, 319.5, 0.0, 615.0, 239.5, 0.0, 0.0, 1.0]
 
-A sample is there once its YAML file is: that is written last, and removed first.
+The YAML file is written last and removed first: a sample is complete if it exists.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ class CameraInfo:
         return CameraIntrinsics.from_camera_info(self.width, self.height, self.distortion_model, self.d, self.k)
 
     def require_view(self, view: str, views: Collection[str]) -> None:
-        """Raise a GenimaError where the optical frame belongs to another one of ``views``."""
+        """Raise a GenimaError if the optical frame belongs to another one of ``views``."""
         others = [other for other in views if other in self.frame_id and other != view]
         if others and view not in self.frame_id:
             raise GenimaError(
-                f"what comes as {view} says that it is {others[0]} (its frame is {self.frame_id}): are two cameras' "
-                "names swapped? Correct the driver's names or topics, or name the right view"
+                f"camera {view}: its frame is that of {others[0]} ({self.frame_id}); correct the driver's names or "
+                "topics, or name the right view"
             )
 
     @classmethod
@@ -106,7 +106,7 @@ class RawSample:
         """Return joints (n,) in the robot's order.
 
         Raises:
-            GenimaError: when they are another robot's.
+            GenimaError: for joints of another robot.
         """
         return select_by_name(f"sample {self.name}", list(self.joints), list(self.joints.values()), robot.joint_names)
 
@@ -114,7 +114,7 @@ class RawSample:
         """Return the sample with its detected board.
 
         Raises:
-            GenimaError: when none is, and for joints of another robot.
+            GenimaError: when the board is not detected, and for joints of another robot.
         """
         return Sample(self.name, self.positions(robot), detect(self.image, board, self.info.intrinsics))
 
@@ -123,13 +123,13 @@ def save_sample(folder: Path, sample: RawSample) -> None:
     """Write one sample atomically.
 
     Raises:
-        GenimaError: when one of that name is there, and when there is no room or no right to.
+        GenimaError: when a sample of that name exists, and when it cannot be written.
     """
     file = folder / f"{sample.name}.yaml"
     if sample_exists(folder, sample.name):
-        raise GenimaError(f"{folder} has a sample {sample.name} already: drop it first, or take another folder")
+        raise GenimaError(f"{folder}: sample {sample.name} exists; drop it first, or use another folder")
     info = sample.info
-    said = {
+    content = {
         "view": sample.view,
         "joints": {name: float(position) for name, position in sample.joints.items()},
         "camera_info": {
@@ -142,36 +142,36 @@ def save_sample(folder: Path, sample: RawSample) -> None:
         },
     }
     atomic_write(file.with_suffix(".png"), cv2.imencode(".png", sample.image[..., ::-1])[1].tobytes())
-    atomic_write(file, yaml.safe_dump(said, sort_keys=False, default_flow_style=None, width=120).encode())
+    atomic_write(file, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120).encode())
 
 
 def sample_exists(folder: Path, name: str) -> bool:
-    """Return whether a sample, or another file of its name, exists."""
+    """Check for a sample, or another file of its name."""
     return any((folder / f"{name}{suffix}").exists() for suffix in (".yaml", ".png"))
 
 
 def drop_sample(folder: Path, name: str) -> None:
-    """Remove a sample, if it is there."""
+    """Remove a sample, if it exists."""
     for suffix in (".yaml", ".png"):
         (folder / f"{name}{suffix}").unlink(missing_ok=True)
 
 
 def present_samples(folder: Path) -> list[str]:
-    """Return the names of a folder's samples, sorted; empty without a folder."""
+    """Return the sorted names of a folder's samples; empty without a folder."""
     files = (path for path in folder.glob("*.yaml") if not path.name.startswith("."))  # hidden ones are macOS's
     return sorted(path.stem for path in files if path.with_suffix(".png").exists())
 
 
 def sample_names(folder: Path) -> list[str]:
-    """Return the names of a folder's samples, sorted.
+    """Return the sorted names of a folder's samples.
 
     Raises:
-        GenimaError: where there is none.
+        GenimaError: when there are none.
     """
     if not folder.exists():
-        raise GenimaError(f"{folder} does not exist; name a demo (rosbag2) or a folder of samples")
+        raise GenimaError(f"{folder}: does not exist; name a demo (rosbag2) or a folder of samples")
     if not (names := present_samples(folder)):
-        raise GenimaError(f"{folder} holds neither a demo (rosbag2) nor samples (NAME.png with NAME.yaml)")
+        raise GenimaError(f"{folder}: no demo (rosbag2) and no samples (NAME.png with NAME.yaml); name another folder")
     return names
 
 
@@ -187,33 +187,34 @@ def load_samples(folder: Path, names: Sequence[str]) -> Iterator[RawSample]:
         first = first or sample
         if sample.view != first.view:
             raise GenimaError(
-                f"{folder} mixes views: sample {first.name} is of {first.view}, {name} of {sample.view}; a folder each"
+                f"{folder}: samples of two views ({first.name} of {first.view}, {name} of {sample.view}); use a folder "
+                "for each"
             )
         if sample.info != first.info:
             raise GenimaError(
-                f"{folder} mixes cameras: what camera_info says of sample {name} differs from sample {first.name}: "
-                "leave out those of another camera or resolution"
+                f"{folder}: samples of two cameras (camera_info of {name} differs from that of {first.name}); remove "
+                "those of another camera or resolution"
             )
         yield sample
 
 
 def _load(folder: Path, name: str) -> RawSample:
     path = folder / f"{name}.yaml"
-    said = load_yaml(_SampleSchema, path, "sample")
-    fields = said.camera_info.model_dump()
+    content = load_yaml(_SampleSchema, path, "sample")
+    fields = content.camera_info.model_dump()
     info = CameraInfo(**fields | {"d": tuple(fields["d"]), "k": tuple(fields["k"])})
-    return RawSample(name, said.view, _read_png(path.with_suffix(".png"), info), said.joints, info)
+    return RawSample(name, content.view, _read_png(path.with_suffix(".png"), info), content.joints, info)
 
 
 def _read_png(path: Path, info: CameraInfo) -> Image:
     """Read an image (h, w, 3), with its size checked before memory is allocated."""
     data = read_bytes(path, "sample's image", _IMAGE_BYTES)
     if not data.startswith(_PNG):
-        raise GenimaError(f"sample's image {path}: no PNG image; save it as PNG, which loses nothing")
+        raise GenimaError(f"sample's image {path}: not a PNG image; save it as PNG, which is lossless")
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
     if (width, height) != (info.width, info.height):
         raise GenimaError(
-            f"sample's image {path}: {width}x{height}, but its camera_info is of {info.width}x{info.height}; take both "
+            f"sample's image {path}: {width}x{height}, but camera_info of {info.width}x{info.height}; take both "
             "from the same stream"
         )
     try:

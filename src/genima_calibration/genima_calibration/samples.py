@@ -16,7 +16,6 @@ from genima.robot.rigid_transforms import inverse
 from genima_calibration.board_detection import Detection, board_pose
 
 Array = NDArray[np.float64]
-# what carries the camera; the other one carries the board
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Sample:
     """Sample of one stationary pose."""
 
     name: str
-    joints: Array  # (n,) rad as measured, in the order of RobotModel.joint_names
+    joints: Array  # (n,) rad, measured, in the order of RobotModel.joint_names
     detection: Detection
 
 
@@ -63,25 +62,28 @@ class SampleStack:
 
 
 def stack_samples(samples: Sequence[Sample], intrinsics: CameraIntrinsics, robot: RobotModel) -> SampleStack:
-    """Put samples side by side.
+    """Stack samples as arrays.
 
     Raises:
         GenimaError: for two samples of one name, or joints that are not this robot's.
     """
     names = tuple(sample.name for sample in samples)
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise GenimaError(f"two samples have the same name: {', '.join(twice)}")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise GenimaError(f"samples: repeated names ({', '.join(repeated)}); rename them")
     n = len(robot.joint_names)
     for sample in samples:
         if sample.joints.shape != (n,) or not np.all(np.isfinite(sample.joints)):
-            raise GenimaError(f"sample {sample.name} has not the {n} joints of {robot.name}: {sample.joints.tolist()}")
+            raise GenimaError(
+                f"sample {sample.name}: not {n} finite joints of {robot.name} ({sample.joints.tolist()}); check the "
+                "robot model"
+            )
         slack = np.radians(1.0)
         beyond = (sample.joints < robot.position_min - slack) | (sample.joints > robot.position_max + slack)
         if np.any(beyond):
             wrong = ", ".join(f"{robot.joint_names[i]} at {sample.joints[i]:.2f} rad" for i in np.flatnonzero(beyond))
             raise GenimaError(
-                f"sample {sample.name} has joints where {robot.name} cannot be: {wrong}. Are they of another robot, in "
-                "another order, or in degrees?"
+                f"sample {sample.name}: joints outside the range of {robot.name} ({wrong}); check the robot model, the "
+                "order and the unit (rad)"
             )
     most = max((len(sample.detection.ids) for sample in samples), default=0)
     pixels, points = np.zeros((len(samples), most, 2)), np.zeros((len(samples), most, 3))
@@ -89,7 +91,7 @@ def stack_samples(samples: Sequence[Sample], intrinsics: CameraIntrinsics, robot
     for i, sample in enumerate(samples):
         m = len(sample.detection.ids)
         pixels[i, :m], points[i, :m], seen[i, :m] = sample.detection.pixels, sample.detection.points, True
-        # padding is a point that is seen, too, so that all that is computed of it is finite
+        # padding repeats the first point, so that everything computed from it is finite
         pixels[i, m:], points[i, m:] = sample.detection.pixels[0], sample.detection.points[0]
     joints = np.array([sample.joints for sample in samples], float).reshape(-1, n)
     T = np.array([board_pose(sample.detection, intrinsics) for sample in samples]).reshape(-1, 4, 4)

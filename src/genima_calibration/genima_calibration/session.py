@@ -33,13 +33,13 @@ from genima_calibration.sample_folder import (
 )
 from genima_calibration.samples import Sample
 
-_SAME = 0.01, np.radians(3.0)  # m and rad of the flange: nearer poses are one
-_CANDIDATES, _REACH = 300, 0.4  # rad from where samples were taken, of what is recommended
+_SAME_POSE = 0.01, np.radians(3.0)  # m and rad of the flange between poses that count as equal
+_CANDIDATES, _REACH = 300, 0.4  # candidates for the next pose; rad around the samples' poses
 
 
 @dataclass(frozen=True)
 class Result:
-    """Calibration of samples, or the reason without one."""
+    """Calibration of samples, or the reason why there is none."""
 
     samples: tuple[str, ...]  # their names
     text: str
@@ -49,7 +49,7 @@ class Result:
 
 
 class Session:
-    """Samples of one view in a folder; any thread may read, one at a time may take and drop."""
+    """Samples of one view in a folder. Any thread may read; one thread at a time may take and drop samples."""
 
     def __init__(
         self,
@@ -64,16 +64,16 @@ class Session:
         """Continue with the folder's samples.
 
         Args:
-            folder: of the samples; made with the first.
+            folder: of the samples; created with the first.
             view: of the camera.
-            parent: what carries the camera.
-            board: that is seen.
-            robot: that moves.
-            base_frame: its base in tf, where it is not called as in franka_description.
-            flange_frame: the same for its flange.
+            parent: of the camera.
+            board: calibration board.
+            robot: model of the robot.
+            base_frame: name of the base in tf, if different from franka_description.
+            flange_frame: name of the flange in tf, if different from franka_description.
 
         Raises:
-            GenimaError: for a frame's name that tf refuses, samples of another view, robot or board, and damaged ones.
+            GenimaError: for an invalid frame name, samples of another view, robot or board, and damaged samples.
         """
         self.folder, self.view, self.parent, self.board, self.robot = folder, view, parent, board, robot
         self._parent_frame = Frames.of(robot, parent, "", base_frame, flange_frame).parent
@@ -81,53 +81,53 @@ class Session:
         self._samples: dict[str, Sample] = {}  # never changed in place
         for raw in load_samples(folder, present_samples(folder)):
             if raw.view != view:
-                raise GenimaError(f"{folder} has samples of view {raw.view}, not of {view}: take a folder each")
+                raise GenimaError(f"{folder}: samples of view {raw.view}, not {view}; use a folder for each")
             try:
                 self._samples[raw.name] = raw.detected(board, robot)
             except GenimaError as error:
-                why = f"; {found}" if (found := diagnose(raw.image, board)) else ""
+                diagnosis = f"; {text}" if (text := diagnose(raw.image, board)) else ""
                 raise GenimaError(
-                    f"sample {raw.name} in {folder} cannot be gone on with: {error}{why}; remove it, or take another "
+                    f"sample {raw.name} in {folder}: cannot be used ({error}{diagnosis}); remove it, or use another "
                     "folder"
                 ) from None
             self.info = raw.info
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """Return the samples in the order of their names."""
+        """Samples in the order of their names."""
         return tuple(sample for _, sample in sorted(self._samples.items()))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names of the samples."""
+        """Names of the samples."""
         return tuple(sorted(self._samples))
 
     @property
     def coverage(self) -> float:
-        """Return the fraction 0..1 of the image covered by samples."""
+        """Fraction 0..1 of the image covered by samples."""
         return coverage([s.detection for s in self.samples], self.info.intrinsics) if self.info else 0.0
 
     def require_camera(self, info: CameraInfo) -> None:
-        """Raise a GenimaError unless a camera is that of the samples."""
+        """Raise a GenimaError for a camera other than that of the samples."""
         if self.info is not None and info != self.info:
             raise GenimaError(
-                f"{self.folder} has samples of another camera or resolution (camera_info differs): take another folder"
+                f"{self.folder}: samples of another camera or resolution (camera_info differs); use another folder"
             )
 
-    def same_place(self, joints: Joints) -> str | None:
-        """Return the name of a sample of nearly the same pose; None without one."""
+    def find_same_pose(self, joints: Joints) -> str | None:
+        """Return the name of a sample with nearly the same pose; None without one."""
         T_base_flange = self.robot.link_poses(joints.positions)[-2]
         for name, sample in self._samples.items():
             metres, angle = pose_distance(T_base_flange, self.robot.link_poses(sample.joints)[-2])
-            if metres < _SAME[0] and angle < _SAME[1]:
+            if metres < _SAME_POSE[0] and angle < _SAME_POSE[1]:
                 return name
         return None
 
     def take(self, image: Image, info: CameraInfo, joints: Joints, detection: Detection) -> str:
-        """Add a sample, on the disk first; returns its name.
+        """Save and add a sample; return its name.
 
         Raises:
-            GenimaError: for a camera other than that of the samples before, and when it cannot be written.
+            GenimaError: for a camera other than that of earlier samples, and when it cannot be written.
         """
         self.require_camera(info)
         last = max((int(name) for name in self._samples if name.isdecimal()), default=0)
@@ -139,16 +139,16 @@ class Session:
         return name
 
     def drop(self, name: str = "") -> str:
-        """Remove a sample, the last where no name is given; returns its name.
+        """Remove a sample, by default the last one; return its name.
 
         Raises:
-            GenimaError: when it is not there.
+            GenimaError: when it does not exist.
         """
         if not self._samples:
-            raise GenimaError("there is no sample to drop")
+            raise GenimaError("samples: none to drop")
         name = name or self.names[-1]
         if name not in self._samples:
-            raise GenimaError(f"there is no sample {name}; there are {', '.join(self.names)}")
+            raise GenimaError(f"sample {name}: does not exist; there are {', '.join(self.names)}")
         drop_sample(self.folder, name)
         self._samples = {other: sample for other, sample in self._samples.items() if other != name}
         self.info = self.info if self._samples else None
@@ -169,18 +169,18 @@ class Session:
         millimetres, degrees = found.sigma
         left = found.residuals
         text = (
-            f"sure to {millimetres:.2f} mm and {degrees:.3f} deg (1 sigma) by {len(outcome.samples)} samples; "
-            f"residuals {left.pixels:.2f} px, {left.millimetres:.2f} mm, {left.degrees:.3f} deg"
+            f"standard deviation {millimetres:.2f} mm and {degrees:.3f} deg, {len(outcome.samples)} samples; residuals "
+            f"{left.pixels:.2f} px, {left.millimetres:.2f} mm, {left.degrees:.3f} deg"
         )
         if board.legacy_pattern and not self.board.legacy_pattern:
-            text += "; the board has the legacy pattern: its file may say legacy_pattern: true"
+            text += "; board: legacy pattern detected, write legacy_pattern: true in its file"
         if problem := outcome.quality.size.problem:
             text += f"; WARNING: {problem}"
         for name, why in outcome.outliers.items():
-            text += f"; {name} is left out: {why}"
+            text += f"; {name} not used: {why}"
         try:
             candidates = sample_candidates(outcome.samples, _CANDIDATES, _REACH, seed=len(names))
             recommended = next_pose(outcome.samples, outcome.fit, board, candidates)
-        except GenimaError:  # that is no news: the samples are good
+        except GenimaError:  # no recommendation; the samples are valid
             recommended = None
         return Result(names, text, outcome, found, recommended)

@@ -1,4 +1,4 @@
-"""Camera images of a running robot, with the joints at their stamps."""
+"""Take camera images of a running robot, with the joints at their stamps."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from genima_calibration.markerless import RobotImage
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.ros_environment import joining_environment
 
-_PATIENCE = 5.0  # s
-_SAME_MOMENT = 0.05  # s
+_TIMEOUT = 5.0  # s
+_JOINT_TOLERANCE = 0.05  # s between an image and its joints
 
 
 def take_snapshots(
@@ -24,26 +24,28 @@ def take_snapshots(
     """Take one image of every published view, by view; ``dds`` is a profile of config/dds.
 
     Raises:
-        GenimaError: when no camera or no joints are heard.
+        GenimaError: when no images or no joints are received.
     """
     require_namespace(namespace, "--namespace")
     for view in views:
         require_ros_name(view, "view")
     os.environ.update(joining_environment(dds))
     with ros_context():
-        photos, heard = _listen(views, robot, namespace)
+        photos, published = _receive(views, robot, namespace)
     if not photos:
-        said = f"no joint_states at the time of the images of {', '.join(heard)}" if heard else "no camera publishes"
-        raise GenimaError(f"{said}: does the robot run, in this ROS domain and namespace?")
+        subject, problem = ("joint_states", f"none at the stamps of the images of {', '.join(published)}")
+        if not published:
+            subject, problem = "cameras", "no images"
+        raise GenimaError(f"{subject}: {problem}; start the robot's nodes, or set ROS_DOMAIN_ID and --namespace")
     for view in set(views) - set(photos):
-        print(f"{view:<16}silent")
+        print(f"{view:<16}no image")
     return {view: photos[view] for view in views if view in photos}
 
 
-def _listen(
+def _receive(
     views: Sequence[str], robot: RobotModel, namespace: str
 ) -> tuple[dict[str, Sequence[RobotImage]], Collection[str]]:
-    """Return one image of each view with joints of its stamp, and the views with images."""
+    """Return one image of each view with the joints at its stamp, and the views with images."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from sensor_msgs.msg import Image as ImageMessage
@@ -63,12 +65,12 @@ def _listen(
                 ImageMessage, f"cameras/{view}/color/image_raw", partial(newest.__setitem__, view), qos.IMAGE
             )
         photos: dict[str, Sequence[RobotImage]] = {}
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         while len(photos) < len(views) and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.1)
             for view in set(newest) - set(photos):
                 stamp = messages.seconds(newest[view].header.stamp)
-                if joints := joint_states.at(stamp, _SAME_MOMENT):
+                if joints := joint_states.at(stamp, _JOINT_TOLERANCE):
                     photos[view] = [RobotImage(view, messages.image_from(newest[view]).copy(), joints)]
         return photos, newest.keys()
     finally:

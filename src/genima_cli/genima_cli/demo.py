@@ -147,9 +147,9 @@ def _run(options: Demo, nodes: Sequence[NodeSpec], views: Sequence[str], out: Pa
         ros_context(),  # after the nodes have been started: they load meanwhile
     ):
         from genima_cli.graph_monitor import GraphMonitor
-        from genima_nodes.ros.node_process import FILMING_NICENESS, set_niceness
+        from genima_nodes.ros.node_process import MONITOR_NICENESS, set_niceness
 
-        set_niceness(FILMING_NICENESS)
+        set_niceness(MONITOR_NICENESS)
         monitor = create(lambda: GraphMonitor(views, pictures.add, drawn_targets=options.policy == GENIMA))
         try:
             print("starting the simulator and the models ...", flush=True)

@@ -167,7 +167,7 @@ def _monitor_graph(options: Doctor, cell: Cell | None) -> list[Group]:
             while (left := end - time.monotonic()) > 0:
                 executor.spin_once(timeout_sec=min(0.1, left))
                 progress.update(options.seconds - left - progress.n)
-        return [*node.groups(), node.told()]
+        return [*node.check(), node.node_diagnostics()]
     finally:
         executor.shutdown()
         node.destroy_node()

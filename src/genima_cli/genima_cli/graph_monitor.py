@@ -88,7 +88,7 @@ class GraphMonitor(GraphClient):
             self.create_subscription(DrawnTargetMessage, "drawn_target", self._on_drawn, qos.DRAWN_TARGET)
         else:
             self.create_subscription(JointTrajectory, "action_chunk", self._on_chunk, qos.DRAWN_TARGET)
-        self.create_subscription(JointState, "controller/command", self._on_command, qos.EVERY_COMMAND)
+        self.create_subscription(JointState, "controller/command", self._on_command, qos.COMMAND_LOG)
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         for view in views:
             self.create_subscription(

@@ -1,4 +1,4 @@
-"""Thin ROS nodes around the Genima library."""
+"""ROS nodes around the Genima library."""
 
 from genima.system.signals import hide_interrupt_traceback  # importing genima also selects MuJoCo's backend
 

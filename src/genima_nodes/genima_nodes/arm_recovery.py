@@ -31,17 +31,17 @@ from genima_nodes.ros.optional_messages import message_type
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.services import call_command
 
-_TICK = 0.05  # s
+_TICK_PERIOD = 0.05  # s
 _POLL = 0.5  # s between requests for the controllers' states
-_TIMEOUT = 3.0  # s for the controller manager to answer
-_RECOVERY = 15.0  # s for the robot: it may have to lock and open its brakes
-_SETTLE = 0.3  # s for joint states to be published again, and for arm_adapter to command the controller to hold there
+_TIMEOUT = 3.0  # s for a response of the controller manager
+_RECOVERY_TIMEOUT = 15.0  # s for the robot: it may have to lock and open its brakes
+_SETTLING_TIME = 0.3  # s until joint states are published, and arm_adapter has commanded the controller to hold there
 _STRICT = 2  # SwitchController's constant
 _NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class ArmRecoveryNode(Node):
-    """Monitor of franka_ros2's controllers. Single-threaded: waiting is awaiting the next tick."""
+    """Monitor of franka_ros2's controllers. Single-threaded: to wait is to await the next tick."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
@@ -68,35 +68,35 @@ class ArmRecoveryNode(Node):
         self._state_kind = message_type("franka_msgs/msg/FrankaRobotState")
         self._guard = self.create_client(Trigger, "command_guard/stop")
         self._tick: Future = Future()
-        self._problem = ""  # why the robot cannot move
-        self._was_active = False  # while the driver starts for the first time, there is nothing to stop
+        self._problem = ""  # reason why the robot cannot move
+        self._was_active = False  # False while the driver starts: the guard is not stopped then
         self._recovering = False
         self._request: Future | None = None  # for the controllers' states
         self._sent_at = self._polled_at = float("-inf")  # monotonic s
         self._stopping: Future | None = None
         self._state_subscription: Subscription | None = None  # 1 kHz, only during a fault
-        self._errors = ""  # of the robot's own
+        self._errors = ""  # error flags of the robot
 
         self._diagnostics = DiagnosticUpdater(self)
         self._diagnostics.add_value("controller", lambda: self._controller)
         self._diagnostics.add_value("recovering", lambda: self._recovering)
         self._diagnostics.add_value("last error", lambda: self._errors or "none")
         self._recoveries = self._diagnostics.add_topic("recoveries")
-        beside = ReentrantCallbackGroup()  # what it waits for comes in other callbacks
-        self.create_service(Trigger, "robot/recover", self._on_recover, callback_group=beside)
-        self.create_timer(_TICK, self._on_tick, clock=STEADY)
+        group = ReentrantCallbackGroup()  # the recovery awaits other callbacks
+        self.create_service(Trigger, "robot/recover", self._on_recover, callback_group=group)
+        self.create_timer(_TICK_PERIOD, self._on_tick, clock=STEADY)
 
     def close(self) -> None:
-        """Stop; there are no threads."""
+        """Do nothing: the node has no threads."""
 
     def _on_tick(self) -> None:
-        ended, self._tick = self._tick, Future()
-        ended.set_result(None)
+        tick, self._tick = self._tick, Future()
+        tick.set_result(None)
         now = time.monotonic()
         if self._request is not None and not self._request.done() and now - self._sent_at > _TIMEOUT:
             self._list.remove_pending_request(self._request)
             self._request = None
-            self._update(f"{self._list.srv_name}: no answer within {_TIMEOUT:.0f} s")
+            self._update(f"{self._list.srv_name}: no response within {_TIMEOUT:.0f} s")
         elif self._request is None and now - self._polled_at > _POLL:
             self._polled_at = now
             if self._list.service_is_ready():
@@ -106,33 +106,33 @@ class ArmRecoveryNode(Node):
                 self._update(f"{self._list.srv_name}: service not available; start the driver in this namespace")
         self._stop_guard()
 
-    # Watching.
+    # Monitoring
 
-    def _on_controllers(self, answer: Future) -> None:
-        if answer is self._request:
+    def _on_controllers(self, response: Future) -> None:
+        if response is self._request:
             self._request = None
-            states = {controller.name: controller.state for controller in answer.result().controller}
+            states = {controller.name: controller.state for controller in response.result().controller}
             state = states.get(self._controller, "not loaded")
-            self._update("" if state == "active" else f"the controller {self._controller} is {state}")
+            self._update("" if state == "active" else f"controller {self._controller}: {state}")
 
     def _update(self, problem: str) -> None:
         if self._recovering:
-            return  # the recovery updates it at its end
+            return  # updated at the end of the recovery
         if problem and not self._problem:
             self._stopping, self._errors = None, ""
         self._problem = problem
         self._was_active = self._was_active or not problem
         if problem:
             self._subscribe()
-            why = f" ({self._errors})" if self._errors else ""
-            hint = f": a reflex, the emergency stop or a lost connection; resume with {call_command(self, 'resume')}"
-            self._diagnostics.set_fault("robot", f"{problem}{why}{hint if self._was_active else ''}")
+            errors = f" ({self._errors})" if self._errors else ""
+            hint = f", by a reflex, the emergency stop or a lost connection; resume with {call_command(self, 'resume')}"
+            self._diagnostics.set_fault("robot", f"{problem}{errors}{hint if self._was_active else ''}")
         else:
             self._diagnostics.clear_fault("robot")
             self._unsubscribe()
 
     def _stop_guard(self) -> None:
-        """Keep the guard stopped after the robot's stop, until the guard has confirmed it."""
+        """Request a stop of the guard after a stop of the robot, until the guard has confirmed it."""
         if not self._problem or not self._was_active or self._recovering or self._stopping is not None:
             return
         if self._guard.service_is_ready():
@@ -155,15 +155,15 @@ class ArmRecoveryNode(Node):
             self._state_kind.ROBOT_MODE_GUIDING: "guided by hand",
             self._state_kind.ROBOT_MODE_AUTOMATIC_ERROR_RECOVERY: "recovering",
         }
-        errors = _named(message.current_errors) or _named(message.last_motion_errors)
+        errors = _active_flags(message.current_errors) or _active_flags(message.last_motion_errors)
         mode = [modes[message.robot_mode]] if message.robot_mode in modes else []
         self._errors = ": ".join([*mode, *([", ".join(errors)] if errors else [])]) or self._errors
 
-    # Recovering.
+    # Recovery
 
     async def _on_recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._recovering:
-            response.success, response.message = False, "robot/recover: in progress already"
+            response.success, response.message = False, "robot/recover: already in progress"
             return response
         self._recovering = True
         try:
@@ -182,74 +182,74 @@ class ArmRecoveryNode(Node):
     async def _recover_robot(self) -> str:
         """Recover the robot; return the result as text."""
         if await self._is_active():
-            return "robot: ready already"
+            return "robot: already active"
         self._subscribe()
         await self._clear_error()
         hardware = self._settings.hardware
         state = State(id=State.PRIMARY_STATE_ACTIVE, label="active")
-        answer = await self._call(self._set_hardware, name=hardware, target_state=state)
-        if not answer.ok:
+        response = await self._call(self._set_hardware, name=hardware, target_state=state)
+        if not response.ok:
             raise GenimaError(
-                f"hardware component {hardware}: stays {answer.state.label or 'as it was'}; check its name, activate "
-                "the robot's FCI and open its brakes"
+                f"hardware component {hardware}: not activated ({response.state.label or 'no state'}); check its name, "
+                "activate the robot's FCI and open its brakes"
             )
-        await self._switch_on(self._settings.broadcasters)
-        await self._until(lambda: False, _SETTLE)
-        await self._switch_on((self._controller,))
+        await self._activate(self._settings.broadcasters)
+        await self._until(lambda: False, _SETTLING_TIME)
+        await self._activate((self._controller,))
         if not await self._is_active():
-            why = self._errors or "see the log of its driver"
-            raise GenimaError(f"controller {self._controller}: off again ({why})")
-        return f"robot: recovered; it had stopped for: {self._errors or 'an unknown reason'}"
+            reason = self._errors or "see the log of its driver"
+            raise GenimaError(f"controller {self._controller}: deactivated again ({reason})")
+        return f"robot: recovered (it had stopped: {self._errors or 'unknown reason'})"
 
     async def _clear_error(self) -> None:
         if not self._recover.server_is_ready():
             raise GenimaError(f"action {self._settings.action}: not available; start the driver")
         name = "the robot's error recovery"
-        handle = await self._answer(self._recover.send_goal_async(self._recovery_kind.Goal()), _TIMEOUT, name)
+        handle = await self._response(self._recover.send_goal_async(self._recovery_kind.Goal()), _TIMEOUT, name)
         if not handle.accepted:
             raise GenimaError(f"{name}: rejected")
-        ended = await self._answer(handle.get_result_async(), _RECOVERY, name)
-        if ended.status != GoalStatus.STATUS_SUCCEEDED:
+        result = await self._response(handle.get_result_async(), _RECOVERY_TIMEOUT, name)
+        if result.status != GoalStatus.STATUS_SUCCEEDED:
             raise GenimaError(
-                f"{name} fails{f' ({self._errors})' if self._errors else ''}: release the emergency stop, free the arm "
-                f"by hand if it touches something or is beyond a limit, and resume again"
+                f"{name}: failed{f' ({self._errors})' if self._errors else ''}; release the emergency stop, move the "
+                "arm by hand if it touches something or is beyond a limit, and resume again"
             )
 
-    async def _switch_on(self, controllers: tuple[str, ...]) -> None:
+    async def _activate(self, controllers: tuple[str, ...]) -> None:
         known = await self._states()
         if missing := [name for name in controllers if name not in known]:
             others = ", ".join(known) or "none"
             raise GenimaError(f"controller manager: no controller {', '.join(missing)}; it has {others}")
-        off = [name for name in controllers if known[name] != "active"]
-        if not off:
+        inactive = [name for name in controllers if known[name] != "active"]
+        if not inactive:
             return
-        answer = await self._call(self._switch, activate_controllers=off, strictness=_STRICT)
-        if not answer.ok:
-            raise GenimaError(f"controller manager: did not switch on {', '.join(off)}; see the log of the driver")
+        response = await self._call(self._switch, activate_controllers=inactive, strictness=_STRICT)
+        if not response.ok:
+            raise GenimaError(f"controller manager: {', '.join(inactive)} not activated; see the log of the driver")
 
     async def _is_active(self) -> bool:
         return (await self._states()).get(self._controller) == "active"
 
     async def _states(self) -> dict[str, str]:
-        answer = await self._call(self._list)
-        return {controller.name: controller.state for controller in answer.controller}
+        response = await self._call(self._list)
+        return {controller.name: controller.state for controller in response.controller}
 
     async def _call(self, client: Any, **fields: object) -> Any:
         if not client.service_is_ready():
             raise GenimaError(f"{client.srv_name}: service not available; start the driver")
         future = client.call_async(client.srv_type.Request(**fields))
         try:
-            return await self._answer(future, _TIMEOUT, client.srv_name)
+            return await self._response(future, _TIMEOUT, client.srv_name)
         finally:
             client.remove_pending_request(future)
 
-    async def _answer(self, future: Future, seconds: float, name: str) -> Any:
+    async def _response(self, future: Future, seconds: float, name: str) -> Any:
         if not await self._until(future.done, seconds):
-            raise GenimaError(f"{name}: no answer within {seconds:.0f} s")
+            raise GenimaError(f"{name}: no response within {seconds:.0f} s")
         return future.result()
 
     async def _until(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Return whether a condition became true in time."""
+        """Wait for a condition; return False if it was not true in time."""
         deadline = time.monotonic() + seconds
         while not done():
             if time.monotonic() > deadline:
@@ -258,8 +258,8 @@ class ArmRecoveryNode(Node):
         return True
 
 
-def _named(errors: Any) -> list[str]:
-    """Return the active errors, e.g. ``joint_velocity_violation``."""
+def _active_flags(errors: Any) -> list[str]:
+    """Return the names of the active errors, such as ``joint_velocity_violation``."""
     return [name for name in errors.get_fields_and_field_types() if getattr(errors, name)]
 
 

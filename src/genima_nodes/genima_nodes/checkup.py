@@ -1,4 +1,4 @@
-"""Node that repeats the checks of `./genima doctor --live` and publishes them on /diagnostics."""
+"""Node: repeat the checks of `./genima doctor --live` and publish them on /diagnostics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from genima.doctor import Finding, Status
 from genima_nodes.ros import parameters, qos
-from genima_nodes.ros.node_process import FILMING_NICENESS, node_main
+from genima_nodes.ros.node_process import MONITOR_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.topic_listener import CHECKUP, TopicListener
 
@@ -19,11 +19,11 @@ _LEVELS = {
 
 
 class CheckupNode(TopicListener):
-    """Checks each period's messages."""
+    """Check of each period's messages."""
 
     def __init__(self) -> None:
         """Raises:
-        GenimaError: for files that are missing or malformed, and a period that makes no sense.
+        GenimaError: for files that are missing or malformed, and a period out of range.
         """
         super().__init__(CHECKUP)
         cell = parameters.cell(self)
@@ -33,16 +33,16 @@ class CheckupNode(TopicListener):
         self.create_timer(period, self._check, clock=STEADY)
 
     def _check(self) -> None:
-        findings = [(group.title, each) for group in self.groups() for each in group.findings]
+        findings = [(group.title, each) for group in self.check() for each in group.findings]
         message = DiagnosticArray(status=[self._status(f"{title}: {each.what}", each) for title, each in findings])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
-        self.forget()
+        self.clear()
 
     def _status(self, name: str, finding: Finding) -> DiagnosticStatus:
         own = self.get_fully_qualified_name().removeprefix("/")
-        words = finding.found + (f" -> {finding.remedy}" if finding.remedy else "")
-        return DiagnosticStatus(level=_LEVELS[finding.status], name=f"{own}: {name}", message=words)
+        text = finding.found + (f" -> {finding.remedy}" if finding.remedy else "")
+        return DiagnosticStatus(level=_LEVELS[finding.status], name=f"{own}: {name}", message=text)
 
 
-main = node_main(CheckupNode, FILMING_NICENESS)
+main = node_main(CheckupNode, MONITOR_NICENESS)

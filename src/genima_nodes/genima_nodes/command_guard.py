@@ -31,13 +31,13 @@ from genima_nodes.ros.services import call_command
 
 SOURCES = (SelectSource.Request.CONTROLLER, SelectSource.Request.TELEOP, SelectSource.Request.CALIBRATOR)
 _STOP_TIME = 0.5  # s, more than the arm needs to come to rest
-_PHASE = 0.4  # of a period after the controller's command was due: by then it has arrived, and is hardly old
-_CHECK_PERIOD = 0.05  # s between checks of the publishers, and at most from a change to its publication
+_PHASE = 0.4  # of a period after the controller's command is due: by then it has arrived
+_CHECK_PERIOD = 0.05  # s between checks of the publishers, and from a change of the status to its publication
 _STATUS_PERIOD = 0.5  # s between publications of an unchanged status
 
 
 class CommandGuardNode(Node):
-    """Filter between the sources of commands and the robot; owner of `joint_command`."""
+    """Final filter between the sources of commands and the robot; only publisher of `joint_command`."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
@@ -158,7 +158,7 @@ class CommandGuardNode(Node):
         if owner and no_commands and not self.count_publishers(f"{owner}/command"):
             with self._lock:
                 self._guard.select(None)
-            self.get_logger().warning(f"owner: {owner} has ended; the arm has no owner now")
+            self.get_logger().warning(f"owner: {owner} has ended; the arm has no owner")
         if (others := self.count_publishers("joint_command") - 1) > 0:
             self._diagnostics.set_fault("joint_command", f"published by other nodes, too ({others}); end them")
         else:
@@ -232,7 +232,7 @@ class CommandGuardNode(Node):
         with self._lock:
             if not self._guard.at_rest:
                 raise GenimaError("command_guard resume: the arm is still moving; retry when it is at rest")
-            self._guard.stop()  # no command moves a robot that recovers
+            self._guard.stop()  # no command may move a robot that recovers
         self._recovering = recovery.call_async(Trigger.Request())
         self._recovering.add_done_callback(self._on_recovered)
 

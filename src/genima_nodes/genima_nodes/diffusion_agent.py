@@ -20,19 +20,19 @@ from genima.types import DrawnTarget
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import DRAWING_NICENESS, node_main
+from genima_nodes.ros.node_process import INFERENCE_NICENESS, node_main
 from genima_nodes.ros.observation_synchronizer import ObservationSynchronizer, TimedObservation
 from genima_nodes.ros.paced_thread import schedule_in_background
 from genima_nodes.ros.sampling_parameters import sampling_options
 
 
 class DiffusionAgentNode(Node):
-    """Generates a target for the newest set of images while a task runs."""
+    """Generate a target for the newest set of images while a task runs."""
 
     def __init__(self, agent: DiffusionAgent | None = None, **options: Any) -> None:
         """Args:
-        agent: generates the targets; loaded from the parameter ``checkpoint`` if None.
-        options: those of a node.
+        agent: generates the targets; None: loaded from the parameter ``checkpoint``.
+        options: of a node.
 
         Raises:
             GenimaError: for parameters out of range, a calibration that is damaged or lacks a view, and a device that
@@ -50,13 +50,13 @@ class DiffusionAgentNode(Node):
             agent = DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
             cell.require_policy(agent.spec, f"the checkpoint {checkpoint or 'of Genima'}")
             pipeline = agent.pipeline = CompiledPipeline(agent, sampling)
-            minutes = ", which takes minutes the first time" if pipeline.config.compile else ""
-            self.get_logger().info(f"model: preparing {pipeline.config}{minutes}")
+            duration = "; takes minutes the first time" if pipeline.config.compile else ""
+            self.get_logger().info(f"model: preparing ({pipeline.config}){duration}")
             pipeline.warm_up()  # before the first task
             self._diagnostics.add_value("execution", lambda: pipeline.config)
         self._agent = agent
-        self._previous: DrawnTarget | None = None  # of the task that runs
-        self._task_number = 0  # of the task that it belongs to
+        self._previous: DrawnTarget | None = None  # of the running task
+        self._task_number = 0  # of ``_previous``
 
         self._generated = self._diagnostics.add_topic("drawn targets")
         self._latency = self._diagnostics.add_latency("image to drawn target")
@@ -64,12 +64,18 @@ class DiffusionAgentNode(Node):
         self._view_publishers = {
             view: self.create_publisher(ImageMessage, f"drawn_target/{view}/image", qos.IMAGE) for view in agent.views
         }
-        virtual = agent.camera_views != agent.views  # rendered from the measured joints
+        has_virtual_view = agent.camera_views != agent.views  # rendered from the measured joints
         self._observations = ObservationSynchronizer(
-            self, self._diagnostics, agent.robot, agent.camera_views, agent.camera_size, virtual, cell.calibration
+            self,
+            self._diagnostics,
+            agent.robot,
+            agent.camera_views,
+            agent.camera_size,
+            has_virtual_view,
+            cell.calibration,
         )
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._generate_forever, name="drawing", daemon=True)
+        self._thread = threading.Thread(target=self._generate_forever, name="generation", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -84,14 +90,14 @@ class DiffusionAgentNode(Node):
                 if sample := self._observations.take(timeout=0.1):
                     self._generate(sample)
             except GenimaError as error:
-                self._diagnostics.set_fault("drawing", str(error))
+                self._diagnostics.set_fault("generation", str(error))
 
     def _generate(self, sample: TimedObservation) -> None:
-        if sample.task_number != self._task_number:  # also for the same instruction: the scene may be another one
+        if sample.task_number != self._task_number:  # also with the same instruction: the scene may have changed
             self._task_number, self._previous = sample.task_number, None
         seed = self._seed + self._generated.total
         drawn = self._previous = self._agent.generate(sample.observation, seed, self._previous)
-        self._diagnostics.clear_fault("drawing")
+        self._diagnostics.clear_fault("generation")
         if sample.task_number == self._observations.task_number:
             self._publish(drawn, time.monotonic() - sample.arrival)
 
@@ -105,4 +111,4 @@ class DiffusionAgentNode(Node):
                 self._view_publishers[view].publish(message)
 
 
-main = node_main(DiffusionAgentNode, DRAWING_NICENESS, real_time=True, role="diffusion_agent")
+main = node_main(DiffusionAgentNode, INFERENCE_NICENESS, real_time=True, role="diffusion_agent")

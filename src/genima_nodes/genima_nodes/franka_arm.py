@@ -1,4 +1,4 @@
-"""Node that drives a Franka Research 3 without franka_ros2: `joint_command` in, `joint_states` out.
+"""Node: drive a Franka Research 3 without franka_ros2, `joint_command` in, `joint_states` out.
 
 One thread accesses the robot, a thousand times a second. A stop of the arm also stops the command guard;
 `franka_arm/recover`, then `command_guard/resume`, resume operation.
@@ -25,23 +25,23 @@ from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.latest_value import LatestValue
 from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
-from genima_nodes.ros.services import answer_service, call_command
+from genima_nodes.ros.services import call_command, trigger_callback
 
 _READ_RATE = 1000.0  # Hz, the robot's own
-_AGAIN = 3.0  # s between attempts to reconnect
-_LOOK_ROUND = 0.05  # s
-_ANSWER = 20.0  # s within which the robot recovers
-_SILENT = 3.0  # s without a gripper state: it may be silent while it moves
+_RETRY_PERIOD = 3.0  # s between attempts to reconnect
+_CHECK_PERIOD = 0.05  # s
+_RECOVERY_TIMEOUT = 20.0  # s
+_GRIPPER_TIMEOUT = 3.0  # s without a gripper state; it may not publish while it moves
 
 
 class FrankaArmNode(Node):
-    """Drives one arm."""
+    """Driver of one arm."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
 
         Raises:
-            GenimaError: for parameters that make no sense, and a robot that is not there or another one.
+            GenimaError: for parameters out of range, and a robot that does not answer or is not the configured one.
         """
         super().__init__("franka_arm", **options)
         cell = parameters.cell(self, OWN_DRIVER)
@@ -50,22 +50,22 @@ class FrankaArmNode(Node):
         self._period = 1 / parameters.number(self, "state_rate", 200.0, 10.0, _READ_RATE)  # s
         self._has_gripper = parameters.flag(self, "has_gripper", True)
         self._arm = FrankaArm(address, self._robot, parameters.settings(self, ArmSettings()))
-        self.get_logger().info(f"connecting to the robot at {address}; ends if it does not answer")
+        self.get_logger().info(f"robot {address}: connecting; the process ends if it does not answer")
         self._state: ArmState = self._arm.connect()
 
         self._commands: LatestValue[Command] = LatestValue()
         self._recoveries: LatestValue[Future[str]] = LatestValue()
         self._gripper: float | None = None if self._has_gripper else self._robot.gripper_position(1.0)  # rad
         self._started = time.monotonic()
-        self._rivals = 0
-        self._reported = ""  # why the guard was stopped
+        self._foreign_publishers = 0  # of joint_command
+        self._reported = ""  # reason for which the guard was stopped
         self._next_states = self._next_attempt = 0.0  # monotonic s
 
         self._diagnostics = DiagnosticUpdater(self)
         self._read = self._diagnostics.add_topic("robot states")
         self._sent = self._diagnostics.add_topic("joint_states")
-        self._received_at = self._diagnostics.add_topic("joint_command")
-        self._gripper_received_at = self._diagnostics.add_topic("gripper/joint_states")
+        self._received = self._diagnostics.add_topic("joint_command")
+        self._gripper_received = self._diagnostics.add_topic("gripper/joint_states")
         self._age = self._diagnostics.add_latency("command to robot")
         self._diagnostics.add_value("real-time scheduling", lambda: self._pace.real_time)
         self._diagnostics.add_value("late reads", lambda: self._pace.late)
@@ -79,27 +79,28 @@ class FrankaArmNode(Node):
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
         if self._has_gripper:
             self.create_subscription(JointState, "gripper/joint_states", self._on_gripper, qos.JOINT_STATES)
-        self.create_service(Trigger, "franka_arm/recover", answer_service(self._recover))
+        self.create_service(Trigger, "franka_arm/recover", trigger_callback(self._recover))
         self._guard = self.create_client(Trigger, "command_guard/stop")
-        self.create_timer(_LOOK_ROUND, self._check_graph, clock=STEADY)
+        self.create_timer(_CHECK_PERIOD, self._check_graph, clock=STEADY)
         self._pace = PacedThread(1 / _READ_RATE, self._tick, "robot")
         self._pace.start()
 
     def close(self) -> None:
-        """Stop the arm, and let the robot go."""
+        """Stop the arm and disconnect from the robot."""
         self._pace.close()
         self._arm.close()
 
     # Input
 
     def _on_command(self, message: JointState) -> None:
-        self._received_at.tick()
+        self._received.tick()
         try:
             command = messages.command_from(message, self._robot)
-            if self._rivals:
-                raise GenimaError(f"{self._rivals + 1} publishers command the arm; it is held: end all but one")
+            if self._foreign_publishers:
+                count = self._foreign_publishers + 1
+                raise GenimaError(f"{count} publishers; holding, end all but the command guard")
         except GenimaError as error:
-            self._received_at.drop()
+            self._received.drop()
             self._diagnostics.set_fault("joint_command", str(error))
             return
         self._diagnostics.clear_fault("joint_command")
@@ -108,40 +109,40 @@ class FrankaArmNode(Node):
     def _on_gripper(self, message: JointState) -> None:
         try:
             (position,) = select_by_name(
-                "the gripper's state", message.name, message.position, [self._robot.gripper_joint]
+                "joint state of the gripper", message.name, message.position, [self._robot.gripper_joint]
             )
             self._robot.open_fraction(position)
         except GenimaError as error:
             self._diagnostics.set_fault("gripper", str(error))
             return
-        self._gripper_received_at.tick()
+        self._gripper_received.tick()
         self._gripper = float(position)
 
     def _recover(self) -> str:
-        """Recover the robot in its own thread."""
-        answer: Future[str] = Future()
-        self._recoveries.put(answer)
+        """Recover the robot in the thread that accesses it."""
+        result: Future[str] = Future()
+        self._recoveries.put(result)
         try:
-            return answer.result(_ANSWER)
+            return result.result(_RECOVERY_TIMEOUT)
         except TimeoutError:
-            raise GenimaError(f"the robot did not answer within {_ANSWER:g} s") from None
+            raise GenimaError(f"robot: not recovered within {_RECOVERY_TIMEOUT:g} s") from None
 
     def _check_graph(self) -> None:
-        self._rivals = max(0, self.count_publishers("joint_command") - 1)
+        self._foreign_publishers = max(0, self.count_publishers("joint_command") - 1)
 
     def _report_stop(self) -> None:
         """Report a fault, and stop the guard so that no motion resumes by itself."""
         stopped, refused = self._arm.stopped, self._arm.refused
-        remedy = f"{stopped}; go on with {call_command(self, 'resume')}"
-        for about, line in (("arm", stopped and remedy), ("following", refused)):
-            if line and not (about == "following" and stopped):
-                self._diagnostics.set_fault(about, line)
+        text = f"{stopped}; resume with {call_command(self, 'resume')}"
+        for key, line in (("arm", stopped and text), ("following", refused)):
+            if line and not (key == "following" and stopped):
+                self._diagnostics.set_fault(key, line)
             else:
-                self._diagnostics.clear_fault(about)
-        if self._has_gripper and min(self._gripper_received_at.age, time.monotonic() - self._started) > _SILENT:
-            never = "nothing comes on gripper/joint_states; run franka_hand, or gripper_adapter"
-            line = "silent" if self._gripper_received_at.total else never
-            self._diagnostics.set_fault("gripper", line)
+                self._diagnostics.clear_fault(key)
+        if self._has_gripper and min(self._gripper_received.age, time.monotonic() - self._started) > _GRIPPER_TIMEOUT:
+            never = "no message on gripper/joint_states; start franka_hand or gripper_adapter"
+            lost = f"no message on gripper/joint_states for {_GRIPPER_TIMEOUT:g} s"
+            self._diagnostics.set_fault("gripper", lost if self._gripper_received.total else never)
         elif self._has_gripper:
             self._diagnostics.clear_fault("gripper")
         if stopped and stopped != self._reported and self._guard.service_is_ready():
@@ -153,11 +154,11 @@ class FrankaArmNode(Node):
     # The robot's thread.
 
     def _tick(self, deadline: float, periods: int) -> bool:
-        if (answer := self._recoveries.take(0)) is not None:
+        if (result := self._recoveries.take(0)) is not None:
             try:
-                answer.set_result(self._arm.recover())
+                result.set_result(self._arm.recover())
             except GenimaError as error:
-                answer.set_exception(error)
+                result.set_exception(error)
         try:
             if self._arm.connected:
                 self._state = self._arm.read()
@@ -165,8 +166,8 @@ class FrankaArmNode(Node):
                 return False
             else:
                 self._state = self._arm.connect()
-        except GenimaError:  # reported as long as it lasts
-            self._next_attempt = time.monotonic() + _AGAIN
+        except GenimaError:  # _report_stop publishes it
+            self._next_attempt = time.monotonic() + _RETRY_PERIOD
             return False
         self._read.tick()
         stamp = messages.now(self)
@@ -179,7 +180,7 @@ class FrankaArmNode(Node):
         return True
 
     def _publish(self, stamp: float) -> None:
-        """Publish all joints in one message; none before the gripper's is known."""
+        """Publish all joints in one message, once the gripper's is known."""
         if self._gripper is None:
             return
         state = self._state

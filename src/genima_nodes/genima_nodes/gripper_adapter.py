@@ -1,7 +1,7 @@
-"""Node that converts the open fraction in `joint_command` to a gripper's action, and its joint to a fraction.
+"""Node: convert the open fraction in `joint_command` to a gripper's action, and its joint to a fraction.
 
 The gripper's interface is read from ``config/backends``. A goal is sent when the fraction has changed; a newer one
-replaces it at once. Nothing is sent before the guard's first command: the gripper does not move when the stack starts.
+replaces it at once. No goal is sent before the guard's first command: the gripper does not move when the stack starts.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from genima_nodes.ros.optional_messages import message_type
 from genima_nodes.ros.paced_thread import STEADY
 
 _STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # compatible with reliable drivers, too
-_GOAL_PERIOD = 0.05  # s between checks at what is wanted: at most so often is a goal replaced
-_STATE_PERIOD = 0.009  # s between joint states, whatever the driver's rate
-_CHANGE = 0.03  # of the way: less is no new goal, except to be wide open or closed
-_PATIENCE = 2.0  # s until a server must have answered, or be there
-_SILENT = 1.0  # s without the joint
+_GOAL_PERIOD = 0.05  # s between checks of the commanded fraction, and thus between goals
+_STATE_PERIOD = 0.009  # s between joint states, if the driver's rate is higher
+_MIN_CHANGE = 0.03  # of the open fraction; a smaller change is no new goal, except to fully open or closed
+_SERVER_TIMEOUT = 2.0  # s until a server must be available or must have responded
+_STATE_TIMEOUT = 1.0  # s without the joint
 
 
 @dataclass
@@ -48,18 +48,18 @@ class _Goal:
 
     @property
     def refused(self) -> bool:
-        """Return whether the server rejected the goal."""
+        """True if the server rejected the goal."""
         return self.ended and self.handle is None
 
 
 class GripperAdapterNode(Node):
-    """Never blocks: every response of the server arrives in a callback."""
+    """Client of a gripper's action server that never blocks: responses arrive in callbacks."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node.
 
         Raises:
-            GenimaError: for a backend that does not exist, or whose messages are not installed.
+            GenimaError: for an unknown backend, or one whose messages are not installed.
         """
         super().__init__("gripper_adapter", **options)
         cell = parameters.cell(self, ROS_DRIVER)
@@ -67,11 +67,11 @@ class GripperAdapterNode(Node):
         gripper = cell.require_driver().gripper or ""
         self._backend = GripperBackend.load(parameters.text(self, "backend", gripper))
         self._actions: dict[str, ActionClient] = {}  # by the action's name
-        self._problem = f"nobody serves {self.resolve_topic_name(self._backend.action)}"  # while there is no server
+        self._problem = self._no_server()  # while there is no server
         self._kind = self._backend.kind
         if self._kind is not GripperAction.AUTO:
             self._make_clients()
-        self._wanted: float | None = None  # open fraction
+        self._commanded: float | None = None  # open fraction
         self._measured: float | None = None
         self._goal: _Goal | None = None
         self._started = time.monotonic()
@@ -80,7 +80,7 @@ class GripperAdapterNode(Node):
         self._diagnostics = DiagnosticUpdater(self)
         self._diagnostics.add_value("backend", lambda: self._backend.name)
         self._diagnostics.add_value("action", lambda: self._kind.value)
-        self._diagnostics.add_value("wanted", lambda: self._wanted)
+        self._diagnostics.add_value("commanded", lambda: self._commanded)
         self._diagnostics.add_value("measured", lambda: self._measured)
         self._goals = self._diagnostics.add_topic("goals")
         self._publisher = self.create_publisher(JointState, "gripper/joint_states", qos.JOINT_STATES)
@@ -90,13 +90,13 @@ class GripperAdapterNode(Node):
         self._diagnostics.add_check(self._check_server)
 
     def close(self) -> None:
-        """Stop; the gripper keeps its grasp."""
+        """Do nothing: the gripper keeps its grasp."""
 
-    # Messages.
+    # Messages
 
     def _on_command(self, message: JointState) -> None:
         try:
-            self._wanted = limit_fraction(messages.command_from(message, self._robot).gripper)
+            self._commanded = limit_fraction(messages.command_from(message, self._robot).gripper)
         except GenimaError as error:
             self._diagnostics.set_fault("joint_command", str(error))
             return
@@ -105,7 +105,7 @@ class GripperAdapterNode(Node):
     def _on_state(self, message: JointState) -> None:
         joint, now = self._backend.joint, time.monotonic()
         if joint not in message.name or len(message.position) != len(message.name):
-            return  # other joints, on the same topic
+            return  # message of other joints on the same topic
         position = message.position[list(message.name).index(joint)]
         try:
             self._measured, self._measured_at = self._backend.fraction(position), now
@@ -121,38 +121,38 @@ class GripperAdapterNode(Node):
         state.position = [self._robot.gripper_position(self._measured)]
         self._publisher.publish(state)
 
-    # Goals.
+    # Goals
 
     def _update_goal(self) -> None:
         if self._kind is GripperAction.AUTO and not self._find_kind():
             return
-        if self._wanted is None or self._measured is None or not self._are_ready():
+        if self._commanded is None or self._measured is None or not self._are_ready():
             return
         goal = self._goal
         if goal is None:
-            if abs(self._wanted - self._measured) >= _CHANGE:
-                self._send(self._wanted)
+            if abs(self._commanded - self._measured) >= _MIN_CHANGE:
+                self._send(self._commanded)
             return
-        if goal.refused and time.monotonic() - goal.sent > _PATIENCE:
-            self._goal = None  # once more
+        if goal.refused and time.monotonic() - goal.sent > _SERVER_TIMEOUT:
+            self._goal = None  # send it again
             return
-        at_end = self._wanted in (0.0, 1.0) and self._wanted != goal.fraction
-        # Closed around something and wanted as far open as it is, it goes on holding that.
-        as_it_is = self._measured if goal.closing else goal.fraction
-        if min(abs(self._wanted - goal.fraction), abs(self._wanted - as_it_is)) < _CHANGE and not at_end:
+        at_end = self._commanded in (0.0, 1.0) and self._commanded != goal.fraction
+        # A gripper that is closed around an object and commanded to its present opening keeps holding the object.
+        present = self._measured if goal.closing else goal.fraction
+        if min(abs(self._commanded - goal.fraction), abs(self._commanded - present)) < _MIN_CHANGE and not at_end:
             return
-        if self._kind is GripperAction.FRANKA and not goal.ended:  # its server would work at both at once
+        if self._kind is GripperAction.FRANKA and not goal.ended:  # its server would execute both at once
             if goal.handle is not None:
                 goal.handle.cancel_goal_async()
             return
-        self._send(self._wanted)  # the server lets a newer goal take the place of the one before
+        self._send(self._commanded)  # the server replaces the previous goal
 
     def _send(self, fraction: float) -> None:
         closing = fraction == 0 or (self._measured is not None and fraction < self._measured)
         self._goal = goal = _Goal(fraction, closing, time.monotonic())
         self._goals.tick()
         client, request = self._request(goal)
-        client.send_goal_async(request).add_done_callback(partial(self._on_answer, goal))
+        client.send_goal_async(request).add_done_callback(partial(self._on_response, goal))
 
     def _request(self, goal: _Goal) -> tuple[ActionClient, Any]:
         backend, position = self._backend, self._backend.position(goal.fraction)
@@ -161,7 +161,7 @@ class GripperAdapterNode(Node):
             name = "grasp" if goal.closing else "move"
             client = self._actions[f"{backend.action}/{name}"]
             request = message_type(f"franka_msgs/action/{name.capitalize()}").Goal(width=width, speed=backend.speed)
-            if goal.closing:  # whatever is between the fingers counts as grasped
+            if goal.closing:  # an object of any width counts as grasped
                 request.force = backend.effort
                 request.epsilon.inner = request.epsilon.outer = 2 * abs(backend.opened - backend.closed)
             return client, request
@@ -173,35 +173,36 @@ class GripperAdapterNode(Node):
             request.command.position, request.command.max_effort = position, backend.effort
         return client, request
 
-    def _on_answer(self, goal: _Goal, answer: Future) -> None:
-        handle = answer.result()
+    def _on_response(self, goal: _Goal, response: Future) -> None:
+        handle = response.result()
         if handle is None or not handle.accepted:
             goal.ended = True
             if goal is self._goal:
-                self._diagnostics.set_fault("goal", f"gripper: goal rejected ({goal.fraction:.0%} open)")
+                self._diagnostics.set_fault("goal", f"rejected by the gripper ({goal.fraction:.0%} open)")
             return
         goal.handle = handle
         handle.get_result_async().add_done_callback(partial(self._on_result, goal))
 
-    def _on_result(self, goal: _Goal, answer: Future) -> None:
+    def _on_result(self, goal: _Goal, response: Future) -> None:
         goal.ended = True
-        if goal is not self._goal or answer.result() is None:
-            return  # a newer one has taken its place
-        status, result = answer.result().status, answer.result().result
+        if goal is not self._goal or response.result() is None:
+            return  # replaced by a newer goal
+        status, result = response.result().status, response.result().result
         stalled = getattr(result, "stalled", False)
-        if status == GoalStatus.STATUS_SUCCEEDED and not stalled or stalled and goal.closing:  # it holds something
+        if status == GoalStatus.STATUS_SUCCEEDED and not stalled or stalled and goal.closing:  # it holds an object
             self._diagnostics.clear_fault("goal")
         elif status != GoalStatus.STATUS_CANCELED:
-            why = "stalled" if stalled else getattr(result, "error", "") or "its server aborted"
-            there = f"{self._measured:.0%}" if self._measured is not None else "unknown opening"
-            self._diagnostics.set_fault(
-                "goal", f"the gripper is {there} open, {goal.fraction:.0%} was asked for: {why}"
-            )
+            reason = "stalled" if stalled else getattr(result, "error", "") or "aborted by its server"
+            opening = f"{self._measured:.0%} open" if self._measured is not None else "opening unknown"
+            self._diagnostics.set_fault("goal", f"{goal.fraction:.0%} open not reached ({opening}): {reason}")
 
-    # The server.
+    # Server
+
+    def _no_server(self) -> str:
+        return f"action {self.resolve_topic_name(self._backend.action)}: not available; start the gripper's driver"
 
     def _find_kind(self) -> bool:
-        """Return whether the server's action type is known."""
+        """Set the action type from the server's; return True if it is known."""
         name = self.resolve_topic_name(self._backend.action)
         kinds = dict(get_action_names_and_types(self)).get(name, [])
         for kind in (GripperAction.PARALLEL, GripperAction.POSITION):
@@ -214,7 +215,7 @@ class GripperAdapterNode(Node):
                 self._kind = kind
                 self._make_clients()
                 return True
-        self._problem = f"{name} takes {', '.join(kinds)}, which is not known" if kinds else f"nobody serves {name}"
+        self._problem = f"action {name}: type not supported ({', '.join(kinds)})" if kinds else self._no_server()
         return False
 
     def _make_clients(self) -> None:
@@ -229,20 +230,20 @@ class GripperAdapterNode(Node):
 
     def _check_server(self) -> None:
         now = time.monotonic()
-        waited = now - self._started > _PATIENCE
+        waited = now - self._started > _SERVER_TIMEOUT
         if ready := self._are_ready():
             self._diagnostics.clear_fault("server")
         elif waited:
-            self._goal = None  # the goal is sent again when the server is back
+            self._goal = None  # sent again when the server is available
             self._diagnostics.set_fault("server", self._problem)
-        if now - self._measured_at > _SILENT and waited:
+        if now - self._measured_at > _STATE_TIMEOUT and waited:
             self._diagnostics.set_fault("joint", f"no message with {self._backend.joint} on {self._backend.states}")
         else:
             self._diagnostics.clear_fault("joint")
         goal = self._goal
-        unanswered = ready and goal is not None and goal.handle is None and not goal.ended
-        if unanswered and goal is not None and now - goal.sent > _PATIENCE:
-            self._diagnostics.set_fault("goal", "the gripper's server does not answer")
+        pending = ready and goal is not None and goal.handle is None and not goal.ended
+        if pending and goal is not None and now - goal.sent > _SERVER_TIMEOUT:
+            self._diagnostics.set_fault("goal", f"no response from the gripper's server for {_SERVER_TIMEOUT:g} s")
             self._goal = None
 
 

@@ -1,6 +1,6 @@
-"""Node: virtual leader. A gamepad (`joy`) or a twist (`leader/jog`) in, `leader/joint_states` out.
+"""Node: virtual leader moved by a gamepad (`joy`) or a twist (`leader/jog`), published on `leader/joint_states`.
 
-It stays at the follower's joints until the follower mirrors it, and moves on from there.
+It stays at the follower's joints until the follower mirrors it, and moves from there.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class JogNode(Node):
         self._jog = CartesianJog(self._robot)
         self._twist: NDArray[np.float64] = _ZERO_TWIST
         self._twist_time = float("-inf")  # monotonic s
-        self._gripper: float | None = None  # open fraction; None until one is commanded: the follower's stays as it is
+        self._gripper: float | None = None  # open fraction; None: not commanded, the follower's gripper does not move
         self._gripper_button = False
         self._state = TeleopStatus.IDLE  # of the follower
 
@@ -62,7 +62,7 @@ class JogNode(Node):
         self.create_timer(self._period, self._publish, clock=STEADY)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: the node has no threads."""
 
     def _on_status(self, message: TeleopStatus) -> None:
         if message.state == TeleopStatus.IDLE != self._state:
@@ -89,10 +89,10 @@ class JogNode(Node):
             self._twist = _ZERO_TWIST
             return
         self._diagnostics.clear_fault("joy")
-        down = bool(message.buttons[self._gamepad.gripper_button])
-        if down and not self._gripper_button:
+        pressed = bool(message.buttons[self._gamepad.gripper_button])
+        if pressed and not self._gripper_button:
             self._gripper = toggle_gripper(self._gripper, self._joints.newest)
-        self._gripper_button = down
+        self._gripper_button = pressed
 
     def _set_twist(self, twist: NDArray[np.float64]) -> None:
         if not np.all(np.isfinite(twist)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from genima.types import ActionChunk, Joints, Observation
 from genima_interfaces.msg import SceneStatus
 from genima_nodes.ros import parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import DRAWING_NICENESS, node_main
+from genima_nodes.ros.node_process import INFERENCE_NICENESS, node_main
 from genima_nodes.ros.observation_synchronizer import ObservationSynchronizer, TimedObservation
 from genima_nodes.ros.paced_thread import schedule_in_background
 from genima_nodes.ros.sampling_parameters import sampling_options
@@ -31,12 +32,12 @@ from genima_nodes.ros.trajectory_messages import chunk_message
 
 
 class PolicyNode(Node):
-    """Publishes an action chunk for the newest observation while a task runs."""
+    """Publish an action chunk for the newest observation while a task runs."""
 
     def __init__(self, policy: Policy | None = None, **options: Any) -> None:
         """Args:
-        policy: predicts the chunks; loaded by the parameter ``policy`` if None.
-        options: those of a node.
+        policy: predicts the chunks; None: loaded by the parameter ``policy``.
+        options: of a node.
 
         Raises:
             GenimaError: for parameters out of range, and a policy that cannot be loaded.
@@ -56,7 +57,7 @@ class PolicyNode(Node):
         if policy is None:
             policy = load_policy(name, policy_options)
             self.get_logger().info(f"policy {name}: preparing")
-            if isinstance(policy, TrajectoryPolicy):  # it looks at no image
+            if isinstance(policy, TrajectoryPolicy):  # it does not use images
                 policy.spec.require_robot(cell.robot, f"policy {name}")
             else:
                 cell.require_policy(policy.spec, f"policy {name}")
@@ -71,7 +72,7 @@ class PolicyNode(Node):
         self._publisher = self.create_publisher(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         views = [view for view in policy.spec.views if view != VIRTUAL]
-        size = None if isinstance(policy, TrajectoryPolicy) else policy.spec.camera_size  # that looks at no image
+        size = None if isinstance(policy, TrajectoryPolicy) else policy.spec.camera_size
         self._observations = ObservationSynchronizer(
             self, self._diagnostics, self._robot, views, size, True, cell.calibration
         )
@@ -85,8 +86,8 @@ class PolicyNode(Node):
         self._thread.join()
 
     def _on_scene(self, message: SceneStatus) -> None:
-        found = {n: np.array([p.x, p.y, p.z]) for n, p in zip(message.objects, message.positions, strict=False)}
-        self._objects = {name: position for name, position in found.items() if np.all(np.isfinite(position))}
+        positions = {n: np.array([p.x, p.y, p.z]) for n, p in zip(message.objects, message.positions, strict=False)}
+        self._objects = {name: position for name, position in positions.items() if np.all(np.isfinite(position))}
 
     def _predict_forever(self) -> None:
         schedule_in_background(computing=False)
@@ -101,9 +102,7 @@ class PolicyNode(Node):
         if sample.task_number != self._task_number:
             self._task_number = sample.task_number
             self._policy.reset(self._seed)
-        seen = sample.observation
-        observation = Observation(seen.stamp, seen.images, seen.joints, seen.instruction, self._objects)
-        chunk = self._policy.predict_chunk(observation)
+        chunk = self._policy.predict_chunk(replace(sample.observation, objects=self._objects))
         _require_finite(chunk)
         self._diagnostics.clear_fault("policy")
         if sample.task_number != self._observations.task_number:
@@ -125,14 +124,14 @@ def _set_threads(count: int) -> None:
 
 
 def _warm_up(policy: Policy) -> None:
-    """Predict once from blank images: compilers and allocators take their time here, not in the first task."""
+    """Predict once from blank images, so that compilation and allocation do not delay the first task."""
     spec = policy.spec
     width, height = spec.camera_size
     images = {view: np.zeros((height, width, 3), np.uint8) for view in spec.views}
     joints = Joints(0.0, RobotModel.load(spec.robot).home, 1.0)
-    with contextlib.suppress(GenimaError):  # a policy may refuse what no camera shows
+    with contextlib.suppress(GenimaError):  # a policy may refuse blank images
         policy.predict_chunk(Observation(0.0, images, joints, "warm up"))
     policy.reset()
 
 
-main = node_main(PolicyNode, DRAWING_NICENESS, real_time=True, role="policy")
+main = node_main(PolicyNode, INFERENCE_NICENESS, real_time=True, role="policy")

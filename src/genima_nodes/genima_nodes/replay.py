@@ -1,7 +1,7 @@
-"""Node that replays a recorded episode's commands as a leader, at recorded speed or slower.
+"""Node: virtual leader that replays a recorded episode's commands, at the recorded speed or slower.
 
-`leader/home` moves it to the start of the episode; the follower approaches slowly (`teleop/start`), and `leader/play`
-starts the replay.
+`leader/home` sets the leader to the start of the episode, `teleop/start` moves the follower there slowly, and
+`leader/play` starts the replay.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from genima.robot.model import RobotModel
 from genima.system.command_line import REPLAY_SPEED
 from genima_nodes.ros import parameters
 from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
-from genima_nodes.ros.services import answer_service
+from genima_nodes.ros.services import trigger_callback
 from genima_nodes.ros.trajectory_leader import TrajectoryLeader
 
 
 class ReplayNode(TrajectoryLeader):
-    """Replays one episode."""
+    """Virtual leader of one episode."""
 
     def __init__(self) -> None:
         """Raises:
-        GenimaError: for parameters that make no sense, and an episode that cannot be read.
+        GenimaError: for parameters out of range, and an episode that cannot be read.
         """
         super().__init__("replay")
         speed = parameters.number(self, "speed", 1.0, *REPLAY_SPEED)
-        episode = Episode.load(self._demo, self.robot)
+        episode = Episode.load(self._folder, self.robot)
         times = (episode.stamps - episode.stamps[0]) / speed
         self._episode = JointTrajectory(times, episode.command_positions, episode.command_gripper)
         self._home()
-        self.create_service(Trigger, "leader/home", answer_service(self._home))
-        self.create_service(Trigger, "leader/play", answer_service(self._play))
+        self.create_service(Trigger, "leader/home", trigger_callback(self._home))
+        self.create_service(Trigger, "leader/play", trigger_callback(self._play))
         self.start()
 
     def _load_robot(self) -> RobotModel:
-        """The robot of the episode."""
-        demo = parameters.text(self, "episode", "")
-        if not demo:
-            raise GenimaError("replay: the parameter episode is missing; give the folder of a demo: -p episode:=FOLDER")
-        self._demo = Path(demo)
-        return load_episode_robot(self._demo)
+        """Load the robot model of the episode."""
+        folder = parameters.text(self, "episode", "")
+        if not folder:
+            raise GenimaError("replay: parameter episode is missing; give the folder of a demo: -p episode:=FOLDER")
+        self._folder = Path(folder)
+        return load_episode_robot(self._folder)
 
     def _home(self) -> str:
         positions, _, gripper = self._episode.at(0.0)
-        self.stand(positions, gripper)
-        return "where the episode begins"
+        self.set_joints(positions, gripper)
+        return "leader: at the start of the episode"
 
     def _play(self) -> str:
         self.play([lambda start: self._episode])
-        return f"plays for {self._episode.seconds:.1f} s"
+        return f"leader: playing for {self._episode.seconds:.1f} s"
 
 
 main = node_main(ReplayNode, CONTROL_NICENESS)

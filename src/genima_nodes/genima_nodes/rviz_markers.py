@@ -1,7 +1,7 @@
-"""Node that publishes RViz markers of policy and robot on `rviz_markers`.
+"""Node: publish RViz markers of policy and robot on `rviz_markers`.
 
-It shows the spheres at the decoded joints of the latest chunk's end, the path of the tip, and the nodes' problems as
-text above the arm.
+Spheres at the joints of the newest chunk's last action, the path of the tip, and the nodes' faults as text above the
+arm.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from genima.robot.model import RobotModel
 from genima.types import ActionChunk
 from genima_nodes.ros import parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import FILMING_NICENESS, node_main
+from genima_nodes.ros.node_process import MONITOR_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.trajectory_messages import chunk_from
 
-_SHOWN = 1  # s: spheres without a new chunk are removed
-_TELL = 0.5  # s between updates of the nodes' problems
-_SILENT = 3.0  # s after which a node's last status is outdated
-_LINE, _LETTERS = 0.006, 0.06  # m: the way's width, the height of an A
-_WORDS_AT = 1.25  # m above the base
-_LONGEST = 160  # characters of a problem
+_LIFETIME = 1  # s after which spheres without a new chunk are removed
+_TEXT_PERIOD = 0.5  # s between updates of the nodes' faults
+_STALE = 3.0  # s after which a node's last status is outdated
+_LINE_WIDTH, _TEXT_HEIGHT = 0.006, 0.06  # m: of the path; of a capital letter
+_TEXT_POSITION = 1.25  # m above the base
+_MAX_LENGTH = 160  # characters of a fault
 
 
 class RvizMarkersNode(Node):
-    """Draws only for subscribers."""
+    """Publisher of markers while there is a subscriber."""
 
     def __init__(self, **options: object) -> None:
         """``options`` are those of a node.
@@ -50,25 +50,24 @@ class RvizMarkersNode(Node):
         self._robot = RobotModel.load(spec.robot)
         self._frame = parameters.text(self, "frame", Frames.of(self._robot, "base", "").parent)
         self._appearance = spec.appearance
-        self._radius = min(spec.appearance.radii.values())  # larger ones, of cameras far away, would hide the arm
-        self._problems: dict[str, tuple[float, str]] = {}  # by node: monotonic s, problem; empty without one
+        self._radius = min(spec.appearance.radii.values())  # the larger radii of distant cameras would hide the arm
+        self._faults: dict[str, tuple[float, str]] = {}  # by node: monotonic s, text; empty: none
         self._diagnostics = DiagnosticUpdater(self)
         self._chunks = self._diagnostics.add_topic("action_chunk")
         self._publisher = self.create_publisher(MarkerArray, "rviz_markers", qos.STATUS)
         self.create_subscription(JointTrajectory, "action_chunk", self._on_chunk, qos.DRAWN_TARGET)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
-        self.create_timer(_TELL, self._publish_problems, clock=STEADY)
+        self.create_timer(_TEXT_PERIOD, self._publish_faults, clock=STEADY)
 
     def close(self) -> None:
-        """Stop; there are no threads."""
+        """Do nothing: the node has no threads."""
 
-    @property
-    def _watched(self) -> bool:
+    def _has_subscribers(self) -> bool:
         return self._publisher.get_subscription_count() > 0
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         self._chunks.tick()
-        if not self._watched:
+        if not self._has_subscribers():
             return
         try:
             chunk = chunk_from(message, self._robot)
@@ -81,8 +80,8 @@ class RvizMarkersNode(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            wrong = status.level != DiagnosticStatus.OK
-            self._problems[status.name] = time.monotonic(), str(status.message) if wrong else ""
+            is_ok = status.level == DiagnosticStatus.OK
+            self._faults[status.name] = time.monotonic(), "" if is_ok else str(status.message)
 
     def _spheres(self, chunk: ActionChunk) -> list[Marker]:
         poses = self._robot.link_poses(chunk.positions[-1])
@@ -97,38 +96,38 @@ class RvizMarkersNode(Node):
         return markers
 
     def _tip_path(self, chunk: ActionChunk) -> Marker:
-        marker = self._marker("way of the tip", 0, Marker.LINE_STRIP, ColorRGBA(r=1.0, g=1.0, b=1.0))
-        marker.scale.x = _LINE
-        marker.points = [_point(place) for place in self._robot.link_poses(chunk.positions)[:, -1, :3, 3]]
+        marker = self._marker("tip path", 0, Marker.LINE_STRIP, ColorRGBA(r=1.0, g=1.0, b=1.0))
+        marker.scale.x = _LINE_WIDTH
+        marker.points = [_point(position) for position in self._robot.link_poses(chunk.positions)[:, -1, :3, 3]]
         return marker
 
-    def _publish_problems(self) -> None:
-        if not self._watched:
+    def _publish_faults(self) -> None:
+        if not self._has_subscribers():
             return
         now = time.monotonic()
-        heard = {name: words for name, (at, words) in self._problems.items() if now - at < _SILENT}
-        complaints = [f"{name}: {words}"[:_LONGEST] for name, words in sorted(heard.items()) if words]
+        recent = {name: text for name, (received, text) in self._faults.items() if now - received < _STALE}
+        faults = [f"{name}: {text}"[:_MAX_LENGTH] for name, text in sorted(recent.items()) if text]
         marker = self._marker("diagnostics", 0, Marker.TEXT_VIEW_FACING, ColorRGBA(r=1.0, g=0.35, b=0.2))
-        marker.text = "\n".join(complaints) or "all fine"
-        marker.pose.position.z = _WORDS_AT
-        marker.scale.z = _LETTERS
-        if not complaints:
+        marker.text = "\n".join(faults) or "no faults"
+        marker.pose.position.z = _TEXT_POSITION
+        marker.scale.z = _TEXT_HEIGHT
+        if not faults:
             marker.color = ColorRGBA(r=0.4, g=0.9, b=0.4)
         marker.color.a = 1.0
         self._publisher.publish(MarkerArray(markers=[marker]))
 
     def _marker(self, kind: str, number: int, shape: int, colour: ColorRGBA) -> Marker:
-        """Return an unstamped marker: RViz then takes the latest transform."""
+        """Return an unstamped marker, for which RViz uses the latest transform."""
         colour.a = 0.7
-        marker = Marker(ns=kind, id=number, type=shape, color=colour, lifetime=Duration(sec=_SHOWN))
+        marker = Marker(ns=kind, id=number, type=shape, color=colour, lifetime=Duration(sec=_LIFETIME))
         marker.header.frame_id = self._frame
         marker.pose.orientation.w = 1.0
         return marker
 
 
-def _point(place: NDArray) -> Point:
-    x, y, z = map(float, place)
+def _point(position: NDArray) -> Point:
+    x, y, z = map(float, position)
     return Point(x=x, y=y, z=z)
 
 
-main = node_main(RvizMarkersNode, FILMING_NICENESS)
+main = node_main(RvizMarkersNode, MONITOR_NICENESS)

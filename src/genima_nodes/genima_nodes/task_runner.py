@@ -1,6 +1,6 @@
-"""Node: serve the RunTask action: publish the task, give the arm to the controller, report the outcome.
+"""Node: run tasks for the action RunTask. Publish the task, give the arm to the controller, report the outcome.
 
-A new task replaces the running one. The simulator decides whether a task succeeded, or the user by `run_task/judge`.
+A new task replaces the running one. The simulator judges the success of a task, or the user by `run_task/judge`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from genima_nodes.ros.paced_thread import STEADY
 
 _TICK = 0.05  # s
 _FEEDBACK_EVERY = 4  # ticks
-_PATIENCE = 5.0  # s to wait for the command guard, or for a fault to disappear
-_LOADING = 900.0  # s to wait for a node that has not published its status yet: it loads its model
-_TAKEOVER = 1.0  # s from which the guard's owner must be the controller
-_SOLVED = 2.0  # s for which a scene is solved from the start of its task on: it was not reset
+_TIMEOUT = 5.0  # s for the command guard to respond, and for a fault to disappear
+_LOADING_TIMEOUT = 900.0  # s for the first status of a node, which loads its model
+_OWNER_TIMEOUT = 1.0  # s after which the guard's owner must be the controller
+_SOLVED_TIME = 2.0  # s for which a scene is solved from the start of a task on: it was not reset
 _REPLACED = "replaced by a new task"
-_NEEDED = ("command_guard", "controller")  # without these and a policy's node, nothing moves
+_NEEDED = ("command_guard", "controller")  # nodes that a task needs, with that of a policy
 _POLICIES = ("diffusion_agent", "policy")
 
 
@@ -48,17 +48,17 @@ class _NodeReport:
 
 
 class TaskRunnerNode(Node):
-    """One task at a time, all in the executor's one thread: waiting is awaiting the next tick."""
+    """Server of one task at a time. Single-threaded: to wait is to await the next tick."""
 
     def __init__(self, **options: Any) -> None:
         """``options`` are those of a node."""
         super().__init__("task_runner", **options)
         self._running = False
-        self._turn = 0  # tasks requested
-        self._scene: tuple[str, float, float] = "", 0.0, 0.0  # instruction, when it was last unsolved, and solved
+        self._turn = 0  # number of requested tasks
+        self._scene: tuple[str, float, float] = "", 0.0, 0.0  # instruction; monotonic s, last unsolved and last solved
         self._verdict: bool | None = None  # of the user on the running task
         self._stop_requested = False
-        self._owner, self._owner_received = "", 0.0  # newest of the guard
+        self._owner, self._owner_time = "", 0.0  # of the arm; monotonic s of the guard's status
         self._chunks = 0
         self._nodes: dict[str, _NodeReport] = {}
         self._tick: Future = Future()
@@ -87,7 +87,7 @@ class TaskRunnerNode(Node):
         self._end()
 
     def _end(self) -> None:
-        if self.context.ok():  # not where a running task is destroyed with the process
+        if self.context.ok():  # False when a running task is destroyed with the process
             self._task.publish(String(data=""))
 
     def _on_scene(self, message: SceneStatus) -> None:
@@ -113,7 +113,7 @@ class TaskRunnerNode(Node):
 
     def _on_guard_status(self, message: GuardStatus) -> None:
         self._stop_requested = message.reason == GuardStatus.STOP_REQUESTED
-        self._owner, self._owner_received = message.owner, time.monotonic()
+        self._owner, self._owner_time = message.owner, time.monotonic()
 
     def _on_judge(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         response.success = self._running
@@ -124,8 +124,8 @@ class TaskRunnerNode(Node):
         return response
 
     def _on_tick(self) -> None:
-        ended, self._tick = self._tick, Future()
-        ended.set_result(None)
+        tick, self._tick = self._tick, Future()
+        tick.set_result(None)
 
     def _on_goal(self, goal: RunTask.Goal) -> GoalResponse:
         problem = None
@@ -163,7 +163,7 @@ class TaskRunnerNode(Node):
         return RunTask.Result(outcome=outcome.value, reason=reason, elapsed=time.monotonic() - start)
 
     async def _run(self, handle: ServerGoalHandle, turn: int) -> tuple[TaskOutcome, str]:
-        """Return the outcome and the reason for it."""
+        """Run the task to its end; return the outcome and its reason."""
         goal: RunTask.Goal = handle.request
         if problem := await self._wait_until_loaded(handle, turn):
             return TaskOutcome.STOPPED, problem
@@ -186,7 +186,7 @@ class TaskRunnerNode(Node):
             if instruction == goal.instruction.strip() and solved > start:
                 if unsolved > start:
                     return TaskOutcome.SUCCEEDED, "judged by the simulator"
-                if solved > start + _SOLVED:
+                if solved > start + _SOLVED_TIME:
                     return TaskOutcome.STOPPED, "the scene is solved already; reset it"
             if goal.time_limit and elapsed > goal.time_limit:
                 return TaskOutcome.TIMEOUT, f"not done after {goal.time_limit:.0f} s"
@@ -198,7 +198,7 @@ class TaskRunnerNode(Node):
             await self._tick
 
     async def _wait_until_loaded(self, handle: ServerGoalHandle, turn: int) -> str:
-        """Wait for nodes that are still loading, with feedback; return why the task ends meanwhile, or ""."""
+        """Wait for loading nodes, with feedback; return the reason if the task ends meanwhile, else ""."""
         begin, ticks = time.monotonic(), 0
         while loading := self._loading():
             elapsed = time.monotonic() - begin
@@ -206,8 +206,8 @@ class TaskRunnerNode(Node):
                 return "cancelled by the user"
             if turn != self._turn:
                 return _REPLACED
-            if elapsed > _LOADING:
-                return f"not ready after {_LOADING:.0f} s: {', '.join(loading)}"
+            if elapsed > _LOADING_TIMEOUT:
+                return f"not ready after {_LOADING_TIMEOUT:.0f} s: {', '.join(loading)}"
             if ticks % _FEEDBACK_EVERY == 0:
                 text = f"loading: {', '.join(loading)}"
                 handle.publish_feedback(RunTask.Feedback(phase=RunTask.Feedback.LOADING, text=text, elapsed=elapsed))
@@ -218,7 +218,7 @@ class TaskRunnerNode(Node):
         return ""
 
     def _loading(self) -> list[str]:
-        """Return the needed nodes that are in the graph but have not published a status yet."""
+        """Return the required nodes that are in the graph but have not published a status yet."""
         own = self.get_namespace()
         present = {name for name, namespace in self.get_node_names_and_namespaces() if namespace == own}
         return [name for name in self._needed(present) if name in present and name not in self._nodes]
@@ -231,35 +231,35 @@ class TaskRunnerNode(Node):
         return (*_NEEDED, next((name for name in _POLICIES if name in present), _POLICIES[0]))
 
     def _problem(self, start: float) -> str:
-        """Return the lasting fault for which the arm does not move; empty where there is none."""
+        """Return the lasting fault for which the arm does not move; empty without one."""
         if self._stop_requested:
             return "stop requested at the command guard"
         now = time.monotonic()
-        if self._owner != SelectSource.Request.CONTROLLER and self._owner_received > start + _TAKEOVER:
-            return f"the command guard gave the arm to {self._owner or SelectSource.Request.NONE}"
+        if self._owner != SelectSource.Request.CONTROLLER and self._owner_time > start + _OWNER_TIMEOUT:
+            return f"owner of the arm: {self._owner or SelectSource.Request.NONE}"
         nodes = {name: self._nodes.get(name, _NodeReport(start)) for name in self._needed()}
         lasting = []
         for name, node in nodes.items():
-            if node.faulty_since is not None and now - max(node.faulty_since, start) > _PATIENCE:
+            if node.faulty_since is not None and now - max(node.faulty_since, start) > _TIMEOUT:
                 lasting.append(f"{name}: {node.message}")
-            elif now - max(node.received, start) > _PATIENCE:
-                lasting.append(f"{name}: no status for {_PATIENCE:.0f} s")
+            elif now - max(node.received, start) > _TIMEOUT:
+                lasting.append(f"{name}: no status for {_TIMEOUT:.0f} s")
         return "; ".join(lasting)
 
     async def _select_owner(self, source: str) -> str:
-        """Make ``source`` the arm's owner; return what is wrong, or an empty string."""
-        deadline = time.monotonic() + _PATIENCE
+        """Make ``source`` the arm's owner; return the problem, or an empty string."""
+        deadline = time.monotonic() + _TIMEOUT
         while not self._select.service_is_ready():
             if time.monotonic() > deadline:
-                return "command_guard/select: no answer"
+                return "command_guard/select: no response"
             await self._tick
-        answer = self._select.call_async(SelectSource.Request(source=source))
-        while not answer.done():
+        future = self._select.call_async(SelectSource.Request(source=source))
+        while not future.done():
             if time.monotonic() > deadline:
-                self._select.remove_pending_request(answer)
-                return "command_guard/select: no answer"
+                self._select.remove_pending_request(future)
+                return "command_guard/select: no response"
             await self._tick
-        response = answer.result()
+        response = future.result()
         return "" if response.success else response.message
 
 

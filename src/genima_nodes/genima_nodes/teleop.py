@@ -1,7 +1,8 @@
 """Node: leader-follower teleoperation, `leader/joint_states` to `teleop/command`, through the command guard.
 
-The operator starts, pauses and ends it by services; `teleop/status` has the distance of the arms. While the follower
-does not follow, nothing is commanded, and the guard holds the arm; a command without joints announces a pause.
+The operator starts, pauses and ends teleoperation by services; `teleop/status` has the distance between the arms. While
+the follower does not follow, no command is published and the guard holds the arm; a command without joints announces a
+pause.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.joint_states import JointStates
 from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
-from genima_nodes.ros.services import answer_service
+from genima_nodes.ros.services import trigger_callback
 
 SOURCE = SelectSource.Request.TELEOP
 _LEADER = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # compatible with reliable drivers, too
@@ -53,25 +54,25 @@ class TeleopNode(Node):
         self._robot = parameters.cell(self).robot
         self._leader = LeaderMapping.load(parameters.text(self, "leader", "panda"), self._robot)
         settings = parameters.settings(self, LeaderFollowerSettings())
-        self._mirror, self._near = LeaderFollower(self._robot, settings), settings.near
-        self._unwraps = parameters.flag(self, "unwrap_at_start", False) or self._leader.unwrap_at_start
+        self._follower, self._near = LeaderFollower(self._robot, settings), settings.near
+        self._unwrap_at_start = parameters.flag(self, "unwrap_at_start", False) or self._leader.unwrap_at_start
         self._turns = np.zeros(len(self._robot.joint_names), np.int64)  # subtracted from the leader's joints
-        self._sample: LeaderSample | None = None  # the leader's newest
-        self._unknown_joints: list[str] = []  # joints that are not the leader's, on its topic
+        self._sample: LeaderSample | None = None  # newest
+        self._unknown_joints: list[str] = []  # names of a message on the leader's topic without the leader's joints
         self._gripper: float | None = None  # open fraction, where it is published separately
-        self._pressed = False  # the gripper's button
+        self._pressed = False  # state of the gripper's button
         self._response: Future | None = None  # the guard's response, which starts an alignment
         self._owner = ""  # of the arm; empty: none
         self._pause_published = True
         self._limit = ""  # text of the limit at which the follower stays
-        self._stamped = True  # the leader's driver stamps its joints
+        self._stamped = True  # False: the leader's driver does not set stamps
 
         self._diagnostics = DiagnosticUpdater(self)
         self._received = self._diagnostics.add_topic("leader/joint_states")
         self._published = self._diagnostics.add_topic("teleop/command")
         self._latency = self._diagnostics.add_latency("leader to command")
-        self._diagnostics.add_value("state", lambda: self._mirror.state.name)
-        self._diagnostics.add_value("reason", lambda: self._mirror.reason)
+        self._diagnostics.add_value("state", lambda: self._follower.state.name)
+        self._diagnostics.add_value("reason", lambda: self._follower.reason)
         self._diagnostics.add_value("turns subtracted", lambda: " ".join(map(str, self._turns)))
         self._diagnostics.add_value(
             "leader's stamps", lambda: "published" if self._stamped else "time of arrival (none published)"
@@ -87,7 +88,7 @@ class TeleopNode(Node):
         if self._leader.gripper_button is not None:
             self.create_subscription(Joy, "leader/joy", partial(self._on_joy, self._leader.gripper_button), _BUTTONS)
         for name, act in {"start": self._start, "pause": self._pause, "end": self._end}.items():
-            self.create_service(Trigger, f"teleop/{name}", answer_service(act))
+            self.create_service(Trigger, f"teleop/{name}", trigger_callback(act))
         self.create_timer(_CHECK_PERIOD, self._check, clock=STEADY)
         self.create_timer(_STATUS_PERIOD, self._publish_status, clock=STEADY)
 
@@ -98,14 +99,14 @@ class TeleopNode(Node):
     # Services.
 
     def _start(self) -> str:
-        if self._mirror.state in (FollowerState.ALIGNING, FollowerState.MIRRORING):
-            raise GenimaError(f"teleop/start: {self._mirror.state.name} already")
+        if self._follower.state in (FollowerState.ALIGNING, FollowerState.MIRRORING):
+            raise GenimaError(f"teleop/start: already {self._follower.state.name}")
         now = messages.now(self)
         if self._received.age < _RESTARTED and (problem := self._diagnostics.fault_text("leader")):
             raise GenimaError(problem)
         if self._sample is None or now - self._sample.stamp > _STALE:
             topic, names = self.resolve_topic_name("leader/joint_states"), ", ".join(self._leader.joint_names)
-            others = f" of {names}; only of {', '.join(self._unknown_joints)}" if self._unknown_joints else ""
+            others = f" with {names} (received: {', '.join(self._unknown_joints)})" if self._unknown_joints else ""
             raise GenimaError(f"leader: no joint states on {topic}{others}")
         if (joints := self._joints.newest) is None or now - joints.stamp > _STALE:
             raise GenimaError(f"follower: no joint states on {self.resolve_topic_name('joint_states')}")
@@ -117,7 +118,7 @@ class TeleopNode(Node):
         return f"follower: aligning with the leader{unwrapped}"
 
     def _unwrap(self, sample: LeaderSample, towards: NDArray[np.float64]) -> str:
-        """Check that the leader is within the follower's range, after unwrapping where that is configured.
+        """Check that the leader is within the follower's range, after unwrapping if that is configured.
 
         Returns:
             The unwrapped joints as text.
@@ -125,7 +126,7 @@ class TeleopNode(Node):
         leader = self._leader
         as_published = sample.positions - leader.turn_offset(self._turns)
         turns, now = self._turns, sample.positions
-        if self._unwraps and np.any(leader.unwrap(now, towards, self._near)):  # restarted, or not unwrapped yet
+        if self._unwrap_at_start and np.any(leader.unwrap(now, towards, self._near)):  # restarted, or not unwrapped yet
             turns = leader.unwrap(as_published, towards, self._near)
             now = as_published + leader.turn_offset(turns)
         leader.require_within_range(now, self._near)
@@ -133,16 +134,16 @@ class TeleopNode(Node):
             return ""
         self._turns, self._sample = turns, replace(sample, positions=now)
         rows = zip(leader.joint_names, turns, as_published, now, strict=True)
-        told = [f"{name} by {k:+d} turns, {was:.2f} -> {new:.2f} rad" for name, k, was, new in rows if k]
-        line = f"; unwrapped: {', '.join(told) or 'none'}"
+        joints = [f"{name} by {k:+d} turns, {was:.2f} -> {new:.2f} rad" for name, k, was, new in rows if k]
+        line = f"; unwrapped: {', '.join(joints) or 'none'}"
         self.get_logger().info(line.removeprefix("; "))
         return line
 
     def _pause(self) -> str:
-        awaited, self._response = self._response, None
-        if awaited is None and self._mirror.state not in (FollowerState.ALIGNING, FollowerState.MIRRORING):
-            raise GenimaError(f"teleop/pause: nothing to pause ({self._mirror.state.name})")
-        self._mirror.pause()
+        response, self._response = self._response, None
+        if response is None and self._follower.state not in (FollowerState.ALIGNING, FollowerState.MIRRORING):
+            raise GenimaError(f"teleop/pause: not active ({self._follower.state.name}); start first")
+        self._follower.pause()
         self._publish_pause()
         return "follower: PAUSED"
 
@@ -160,13 +161,13 @@ class TeleopNode(Node):
         self._release()
         if owned_by_other:
             return f"owner of the follower: {self._owner}"
-        if self._select.service_is_ready():  # also without an owner: the status that it is ours may not be here yet
+        if self._select.service_is_ready():  # also without an owner: the status with this owner may not have arrived
             self._select.call_async(SelectSource.Request(source=SelectSource.Request.NONE))
         return "owner of the follower: none"
 
     def _release(self, reason: str = "") -> None:
-        self._mirror.end(reason)
-        if self._leader.gripper_button is not None:  # earlier presses do not count for the next start
+        self._follower.end(reason)
+        if self._leader.gripper_button is not None:  # presses before the next start do not count
             self._gripper = None
 
     def _on_selected(self, answer: Future) -> None:
@@ -175,20 +176,20 @@ class TeleopNode(Node):
         self._response = None
         if answer.result().success:
             self._diagnostics.clear_fault("command_guard")
-            self._mirror.start()
+            self._follower.start()
         else:
             self._diagnostics.set_fault(
-                "command_guard", f"does not give the arm to {SOURCE} ({answer.result().message})"
+                "command_guard", f"request of the arm for {SOURCE} refused ({answer.result().message})"
             )
 
     def _on_guard_status(self, message: GuardStatus) -> None:
         if message.owner == self._owner:
             return
         self._owner = message.owner
-        if self._owner != SOURCE and self._mirror.state is not FollowerState.IDLE:
-            self._release(f"the owner of the arm is {self._owner or SelectSource.Request.NONE} now")
+        if self._owner != SOURCE and self._follower.state is not FollowerState.IDLE:
+            self._release(f"owner of the arm: {self._owner or SelectSource.Request.NONE}")
 
-    # The leader.
+    # Leader
 
     def _on_gripper(self, message: Float32) -> None:
         try:
@@ -201,7 +202,7 @@ class TeleopNode(Node):
     def _on_joy(self, button: int, message: Joy) -> None:
         if button >= len(message.buttons):
             self._diagnostics.set_fault(
-                "leader/joy", f"has {len(message.buttons)} buttons; the gripper's is number {button}"
+                "leader/joy", f"button {button} of the gripper missing ({len(message.buttons)} buttons)"
             )
             return
         self._diagnostics.clear_fault("leader/joy")
@@ -219,7 +220,7 @@ class TeleopNode(Node):
         now = messages.now(self)
         try:
             stamp = messages.seconds(message.header.stamp)
-            self._stamped = stamp > 0  # some drivers do not stamp
+            self._stamped = stamp > 0  # some drivers do not set stamps
             stamp = stamp if self._stamped else now
             sample = self._leader.sample(stamp, message.name, message.position, message.velocity)
             if abs(now - stamp) > _STALE:
@@ -227,7 +228,7 @@ class TeleopNode(Node):
         except GenimaError as error:
             self._received.drop()
             self._diagnostics.set_fault("leader", str(error))
-            self._mirror.hold(str(error))
+            self._follower.hold(str(error))
             return
         self._diagnostics.clear_fault("leader")
         if self._sample is not None and stamp - self._sample.stamp > _RESTARTED:
@@ -237,9 +238,9 @@ class TeleopNode(Node):
         self._sample = sample
         joints = self._joints.newest
         if joints is None or now - joints.stamp > _STALE:
-            self._mirror.hold(f"no follower joints for {_STALE:g} s")
+            self._follower.hold(f"no follower joints for {_STALE:g} s")
             return
-        command = self._mirror.follow(sample, joints)
+        command = self._follower.follow(sample, joints)
         if command is not None:
             self._publisher.publish(messages.command_message(command, self._robot))
             self._pause_published = False
@@ -248,7 +249,7 @@ class TeleopNode(Node):
         self._log_limit()
 
     def _on_separate_gripper(self, message: JointState) -> None:
-        """Handle a joint state of the gripper alone."""
+        """Store the gripper's opening from a joint state of the gripper alone."""
         try:
             fraction = self._leader.gripper_fraction(message.name, message.position)
         except GenimaError as error:
@@ -260,7 +261,7 @@ class TeleopNode(Node):
 
     def _log_limit(self) -> None:
         """Log once when the follower reaches a limit."""
-        limit = self._mirror.reason if self._mirror.state is FollowerState.MIRRORING else ""
+        limit = self._follower.reason if self._follower.state is FollowerState.MIRRORING else ""
         if limit and not self._limit:
             self.get_logger().warning(limit)
         self._limit = limit
@@ -271,27 +272,25 @@ class TeleopNode(Node):
         return "published" if self._sample.velocities is not None else "finite differences (none published)"
 
     def _check(self) -> None:
-        self._mirror.check_timeout(messages.now(self))
-        if self._mirror.state in (FollowerState.PAUSED, FollowerState.HELD):
+        self._follower.check_timeout(messages.now(self))
+        if self._follower.state in (FollowerState.PAUSED, FollowerState.HELD):
             self._publish_pause()
-        if self._mirror.state is FollowerState.HELD:
-            self._diagnostics.set_fault(
-                "mirror", f"{self._mirror.reason}; follower HELD; call teleop/start to continue"
-            )
+        if self._follower.state is FollowerState.HELD:
+            self._diagnostics.set_fault("follower", f"HELD: {self._follower.reason}; call teleop/start to continue")
         else:
-            self._diagnostics.clear_fault("mirror")
+            self._diagnostics.clear_fault("follower")
 
     def _publish_status(self) -> None:
         now, sample, joints = messages.now(self), self._sample, self._joints.newest
         status = TeleopStatus(
-            state=self._mirror.state.value,
-            reason=self._mirror.reason,
+            state=self._follower.state.value,
+            reason=self._follower.reason,
             joints=list(self._robot.joint_names),
             leader_rate=self._received.rate,
         )
         status.header.stamp = messages.time_message(now)
         if sample is not None and joints is not None and now - min(sample.stamp, joints.stamp) <= _STALE:
-            status.distance = self._mirror.distance(sample, joints).tolist()
+            status.distance = self._follower.distance(sample, joints).tolist()
         self._status.publish(status)
 
 

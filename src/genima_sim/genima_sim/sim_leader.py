@@ -15,7 +15,7 @@ from genima.errors import GenimaError
 from genima_interfaces.msg import SceneStatus
 from genima_nodes.ros import qos
 from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
-from genima_nodes.ros.services import answer_service
+from genima_nodes.ros.services import trigger_callback
 from genima_nodes.ros.trajectory_leader import Stage, TrajectoryLeader
 from genima_sim.demo_starts import Demo
 from genima_sim.experts import Expert, Trajectory
@@ -36,10 +36,10 @@ class ExpertLeader(TrajectoryLeader):
         self._ahead: JointTrajectory | None = None  # of the first stage, planned in advance: the arm waits for it
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         for name, act in {"home": self._home, "approach": self._approach, "play": self._play}.items():
-            self.create_service(Trigger, f"leader/{name}", answer_service(act))
+            self.create_service(Trigger, f"leader/{name}", trigger_callback(act))
         self.start()
 
-    def enough(self) -> bool:
+    def is_finished(self) -> bool:
         """Return whether the task is done: a grasp that should fail holds now and then."""
         return self._scene is not None and self._scene.success
 
@@ -49,7 +49,7 @@ class ExpertLeader(TrajectoryLeader):
 
     def _home(self) -> str:
         demo = self._demo()
-        self.stand(demo.above(self._expert), 1.0)
+        self.set_joints(demo.above(self._expert), 1.0)
         self._ahead = None
         return f"at home for {demo.task.name}"
 

@@ -113,5 +113,5 @@ def test_markers_beside_the_board_are_counted_and_explained() -> None:
     wide = CalibrationBoard("charuco", 8, 6, 0.036, 0.027, "5X5_50")
     image = view(replace(wide, legacy_pattern=True, first_id=12))
     found = detect(image, wide, LENS)  # ids 12 to 23, which it should have, are its upper half
-    assert found.strange_markers == 12 and len(found.ids) < 25
+    assert found.foreign_markers == 12 and len(found.ids) < 25
     assert diagnose(image, wide).endswith("write in its file: first_id: 12")

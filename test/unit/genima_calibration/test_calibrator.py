@@ -599,7 +599,7 @@ def test_the_operator_and_the_guard_end_it(calm: Graph, tmp_path: Path) -> None:
     studio.graph.call(Trigger, "command_guard/resume", Trigger.Request())
     begin()
     studio.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="teleop"))
-    studio.until(lambda s: "the arm was given to teleop" in s.automatic_text, "it does not end")
+    studio.until(lambda s: "the owner of the arm is teleop" in s.automatic_text, "it does not end")
     there = studio.cell.positions
     time.sleep(0.3)
     np.testing.assert_allclose(studio.cell.positions, there, atol=1e-3)

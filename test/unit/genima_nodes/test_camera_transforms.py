@@ -1,4 +1,4 @@
-"""Calibrated cameras in tf: under a driver's own frames, without a driver, and never with two parents."""
+"""Camera transforms: with and without a driver's frames, and with conflicting parents."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from genima_nodes.ros.transform_messages import transform_from, transform_messag
 PANDA = RobotModel.load("panda")
 STATIC = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 LINK, COLOR, OPTICAL = "front_link", "front_color_frame", "front_color_optical_frame"
-# As a D435 says it: the colour sensor 15 mm beside the link's origin, turned by a fraction of a degree.
+# Of a D435: the colour sensor is 15 mm beside the link's origin, rotated by a fraction of a degree.
 T_LINK_COLOR = pose(Rotation.from_quat([-0.0012, 0.0034, -0.0008, 1.0]).as_matrix(), np.array([0.0002, 0.0149, 0.0001]))
 DRIVER = ((LINK, COLOR, T_LINK_COLOR), (COLOR, OPTICAL, T_LINK_OPTICAL))
 numbers = st.floats(-2, 2)
@@ -49,20 +49,20 @@ def tree(*transforms: tuple[str, str, np.ndarray]) -> FrameTree:
 
 @given(poses, poses, poses)
 @settings(max_examples=50)
-def test_the_link_hangs_where_the_optical_frame_then_is_as_calibrated(wanted: Any, one: Any, two: Any) -> None:
+def test_link_pose_places_optical_frame_as_calibrated(wanted: Any, one: Any, two: Any) -> None:
     driver = tree((LINK, COLOR, one), (COLOR, OPTICAL, two))
-    (hanging,) = attach_camera(driver, "panda_link0", OPTICAL, wanted)
-    assert (hanging.parent, hanging.child) == ("panda_link0", LINK)
-    chain = (RigidTransform.from_matrix(T) for T in (hanging.T_parent_child, one, two))
+    (attachment,) = attach_camera(driver, "panda_link0", OPTICAL, wanted)
+    assert (attachment.parent, attachment.child) == ("panda_link0", LINK)
+    chain = (RigidTransform.from_matrix(T) for T in (attachment.T_parent_child, one, two))
     np.testing.assert_allclose(np.prod(list(chain)).as_matrix(), wanted, atol=1e-9)
-    driver.add(hanging.parent, hanging.child, hanging.T_parent_child)
+    driver.add(attachment.parent, attachment.child, attachment.T_parent_child)
     np.testing.assert_allclose(driver.T("panda_link0", OPTICAL), wanted, atol=1e-9)
 
 
-def test_a_realsense_is_hung_15_mm_beside_its_colour_sensor() -> None:
+def test_realsense_link_is_15_mm_beside_colour_sensor() -> None:
     wanted = pose(T_LINK_OPTICAL[:3, :3], np.array([0.5, 0.0, 0.4]))  # looks along the base's x
-    (hanging,) = attach_camera(tree(*DRIVER), "panda_link0", OPTICAL, wanted)
-    np.testing.assert_allclose(hanging.T_parent_child[:3, 3], [0.5, -0.015, 0.4], atol=3e-4)
+    (attachment,) = attach_camera(tree(*DRIVER), "panda_link0", OPTICAL, wanted)
+    np.testing.assert_allclose(attachment.T_parent_child[:3, 3], [0.5, -0.015, 0.4], atol=3e-4)
     (alone, axes) = attach_camera(FrameTree(), "panda_link0", OPTICAL, wanted)
     np.testing.assert_allclose(alone.T_parent_child, pose(np.eye(3), wanted[:3, 3]), atol=1e-12)
     assert (alone.child, axes.parent, axes.child) == (LINK, LINK, OPTICAL)
@@ -84,12 +84,12 @@ def test_a_realsense_is_hung_15_mm_beside_its_colour_sensor() -> None:
         ),
     ],
 )
-def test_a_camera_that_hangs_already_is_refused(others: Any, words: str) -> None:
+def test_camera_with_other_parent_is_rejected(others: Any, words: str) -> None:
     with pytest.raises(GenimaError, match=words):
         attach_camera(tree(*others), "panda_link0", OPTICAL, np.eye(4))
 
 
-def test_a_frame_has_one_parent_and_is_not_its_own() -> None:
+def test_frame_tree_rejects_second_parent_and_cycle() -> None:
     made = tree(("a", "b", np.eye(4)), ("b", "c", np.eye(4)))
     with pytest.raises(GenimaError, match=r"c: two parents \(b, a\)"):
         made.add("a", "c", np.eye(4))
@@ -98,26 +98,26 @@ def test_a_frame_has_one_parent_and_is_not_its_own() -> None:
     assert made.root("c") == "a" and list(made.ancestors("c")) == ["b", "a"]
 
 
-class Room:
-    """A node that hangs cameras, and others who publish frames."""
+class TransformsFixture:
+    """Node under test, and a publisher of other frames."""
 
     def __init__(self, graph: Graph, folder: Path, **parameters: Any) -> None:
         self.graph, self._keep = graph, []
         values = {"calibration": str(folder), "wait": 0.3} | parameters
-        self.heard = graph.subscribe(TFMessage, "/tf_static", STATIC)
+        self.received = graph.subscribe(TFMessage, "/tf_static", STATIC)
         self._publisher = graph.probe.create_publisher(TFMessage, "/tf_static", STATIC)
         self.node = graph.add(
             CameraTransformsNode(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()])
         )
 
-    def say(self, *transforms: tuple[str, str, np.ndarray]) -> None:
+    def publish(self, *transforms: tuple[str, str, np.ndarray]) -> None:
         now = time.time()
         self._publisher.publish(TFMessage(transforms=[transform_message(now, *t) for t in transforms]))
 
     @property
     def tree(self) -> FrameTree:
         made = FrameTree()
-        for message in list(self.heard):
+        for message in list(self.received):
             for t in message.transforms:
                 made.add(t.header.frame_id, t.child_frame_id, transform_from(t))
         return made
@@ -132,57 +132,64 @@ def calibrated(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_camera_hangs_under_its_drivers_frames(graph: Graph, calibrated: Path) -> None:
-    room = Room(graph, calibrated, wait=-1.0)
-    graph.until(graph.reports_fault("camera_transforms", "no publisher of front_color_optical"), "no complaint")
-    assert not room.heard
-    room.say(*DRIVER)
-    graph.until(lambda: room.tree.parent(LINK), "it is not hung")
+def test_transform_uses_driver_frames(graph: Graph, calibrated: Path) -> None:
+    fixture = TransformsFixture(graph, calibrated, wait=-1.0)
+    graph.until(
+        graph.reports_fault("camera_transforms", "no publisher of the frame front_color_optical"), "fault not reported"
+    )
+    assert not fixture.received
+    fixture.publish(*DRIVER)
+    graph.until(lambda: fixture.tree.parent(LINK), "link not published")
     wanted = CameraCalibration.load(calibrated / "front.yaml").camera.T_parent_camera
-    np.testing.assert_allclose(room.tree.T("base", OPTICAL), wanted, atol=1e-9)
+    np.testing.assert_allclose(fixture.tree.T("base", OPTICAL), wanted, atol=1e-9)
     graph.until(graph.has_no_fault("camera_transforms"), "no OK status")
-    late = graph.subscribe(TFMessage, "/tf_static", STATIC)  # who comes later hears it, too
+    late = graph.subscribe(TFMessage, "/tf_static", STATIC)  # late subscriber
     graph.until(lambda: [t for m in late for t in m.transforms if t.child_frame_id == LINK], "it is not latched")
-    room.say(("elsewhere", LINK, np.eye(4)))
-    graph.until(graph.reports_fault("camera_transforms", "publishes it under elsewhere"), "no complaint of a rival")
+    fixture.publish(("elsewhere", LINK, np.eye(4)))
+    graph.until(
+        graph.reports_fault("camera_transforms", "published under elsewhere by another node"),
+        "second parent not reported",
+    )
 
 
-def test_without_a_driver_the_axes_are_turned(graph: Graph) -> None:
-    room = Room(graph, Path("sim"))
-    graph.until(lambda: room.heard, "nothing is published")
+def test_optical_frame_is_published_without_driver(graph: Graph) -> None:
+    fixture = TransformsFixture(graph, Path("sim"))
+    graph.until(lambda: fixture.received, "nothing is published")
     graph.until(graph.has_no_fault("camera_transforms"), "no OK status")
-    made = room.tree
+    made = fixture.tree
     for view, parent in {"front": "panda_link0", "wrist": "panda_link8"}.items():
         wanted = CameraCalibration.load(paths.shared("calibration", "sim", f"{view}.yaml")).camera.T_parent_camera
         assert made.parent(f"{view}_link") == parent
         np.testing.assert_allclose(made.T(parent, f"{view}_color_optical_frame"), wanted, atol=1e-9)
-    room.say(*DRIVER)
-    graph.until(graph.reports_fault("camera_transforms", "restart this one"), "a late driver is not told")
+    fixture.publish(*DRIVER)
+    graph.until(graph.reports_fault("camera_transforms", "restart camera_transforms"), "late driver not reported")
 
 
-def test_a_camera_that_somebody_else_hangs_is_left_alone(graph: Graph, calibrated: Path) -> None:
-    room = Room(graph, calibrated)
-    room.say(*DRIVER, ("base", LINK, np.eye(4)))
-    graph.until(graph.reports_fault("camera_transforms", "front_link: has a parent already (base)"), "no complaint")
+def test_camera_with_other_parent_is_not_published(graph: Graph, calibrated: Path) -> None:
+    fixture = TransformsFixture(graph, calibrated)
+    fixture.publish(*DRIVER, ("base", LINK, np.eye(4)))
+    graph.until(
+        graph.reports_fault("camera_transforms", "front_link: has a parent already (base)"), "fault not reported"
+    )
     time.sleep(0.5)
-    assert all(len(message.transforms) == 3 for message in room.heard)
+    assert all(len(message.transforms) == 3 for message in fixture.received)
 
 
-def test_only_the_views_of_the_rig_are_hung(graph: Graph) -> None:
-    room = Room(graph, Path("sim"), views=["front", "wrist"])
-    graph.until(lambda: room.heard, "nothing is published")
+def test_only_views_of_parameter_are_published(graph: Graph) -> None:
+    fixture = TransformsFixture(graph, Path("sim"), views=["front", "wrist"])
+    graph.until(lambda: fixture.received, "nothing is published")
     graph.until(graph.has_no_fault("camera_transforms"), "no OK status")
-    assert room.tree.parent("wrist_link") and not room.tree.parent("left_shoulder_link")
+    assert fixture.tree.parent("wrist_link") and not fixture.tree.parent("left_shoulder_link")
     with pytest.raises(GenimaError, match="no calibration of ceiling"):
-        Room(graph, Path("sim"), views=["ceiling"])
+        TransformsFixture(graph, Path("sim"), views=["ceiling"])
 
 
-def test_folders_that_make_no_sense_are_refused(graph: Graph, calibrated: Path, tmp_path: Path) -> None:
+def test_invalid_calibration_folders_are_rejected(graph: Graph, calibrated: Path, tmp_path: Path) -> None:
     with pytest.raises(GenimaError, match="not found"):
-        Room(graph, tmp_path / "none")
+        TransformsFixture(graph, tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(GenimaError, match="there is no calibration"):
-        Room(graph, tmp_path / "empty")
+    with pytest.raises(GenimaError, match="no calibration"):
+        TransformsFixture(graph, tmp_path / "empty")
     (calibrated / "other.yaml").write_text((calibrated / "front.yaml").read_text())
-    with pytest.raises(GenimaError, match="front and other .* are both of front_color_optical_frame"):
-        Room(graph, calibrated, views=["front", "other"])
+    with pytest.raises(GenimaError, match="front and other .* have the same frame"):
+        TransformsFixture(graph, calibrated, views=["front", "other"])

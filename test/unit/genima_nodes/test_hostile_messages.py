@@ -1,4 +1,4 @@
-"""Nodes get messages and requests that no honest sender makes: none ends a node, a thread or takes seconds."""
+"""Property tests of all nodes: malformed messages, requests and parameters neither end nor block a node."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _ros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _value(kind: str, rng: random.Random, deep: bool = False) -> Any:
-    """Return a strange value of a field's type, as ``get_fields_and_field_types`` names it."""
+    """Return an extreme value of a field's type, by its name in ``get_fields_and_field_types``."""
     if kind.startswith("sequence<"):
         inner = kind[len("sequence<") :].rsplit(">", 1)[0].split(",")[0]
         if inner in ("uint8", "octet", "byte"):
@@ -162,7 +162,7 @@ def _valid(kind: Any, node: Any) -> Any:
 
 
 def _mutated(message: Any, rng: random.Random) -> Any:
-    """Return a copy with one field, or one item of it, strange."""
+    """Return a copy with an extreme value in one field or one item of it."""
     message = part = copy.deepcopy(message)
     while True:
         field, kind = rng.choice(list(part.get_fields_and_field_types().items()))
@@ -170,16 +170,16 @@ def _mutated(message: Any, rng: random.Random) -> Any:
         if hasattr(value, "get_fields_and_field_types") and rng.random() < 0.8:
             part = value
             continue
-        strange = _value(kind, rng)
+        extreme = _value(kind, rng)
         if kind.startswith("sequence<double") and len(value) and rng.random() < 0.7:
             value[rng.randrange(len(value))] = rng.choice(_NUMBERS)
         else:
-            setattr(part, field, strange)
+            setattr(part, field, extreme)
         return message
 
 
 @pytest.mark.parametrize("name", NODES)
-def test_no_message_and_no_request_ends_a_node(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_messages_and_requests_do_not_end_node(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     failed: list[str] = []
     monkeypatch.setattr(threading, "excepthook", lambda error: failed.append(f"thread: {error.exc_value!r}"))
     rng = random.Random(0)
@@ -232,7 +232,7 @@ def _threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
 
 
-def test_a_replay_without_an_episode_leaves_no_thread() -> None:
+def test_replay_without_episode_leaves_no_thread() -> None:
     before = _threads()
     with pytest.raises(GenimaError):
         ReplayNode()
@@ -240,25 +240,25 @@ def test_a_replay_without_an_episode_leaves_no_thread() -> None:
 
 
 @pytest.mark.parametrize("name", NODES)
-def test_a_refused_parameter_leaves_no_thread(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread of a node that was never made would publish while ROS ends: the process crashed."""
+def test_rejected_parameter_leaves_no_thread(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of a node that raised would publish while ROS ends, and crash the process."""
     declared: dict[str, Any] = {}
     original = Node.declare_parameter
 
     def declare(node: Node, name: str, *rest: Any, **options: Any) -> Any:
         declared[name] = None
-        if name == strange:
+        if name == extreme:
             return Parameter(name, value=[True, False])  # a type that no parameter has
         return original(node, name, *rest, **options)
 
-    strange = ""
+    extreme = ""
     monkeypatch.setattr(Node, "declare_parameter", declare)
     node = NODES[name]()
     if hasattr(node, "close"):
         node.close()
     node.destroy_node()
     before = _threads()
-    for strange in [name for name in declared if name not in ("use_sim_time", "start_type_description_service")]:
+    for extreme in [name for name in declared if name not in ("use_sim_time", "start_type_description_service")]:
         with pytest.raises(GenimaError):
             NODES[name]()
-        assert _threads() == before, strange
+        assert _threads() == before, extreme

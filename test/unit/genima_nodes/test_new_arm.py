@@ -1,4 +1,4 @@
-"""An arm of six joints that the project does not know, by files alone: guard, teleoperation and recorder take it."""
+"""Unknown arm with six joints, described by YAML files alone, in guard, teleoperation and recorder."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def state(positions: np.ndarray, graph: Graph, gripper: float = 0.0) -> JointSta
 
 
 @pytest.mark.any_pace
-def test_six_joints_pass_the_guard_within_their_limits(graph: Graph) -> None:
+def test_guard_limits_six_joints(graph: Graph) -> None:
     graph.add(CommandGuardNode(parameter_overrides=parameters()))
     states = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
-    wish = graph.publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
-    heard = graph.subscribe(JointState, "joint_command", qos.JOINT_COMMAND)
+    command = graph.publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
+    received = graph.subscribe(JointState, "joint_command", qos.JOINT_COMMAND)
     assert graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="controller")).success
 
-    def speak() -> None:
+    def publish() -> None:
         states(state(UR5E.home, graph))
-        wish(state(UR5E.home + 0.02, graph, 1.0))
+        command(state(UR5E.home + 0.02, graph, 1.0))
 
-    graph.until(lambda: len(heard) > 20, "no set-points", speak)
-    moved = np.array([message.position[:6] for message in heard])
-    assert list(heard[0].name[:6]) == list(UR5E.joint_names)
+    graph.until(lambda: len(received) > 20, "no set-points", publish)
+    moved = np.array([message.position[:6] for message in received])
+    assert list(received[0].name[:6]) == list(UR5E.joint_names)
     assert np.all(np.abs(moved - UR5E.home) <= 0.02 + 1e-6)
 
 
-def test_teleoperation_and_recorder_take_it(graph: Graph, tmp_path: Path) -> None:
+def test_teleop_and_recorder_load_unknown_arm(graph: Graph, tmp_path: Path) -> None:
     graph.add(TeleopNode(parameter_overrides=parameters(leader="same")))
     recorder = graph.add(RecorderNode(parameter_overrides=parameters(folder=str(tmp_path), calibration="")))
     assert "name: ur5e" in recorder._episode_files["/robot_model"] and recorder._views == ["wrist", "front"]

@@ -1,4 +1,4 @@
-"""The nodes in one process, with stand-ins for the models; and what they do when something is wrong."""
+"""Diffusion agent, policy, controller, command guard, task runner and simulator nodes, with stand-ins for models."""
 
 from __future__ import annotations
 
@@ -78,150 +78,152 @@ def drawn_target(task: str, stamp: float, size: int = 2 * SIZE) -> DrawnTargetMe
 
 
 class Cameras:
-    """Cameras that can be made to fail."""
+    """Publishers of camera images, with faults."""
 
     def __init__(self, graph: Graph, views: Sequence[str] = VIEWS) -> None:
-        self._say = {v: graph.publisher(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in views}
+        self._publish = {v: graph.publisher(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in views}
         self.spread = 0.0  # s between the stamps of one set
         self.silent: str | None = None
         self.stamps: list[float] = []
 
-    def shoot(self, **front: object) -> None:
+    def publish(self, **front: object) -> None:
         stamp = time.time()
         self.stamps.append(round(stamp, 6))
-        for k, view in enumerate(self._say):
+        for k, view in enumerate(self._publish):
             if view != self.silent:
-                self._say[view](picture(stamp + k * self.spread, **(front if view == "front" else {})))  # type: ignore[arg-type]
+                self._publish[view](picture(stamp + k * self.spread, **(front if view == "front" else {})))  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def drawing(graph: Graph) -> tuple[StandInAgent, Cameras, list[DrawnTargetMessage], Callable[[str], None]]:
+def generation(graph: Graph) -> tuple[StandInAgent, Cameras, list[DrawnTargetMessage], Callable[[str], None]]:
     agent = StandInAgent()
     graph.add(DiffusionAgentNode(agent))  # type: ignore[arg-type]
-    heard = graph.subscribe(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+    received = graph.subscribe(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
     task = graph.publisher(String, "task", qos.TASK)
-    return agent, Cameras(graph), heard, lambda words: task(String(data=words))
+    return agent, Cameras(graph), received, lambda instruction: task(String(data=instruction))
 
 
-def test_synchronised_images_become_a_drawn_target(graph, drawing) -> None:
-    _, cameras, heard, say_task = drawing
+def test_synchronised_images_yield_drawn_target(graph, generation) -> None:
+    _, cameras, received, publish_task = generation
     for _ in range(5):
-        cameras.shoot()
+        cameras.publish()
     time.sleep(0.3)
-    assert not heard, "nothing is drawn without a task"
-    say_task("wave")
+    assert not received, "targets are generated without a task"
+    publish_task("wave")
     cameras.spread = 0.002
-    graph.until(lambda: len(heard) >= 3, "nothing is drawn", cameras.shoot)
-    drawn = messages.drawn_target_from(heard[-1])
+    graph.until(lambda: len(received) >= 3, "no drawn target", cameras.publish)
+    drawn = messages.drawn_target_from(received[-1])
     assert (drawn.instruction, drawn.views, drawn.steps) == ("wave", VIEWS, 5)
     assert round(drawn.stamp, 6) in cameras.stamps  # the oldest image's
     assert np.all(drawn.tile == 55)
-    assert heard[-1].latency > 0
+    assert received[-1].latency > 0
 
 
-def test_images_of_different_moments_are_not_drawn_for(graph, drawing) -> None:
-    _, cameras, heard, say_task = drawing
-    say_task("wave")
+def test_unsynchronised_images_yield_no_target(graph, generation) -> None:
+    _, cameras, received, publish_task = generation
+    publish_task("wave")
     cameras.spread = 0.5
     for _ in range(10):
-        cameras.shoot()
+        cameras.publish()
         time.sleep(0.02)
-    assert not heard
+    assert not received
 
 
-def test_single_views_are_published_while_somebody_looks(graph, drawing) -> None:
-    _, cameras, heard, say_task = drawing
-    say_task("wave")
+def test_single_views_are_published_for_subscribers(graph, generation) -> None:
+    _, cameras, received, publish_task = generation
+    publish_task("wave")
     seen = graph.subscribe(ImageMessage, "drawn_target/front/image", qos.IMAGE)
-    graph.until(lambda: seen, "no single view", cameras.shoot)
+    graph.until(lambda: seen, "no single view", cameras.publish)
     assert (seen[0].height, seen[0].width, seen[0].encoding) == (SIZE, SIZE, "rgb8")
 
 
 @pytest.mark.parametrize(
     "fault, words",
     [
-        ({"size": 8}, "camera front: image is 8x8, 16x16 is needed"),
-        ({"encoding": "bgr8"}, "camera front: image is bgr8, rgb8 is needed"),
+        ({"size": 8}, "camera front: image: size 8x8; 16x16 is needed"),
+        ({"encoding": "bgr8"}, "camera front: image: encoding bgr8; rgb8 is needed"),
     ],
 )
-def test_a_wrong_image_is_named_and_not_drawn_for(graph, drawing, fault, words) -> None:
-    _, cameras, heard, say_task = drawing
-    say_task("wave")
-    graph.until(graph.reports_fault("diffusion_agent", words), "no complaint", lambda: cameras.shoot(**fault))
-    assert not heard
-    graph.until(lambda: heard and graph.has_no_fault("diffusion_agent")(), "no recovery", cameras.shoot)
+def test_invalid_image_is_reported_and_not_used(graph, generation, fault, words) -> None:
+    _, cameras, received, publish_task = generation
+    publish_task("wave")
+    graph.until(graph.reports_fault("diffusion_agent", words), "fault not reported", lambda: cameras.publish(**fault))
+    assert not received
+    graph.until(lambda: received and graph.has_no_fault("diffusion_agent")(), "no recovery", cameras.publish)
 
 
-def test_a_camera_that_stops_is_named_and_ends_the_drawing(graph, drawing) -> None:
-    _, cameras, heard, say_task = drawing
-    say_task("wave")
-    graph.until(lambda: heard, "nothing is drawn", cameras.shoot)
+def test_camera_timeout_is_reported_and_stops_generation(graph, generation) -> None:
+    _, cameras, received, publish_task = generation
+    publish_task("wave")
+    graph.until(lambda: received, "no drawn target", cameras.publish)
     cameras.silent = "wrist"
     time.sleep(0.2)
-    before = len(heard)
-    graph.until(graph.reports_fault("diffusion_agent", "camera wrist silent"), "no complaint", cameras.shoot)
-    assert len(heard) == before
+    before = len(received)
+    graph.until(graph.reports_fault("diffusion_agent", "camera wrist timeout"), "fault not reported", cameras.publish)
+    assert len(received) == before
     cameras.silent = None
-    graph.until(lambda: len(heard) > before and graph.has_no_fault("diffusion_agent")(), "no recovery", cameras.shoot)
+    graph.until(
+        lambda: len(received) > before and graph.has_no_fault("diffusion_agent")(), "no recovery", cameras.publish
+    )
 
 
-def test_images_that_never_are_of_one_moment_are_told(graph, drawing) -> None:
-    _, cameras, heard, say_task = drawing
+def test_unsynchronised_cameras_are_reported(graph, generation) -> None:
+    _, cameras, received, publish_task = generation
     observed = graph.subscribe(Observed, "observed", qos.OBSERVED)
-    say_task("wave")
+    publish_task("wave")
     cameras.spread = 0.1
-    words = "no images of one moment; the oldest are of wrist, by 0.3 s"
-    graph.until(graph.reports_fault("diffusion_agent", words), "no complaint", cameras.shoot)
-    assert not heard and observed
+    words = "images not synchronised; wrist is 0.3 s behind"
+    graph.until(graph.reports_fault("diffusion_agent", words), "fault not reported", cameras.publish)
+    assert not received and observed
     assert {message.header.stamp.sec for message in observed} == {0}
     cameras.spread = 0.0
     fine = graph.has_no_fault("diffusion_agent")
-    graph.until(lambda: observed[-1].header.stamp.sec and fine(), "no recovery", cameras.shoot)
+    graph.until(lambda: observed[-1].header.stamp.sec and fine(), "no recovery", cameras.publish)
 
 
-def test_a_camera_that_shows_the_same_while_the_arm_moves_is_frozen(graph, drawing) -> None:
-    _, cameras, heard, say_task = drawing
-    say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+def test_camera_is_frozen_when_image_is_constant_while_arm_moves(graph, generation) -> None:
+    _, cameras, received, publish_task = generation
+    publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
     observed = graph.subscribe(Observed, "observed", qos.OBSERVED)
-    say_task("wave")
+    publish_task("wave")
 
     def move(turned: float, **front: object) -> None:
-        say_joints(joint_state(PANDA.home + turned))
+        publish_joints(joint_state(PANDA.home + turned))
         time.sleep(0.01)
-        cameras.shoot(**front)
+        cameras.publish(**front)
 
-    graph.until(lambda: len(heard) > 2, "an arm at rest shows the same, too", lambda: move(0.0))
-    graph.until(graph.reports_fault("diffusion_agent", "camera front: the image has not changed"), "no complaint",
+    graph.until(lambda: len(received) > 2, "images of an arm at rest are rejected", lambda: move(0.0))
+    graph.until(graph.reports_fault("diffusion_agent", "camera front: frozen"), "fault not reported",
                 lambda: move(0.05))  # fmt: skip
-    before = len(heard)
+    before = len(received)
     for _ in range(5):
         move(0.05)
     time.sleep(0.1)
-    assert observed[-1].problem.startswith("camera wrist: the image has not changed while the arm moved")
-    assert len(heard) - before <= 1
+    assert observed[-1].problem.startswith("camera wrist: frozen; the image has not changed while the arm moved")
+    assert len(received) - before <= 1
     for name in VIEWS:
         graph.nodes[0]._observations._changes.pop(name)  # as the next picture of each would
-    graph.until(lambda: len(heard) > before + 2 and graph.has_no_fault("diffusion_agent")(), "no recovery",
+    graph.until(lambda: len(received) > before + 2 and graph.has_no_fault("diffusion_agent")(), "no recovery",
                 lambda: move(0.05, grey=100))  # fmt: skip
     assert not observed[-1].problem
 
 
-def test_a_camera_is_not_called_frozen_for_a_way_that_nobody_measured(graph, drawing) -> None:
-    _, cameras, heard, say_task = drawing
-    say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+def test_camera_is_not_frozen_after_unmeasured_motion(graph, generation) -> None:
+    _, cameras, received, publish_task = generation
+    publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
     observed = graph.subscribe(Observed, "observed", qos.OBSERVED)
-    say_task("wave")
-    say_joints(joint_state())
+    publish_task("wave")
+    publish_joints(joint_state())
     time.sleep(0.3)  # the arm comes to rest somewhere else meanwhile
-    graph.until(lambda: heard, "nothing is drawn", cameras.shoot)
+    graph.until(lambda: received, "no drawn target", cameras.publish)
     for _ in range(10):
-        say_joints(joint_state(PANDA.home + 0.1))
+        publish_joints(joint_state(PANDA.home + 0.1))
         time.sleep(0.02)
-        cameras.shoot()
+        cameras.publish()
     assert not any(message.problem for message in observed)
 
 
-def test_a_virtual_view_is_drawn_of_the_measured_joints_and_never_of_old_ones(graph) -> None:
+def test_virtual_view_needs_recent_joints(graph) -> None:
     agent = StandInAgent()
     agent.views, agent.camera_views = (*VIEWS[:3], VIRTUAL), VIEWS[:3]
     measured: list[np.ndarray] = []
@@ -232,63 +234,65 @@ def test_a_virtual_view_is_drawn_of_the_measured_joints_and_never_of_old_ones(gr
 
     agent.generate = generate  # type: ignore[method-assign]
     graph.add(DiffusionAgentNode(agent))  # type: ignore[arg-type]
-    heard = graph.subscribe(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+    received = graph.subscribe(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
     graph.publisher(String, "task", qos.TASK)(String(data="wave"))
     cameras = Cameras(graph, agent.camera_views)
-    say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
-    words = "no joint states within 0.1 s of the images"
-    graph.until(graph.reports_fault("diffusion_agent", words), "no complaint", cameras.shoot)
-    assert not heard and not measured
+    publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+    words = "joint_states: none within 0.1 s of the images"
+    graph.until(graph.reports_fault("diffusion_agent", words), "fault not reported", cameras.publish)
+    assert not received and not measured
 
-    def shoot() -> None:
-        say_joints(joint_state(PANDA.home + 0.1))
-        cameras.shoot()
+    def publish_all() -> None:
+        publish_joints(joint_state(PANDA.home + 0.1))
+        cameras.publish()
 
-    graph.until(lambda: heard and graph.has_no_fault("diffusion_agent")(), "nothing is drawn", shoot)
+    graph.until(lambda: received and graph.has_no_fault("diffusion_agent")(), "no drawn target", publish_all)
     np.testing.assert_allclose(measured[-1], PANDA.home + 0.1)
-    graph.until(graph.reports_fault("diffusion_agent", words), "old joints are drawn", cameras.shoot)
+    graph.until(graph.reports_fault("diffusion_agent", words), "old joints are rendered", cameras.publish)
 
 
-def test_a_drawing_that_fails_is_told_and_not_published(graph, drawing) -> None:
-    agent, cameras, heard, say_task = drawing
+def test_failed_generation_is_reported_and_not_published(graph, generation) -> None:
+    agent, cameras, received, publish_task = generation
     agent.finite = False
-    say_task("wave")
-    graph.until(graph.reports_fault("diffusion_agent", "drawing is not finite"), "no complaint", cameras.shoot)
-    assert not heard
+    publish_task("wave")
+    graph.until(graph.reports_fault("diffusion_agent", "drawing is not finite"), "fault not reported", cameras.publish)
+    assert not received
 
 
-def test_images_are_rectified_and_those_of_other_lenses_than_calibrated_refused(graph, tmp_path: Path) -> None:
+def test_images_are_undistorted_and_other_intrinsics_rejected(graph, tmp_path: Path) -> None:
     lens = CameraIntrinsics(SIZE, SIZE, 9.0, 9.0, 8.0, 8.0, (0.5, 0.0, 0.0, 0.0, 0.0))
     cameras = {view: lens.camera(view, "base", np.eye(4)) for view in VIEWS}
     for camera in cameras.values():
         CameraCalibration(camera).save(tmp_path)
     options = {"parameter_overrides": [Parameter("calibration", value=str(tmp_path))]}
     graph.add(DiffusionAgentNode(StandInAgent(), **options))  # type: ignore[arg-type]
-    heard = graph.subscribe(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
+    received = graph.subscribe(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
     graph.publisher(String, "task", qos.TASK)(String(data="wave"))
-    say = {view: graph.publisher(ImageMessage, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in VIEWS}
-    say_lens = graph.publisher(CameraInfo, "cameras/front/color/camera_info", qos.IMAGE)
+    publish = {view: graph.publisher(ImageMessage, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in VIEWS}
+    publish_info = graph.publisher(CameraInfo, "cameras/front/color/camera_info", qos.IMAGE)
     image = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
 
-    def shoot() -> None:
+    def publish_all() -> None:
         stamp = time.time()
         for view in VIEWS:
-            say[view](messages.image_message(image, stamp))
+            publish[view](messages.image_message(image, stamp))
 
-    graph.until(lambda: heard, "nothing drawn", shoot)
-    straight = Undistorter(cameras["front"])(image)
-    assert np.abs(straight.astype(int) - image).max() > 50
-    np.testing.assert_array_equal(untile(messages.drawn_target_from(heard[-1]).tile, VIEWS)["front"], 255 - straight)
+    graph.until(lambda: received, "no drawn target", publish_all)
+    undistorted = Undistorter(cameras["front"])(image)
+    assert np.abs(undistorted.astype(int) - image).max() > 50
+    np.testing.assert_array_equal(
+        untile(messages.drawn_target_from(received[-1]).tile, VIEWS)["front"], 255 - undistorted
+    )
     for other, fine in ((replace(lens, fx=18.0, fy=18.0), False), (lens, True)):
-        said = other.camera("front", "base", np.eye(4)).camera_info()
-        say_lens(CameraInfo(**said | {"d": said["d"].tolist()}))
+        info = other.camera("front", "base", np.eye(4)).camera_info()
+        publish_info(CameraInfo(**info | {"d": info["d"].tolist()}))
         words = "camera front: camera_info of front: does not fit its calibration"
         condition = graph.has_no_fault("diffusion_agent") if fine else graph.reports_fault("diffusion_agent", words)
-        graph.until(condition, "no complaint, or no recovery", shoot)
+        graph.until(condition, "fault not reported or not cleared", publish_all)
 
 
-def test_the_first_target_of_a_task_never_starts_from_that_of_the_task_before(graph, drawing) -> None:
-    agent, cameras, heard, say_task = drawing
+def test_first_target_of_task_has_no_previous_target(graph, generation) -> None:
+    agent, cameras, received, publish_task = generation
     previous: list[DrawnTarget | None] = []
     generate = agent.generate
 
@@ -298,12 +302,12 @@ def test_the_first_target_of_a_task_never_starts_from_that_of_the_task_before(gr
 
     agent.generate = note
     for _ in range(2):  # the same instruction: the scene may have been reset
-        heard.clear()
-        say_task("wave")
-        graph.until(lambda: len(heard) > 2, "nothing drawn", cameras.shoot)
-        say_task("")
+        received.clear()
+        publish_task("wave")
+        graph.until(lambda: len(received) > 2, "no drawn target", cameras.publish)
+        publish_task("")
         for _ in range(5):
-            cameras.shoot()
+            cameras.publish()
             time.sleep(0.02)
     first = [before is None for before in previous]
     assert first.count(True) == 2 and first[0]
@@ -313,7 +317,7 @@ def test_the_first_target_of_a_task_never_starts_from_that_of_the_task_before(gr
 
 
 class StandInPolicy:
-    """Stays where the arm is; notes its resets."""
+    """Policy that holds the arm, and logs its observations and resets."""
 
     spec = PolicySpec("panda", PANDA.joint_names, VIEWS, (SIZE, SIZE))
 
@@ -332,61 +336,61 @@ class StandInPolicy:
         )
 
 
-def test_a_policy_node_predicts_chunks_from_images_joints_and_task(graph) -> None:
+def test_policy_node_publishes_chunks(graph) -> None:
     policy = StandInPolicy()
     graph.add(PolicyNode(policy, parameter_overrides=[Parameter("seed", value=5)]))
-    heard = graph.subscribe(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
-    cameras, say_task = Cameras(graph), graph.publisher(String, "task", qos.TASK)
-    say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
-    say_scene = graph.publisher(SceneStatus, "sim/status", qos.STATUS)
+    received = graph.subscribe(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
+    cameras, publish_task = Cameras(graph), graph.publisher(String, "task", qos.TASK)
+    publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+    publish_scene = graph.publisher(SceneStatus, "sim/status", qos.STATUS)
     scene = SceneStatus(objects=["button"], positions=[Point(x=0.5, y=0.1, z=0.0)])
     observed = graph.subscribe(Observed, "observed", qos.OBSERVED)
-    say_task(String(data="wave"))
-    graph.until(graph.reports_fault("policy", "no joint states within 0.1 s"), "no complaint", cameras.shoot)
+    publish_task(String(data="wave"))
+    graph.until(graph.reports_fault("policy", "joint_states: none within 0.1 s"), "fault not reported", cameras.publish)
 
-    def shoot() -> None:
-        say_scene(scene)
-        say_joints(joint_state(PANDA.home + 0.1))
-        cameras.shoot()
+    def publish_all() -> None:
+        publish_scene(scene)
+        publish_joints(joint_state(PANDA.home + 0.1))
+        cameras.publish()
 
     def done() -> bool:
-        return bool(heard and policy.seen and policy.seen[-1].objects and graph.has_no_fault("policy")())
+        return bool(received and policy.seen and policy.seen[-1].objects and graph.has_no_fault("policy")())
 
-    graph.until(done, "no chunk", shoot)
-    chunk, seen = chunk_from(heard[-1], PANDA), policy.seen[-1]
+    graph.until(done, "no chunk", publish_all)
+    chunk, seen = chunk_from(received[-1], PANDA), policy.seen[-1]
     assert round(chunk.stamp, 6) in cameras.stamps and observed
     np.testing.assert_allclose(chunk.positions[-1], PANDA.home + 0.1)
     assert seen.instruction == "wave" and set(seen.images) == set(VIEWS)
     np.testing.assert_allclose(seen.objects["button"], [0.5, 0.1, 0.0])
     assert policy.resets == [5]
-    say_task(String(data="wave"))
-    graph.until(lambda: len(policy.resets) > 1, "not reset at the next task", shoot)
+    publish_task(String(data="wave"))
+    graph.until(lambda: len(policy.resets) > 1, "not reset at the next task", publish_all)
     policy.value = np.nan
-    graph.until(graph.reports_fault("policy", "action chunk: not finite"), "no complaint", shoot)
+    graph.until(graph.reports_fault("policy", "action chunk: not finite"), "fault not reported", publish_all)
 
 
 @pytest.mark.parametrize(("spoil", "words"), [
-    (lambda m: m.points.clear(), "the chunk has no actions"),
+    (lambda m: m.points.clear(), "chunk: no actions"),
     (lambda m: m.points[-1].positions.append(0.0), "joint"),
     (lambda m: setattr(m.points[3].time_from_start, "sec", 7), "not evenly spaced"),
     (lambda m: [setattr(p, "time_from_start", DurationMessage()) for p in m.points], "not evenly spaced"),
     (lambda m: m.points[2].positions.__setitem__(0, float("nan")), "finite"),
-    (lambda m: m.points[2].positions.__setitem__(7, 1.5), "no probability"),
+    (lambda m: m.points[2].positions.__setitem__(7, 1.5), "not a probability"),
     (lambda m: m.points[2].positions.__setitem__(0, 9.0), "panda_joint1"),
-    (lambda m: setattr(m.header.stamp, "sec", m.header.stamp.sec + 9), "stamped in the future"),
+    (lambda m: setattr(m.header.stamp, "sec", m.header.stamp.sec + 9), "stamp in the future"),
     (lambda m: m.joint_names.__setitem__(0, "panda_joint2"), "panda_joint"),
 ])  # fmt: skip
-def test_action_chunks_are_followed_and_bad_ones_hold_the_arm(graph, spoil, words) -> None:
+def test_malformed_action_chunk_holds_arm(graph, spoil, words) -> None:
     arm = Arm(graph, "action_chunk")
     arm.task("wave")
     graph.until(lambda: moving(arm.commands), "no commands", arm.work)
     arm.spoil = spoil
-    graph.until(graph.reports_fault("controller", words), "no complaint", arm.work)
+    graph.until(graph.reports_fault("controller", words), "fault not reported", arm.work)
     arm.spoil = None
     graph.until(graph.has_no_fault("controller"), "no recovery", arm.work)
 
 
-def test_chunks_from_before_the_task_are_not_followed(graph) -> None:
+def test_chunks_from_before_task_are_dropped(graph) -> None:
     arm = Arm(graph, "action_chunk")
     arm.ago = 5.0
     arm.task("wave")
@@ -399,7 +403,7 @@ def test_chunks_from_before_the_task_are_not_followed(graph) -> None:
 
 
 class Arm:
-    """Drives the controller: joint states all the time, drawn targets or action chunks for a task."""
+    """Controller node with publishers of joint states, observed, task, and drawn targets or action chunks."""
 
     def __init__(self, graph: Graph, kind: str = "drawn_target") -> None:
         if kind == "drawn_target":
@@ -410,25 +414,25 @@ class Arm:
         self.spoil: Callable[[JointTrajectory], object] | None = None
         self.ago = 0.0  # s, age of chunks
         self.commands = graph.subscribe(JointState, "controller/command", qos.JOINT_COMMAND)
-        self.say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self.publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
         message = DrawnTargetMessage if kind == "drawn_target" else JointTrajectory
-        self._say = graph.publisher(message, kind, qos.DRAWN_TARGET)
-        self._say_task = graph.publisher(String, "task", qos.TASK)
-        self._say_observed = graph.publisher(Observed, "observed", qos.OBSERVED)
+        self._publish_input = graph.publisher(message, kind, qos.DRAWN_TARGET)
+        self._publish_task = graph.publisher(String, "task", qos.TASK)
+        self._publish_observed = graph.publisher(Observed, "observed", qos.OBSERVED)
         self._task = ""
 
-    def task(self, words: str) -> None:
-        self._task = words
-        self._say_task(String(data=words))
+    def task(self, instruction: str) -> None:
+        self._task = instruction
+        self._publish_task(String(data=instruction))
 
-    def see(self, problem: str = "", ago: float = 0.0) -> None:
-        self.say_joints(joint_state())
+    def observe(self, problem: str = "", ago: float = 0.0) -> None:
+        self.publish_joints(joint_state())
         observed = Observed(problem=problem)
         observed.header.stamp = messages.time_message(time.time() - ago)
-        self._say_observed(observed)
+        self._publish_observed(observed)
 
     def is_silent(self) -> bool:
-        """Whether nothing is commanded, though there is all to go by."""
+        """Return True if no command is published although all inputs are."""
         count = len(self.commands)
         for _ in range(10):
             self.work()
@@ -436,16 +440,16 @@ class Arm:
         return len(self.commands) == count
 
     def work(self, size: int = 2 * SIZE) -> None:
-        self.see()
+        self.observe()
         if self._kind == "drawn_target":
-            self._say(drawn_target(self._task, time.time(), size))
+            self._publish_input(drawn_target(self._task, time.time(), size))
             return
         ahead = np.tile(PANDA.home, (20, 1))
         ahead[:, 0] += np.linspace(0, 0.1, 20)
         message = chunk_message(ActionChunk(time.time() - self.ago, 0.05, ahead, np.ones(20)), PANDA)
         if self.spoil:
             self.spoil(message)
-        self._say(message)
+        self._publish_input(message)
 
 
 @pytest.fixture
@@ -453,7 +457,7 @@ def arm(graph: Graph) -> Arm:
     return Arm(graph)
 
 
-def test_drawn_targets_become_a_stream_of_commands(graph, arm) -> None:
+def test_controller_publishes_commands_for_drawn_targets(graph, arm) -> None:
     arm.task("wave")
     graph.until(lambda: len(arm.commands) > 20, "no commands", arm.work)
     command = messages.command_from(arm.commands[-1], PANDA)
@@ -464,24 +468,24 @@ def test_drawn_targets_become_a_stream_of_commands(graph, arm) -> None:
     assert np.all(np.abs(np.diff(stamps) / 0.02 - np.round(np.diff(stamps) / 0.02)) < 0.1)
     arm.task("")
     time.sleep(0.2)
-    assert arm.is_silent(), "without a task nothing is said"
+    assert arm.is_silent(), "commands without a task"
 
 
-def test_a_task_that_nobody_can_end_any_more_is_not_followed(graph, arm) -> None:
+def test_task_ends_with_its_publisher(graph, arm) -> None:
     arm.task("wave")
     graph.until(lambda: len(arm.commands) > 20, "no commands", arm.work)
-    graph.probe.destroy_publisher(arm._say_task.__self__)
-    graph.until(graph.reports_fault("controller", "whoever put it in force has ended"), "no complaint", arm.work)
+    graph.probe.destroy_publisher(arm._publish_task.__self__)
+    graph.until(graph.reports_fault("controller", "task: publisher ended"), "fault not reported", arm.work)
     time.sleep(0.1)
-    assert arm.is_silent(), "it goes on"
+    assert arm.is_silent(), "commands continue"
 
 
-def test_drawings_from_before_the_task_are_not_followed(graph, arm) -> None:
+def test_targets_from_before_task_are_dropped(graph, arm) -> None:
     arm.task("wave")
     for _ in range(10):
-        arm.say_joints(joint_state())
-        arm._say(drawn_target("wave", time.time() - 60))
-        arm._say(drawn_target("something else", time.time()))
+        arm.publish_joints(joint_state())
+        arm._publish_input(drawn_target("wave", time.time() - 60))
+        arm._publish_input(drawn_target("something else", time.time()))
         time.sleep(0.02)
     assert not arm.commands
 
@@ -493,22 +497,22 @@ def test_drawings_from_before_the_task_are_not_followed(graph, arm) -> None:
         (lambda m: (m.name.pop(2), m.position.pop(2)), "joint state: joints missing (panda_joint3)"),
     ],
 )
-def test_bad_joint_states_hold_the_arm(graph, arm, spoil, words) -> None:
+def test_malformed_joint_states_hold_arm(graph, arm, spoil, words) -> None:
     arm.task("wave")
     graph.until(lambda: arm.commands, "no commands", arm.work)
 
     def bad() -> None:
         message = joint_state()
         spoil(message)
-        arm.say_joints(message)
+        arm.publish_joints(message)
 
-    graph.until(graph.reports_fault("controller", words), "no complaint", bad)
+    graph.until(graph.reports_fault("controller", words), "fault not reported", bad)
     time.sleep(0.3)
     count = len(arm.commands)
     for _ in range(10):
         bad()
         time.sleep(0.02)
-    assert len(arm.commands) == count, "commands go on without a measured state"
+    assert len(arm.commands) == count, "commands without joint states"
     graph.until(lambda: len(arm.commands) > count and graph.has_no_fault("controller")(), "no recovery", arm.work)
 
 
@@ -517,90 +521,90 @@ def moving(commands: list[JointState]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "words, see",
+    "words, observe",
     [
-        ("the diffusion agent is silent", lambda arm: arm.say_joints(joint_state())),
-        ("no complete set of good images within", lambda arm: arm.see(ago=0.5)),
-        ("camera front: gone", lambda arm: arm.see("camera front: gone")),
+        ("observed: no message for 0.08 s", lambda arm: arm.publish_joints(joint_state())),
+        ("no complete set of valid images within", lambda arm: arm.observe(ago=0.5)),
+        ("camera front: gone", lambda arm: arm.observe("camera front: gone")),
     ],
 )
-def test_without_eyes_the_arm_comes_to_rest(graph, arm, words, see) -> None:
-    """Though the chunk that it follows goes on."""
+def test_invalid_observations_hold_arm(graph, arm, words, observe) -> None:
+    """Also within a chunk."""
     arm.task("wave")
     graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
-    blind = time.monotonic()
-    graph.until(lambda: not moving(arm.commands), "the arm goes on blindly", lambda: see(arm))
-    assert time.monotonic() - blind < 0.9  # of the second that the chunk lasts; the machine may be busy
-    graph.until(graph.reports_fault("controller", words), "no complaint", lambda: see(arm))
+    start = time.monotonic()
+    graph.until(lambda: not moving(arm.commands), "the arm is not held", lambda: observe(arm))
+    assert time.monotonic() - start < 0.9  # s; the chunk lasts 1 s
+    graph.until(graph.reports_fault("controller", words), "fault not reported", lambda: observe(arm))
     graph.until(lambda: moving(arm.commands) and graph.has_no_fault("controller")(), "no recovery", arm.work)
 
 
-def test_an_arm_that_is_held_by_others_is_followed_not_left_behind(graph, arm) -> None:
-    stood = StandInController.predict_chunk
+def test_stream_restarts_when_arm_does_not_follow(graph, arm) -> None:
+    original = StandInController.predict_chunk
 
     def far(self: StandInController, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-        chunk = stood(self, drawn, joints)
+        chunk = original(self, drawn, joints)
         chunk.positions[:, 0] += np.linspace(0, 0.6, 20)
         return chunk
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StandInController, "predict_chunk", far)
         arm.task("wave")
-        words = "the arm is 0.2 rad or more from its set-point; restarting there"
-        graph.until(graph.reports_fault("controller", words), "no complaint", arm.work)
+        words = "arm 0.2 rad or more from its set-point; restarting from the measured joints"
+        graph.until(graph.reports_fault("controller", words), "fault not reported", arm.work)
     offsets = [command.position[0] - PANDA.home[0] for command in arm.commands]
-    assert 0.2 < max(offsets) < 0.6  # nor does it wait for the arm for ever
+    assert 0.2 < max(offsets) < 0.6  # rad: it does not stop at the arm either
 
 
-def test_a_drawing_that_does_not_show_what_was_read_from_it_holds_the_arm(graph, arm) -> None:
+def test_inconsistent_target_holds_arm(graph, arm) -> None:
     arm.task("wave")
     graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
     agreement = 0.2
     graph.nodes[0]._consistency = lambda *_: agreement
-    words = "does not show what was read from it: 20% of the spheres' pixels are there, 45% are needed"
-    graph.until(graph.reports_fault("controller", words), "no complaint", arm.work)
-    graph.until(lambda: not moving(arm.commands), "the arm follows it", arm.see)
+    words = "do not agree (20% of the spheres' pixels; 45% are needed)"
+    graph.until(graph.reports_fault("controller", words), "fault not reported", arm.work)
+    graph.until(lambda: not moving(arm.commands), "the arm follows it", arm.observe)
     agreement = 0.6
     graph.until(lambda: moving(arm.commands) and graph.has_no_fault("controller")(), "no recovery", arm.work)
 
 
-def test_a_drawing_that_is_read_as_joints_outside_the_range_holds_the_arm(graph, arm) -> None:
+def test_chunk_outside_joint_range_holds_arm(graph, arm) -> None:
     arm.task("wave")
     graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
     graph.nodes[0]._controller.beyond = 3.0
-    words = "reading: panda_joint7: outside its range -2.90 .. 2.90 (3.79 rad)"
-    graph.until(graph.reports_fault("controller", words), "no complaint", arm.work)
-    graph.until(lambda: not moving(arm.commands), "the arm goes to its limit", arm.see)
+    words = "prediction: panda_joint7: outside its range -2.90 .. 2.90 (3.79 rad)"
+    graph.until(graph.reports_fault("controller", words), "fault not reported", arm.work)
+    graph.until(lambda: not moving(arm.commands), "the arm goes to its limit", arm.observe)
     assert messages.command_from(arm.commands[-1], PANDA).positions[6] == pytest.approx(PANDA.home[6], abs=0.01)
 
 
 @pytest.mark.parametrize(
     "spoil, words",
     [
-        (lambda m: setattr(m.header, "stamp", Time()), "joint state is not stamped"),
+        (lambda m: setattr(m.header, "stamp", Time()), "joint state: no stamp"),
         (lambda m: m.position.__setitem__(5, 114.6), r"panda_joint6: outside .* \(114.60 rad\).*are these degrees"),
         (lambda m: m.position.__setitem__(7, 40.0), r"finger_joint: outside its travel \(40"),
     ],
 )
-def test_joint_states_that_cannot_be_are_refused_by_name(graph, spoil, words) -> None:
+def test_impossible_joint_states_are_rejected(graph, spoil, words) -> None:
     graph.add(CommandGuardNode())
-    say = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+    publish = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
 
-    def speak() -> None:
+    def publish_invalid() -> None:
         message = joint_state()
         spoil(message)
-        say(message)
+        publish(message)
 
     def refused() -> bool:
         status = graph.diagnostics.get("command_guard")
         return status is not None and re.search(f"joint_states: {words}", status.message) is not None
 
-    graph.until(refused, "no complaint", speak)
-    graph.until(graph.has_no_fault("command_guard"), "no recovery", lambda: say(joint_state()))
+    graph.until(refused, "fault not reported", publish_invalid)
+    graph.until(graph.has_no_fault("command_guard"), "no recovery", lambda: publish(joint_state()))
 
 
 @pytest.mark.parametrize("jump", [-30.0, 30.0])
-def test_a_jump_of_the_clock_is_a_new_start(graph, arm, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+def test_clock_jump_restarts_stream(graph, arm, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
     arm.task("wave")
     graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
     now, real = messages.now, time.time
@@ -614,30 +618,30 @@ def test_a_jump_of_the_clock_is_a_new_start(graph, arm, monkeypatch: pytest.Monk
     assert np.abs(np.diff(positions, axis=0)).max() < 0.05
 
 
-def test_joint_states_whose_time_goes_back_are_left_out(graph, arm) -> None:
-    def say(ago: float) -> None:
-        arm.say_joints(messages.joints_message(Joints(time.time() - ago, PANDA.home, 1.0), PANDA))
+def test_joint_states_with_earlier_stamp_are_dropped(graph, arm) -> None:
+    def publish(ago: float) -> None:
+        arm.publish_joints(messages.joints_message(Joints(time.time() - ago, PANDA.home, 1.0), PANDA))
 
     def back() -> None:
-        say(0.0)
-        say(0.4)
+        publish(0.0)
+        publish(0.4)
 
-    graph.until(graph.reports_fault("controller", "before the one that came before it"), "no complaint", back)
-    graph.until(graph.has_no_fault("controller"), "no recovery", lambda: say(0.0))
+    graph.until(graph.reports_fault("controller", "before that of the previous one"), "fault not reported", back)
+    graph.until(graph.has_no_fault("controller"), "no recovery", lambda: publish(0.0))
 
 
 @pytest.mark.parametrize(
     "name, value, words",
     [
-        ("rate", 10, "the parameter rate is 10; it must be a number from 20 to 200"),
-        ("rate", "fast", "the parameter rate is fast"),
+        ("rate", 10, "parameter rate is 10; it must be a number from 20 to 200"),
+        ("rate", "fast", "parameter rate is fast"),
         ("mode", "parallel", "mode: unknown .'parallel'.; use overlapped or serial"),
         ("calibration", "nowhere", "nowhere"),
         ("least_agreement", 1.5, "from 0 to 1"),
         ("observation_timeout", -1, "of at least 0"),
     ],
 )
-def test_senseless_parameters_are_refused_in_one_line(name: str, value: object, words: str) -> None:
+def test_invalid_parameters_are_rejected_in_one_line(name: str, value: object, words: str) -> None:
     line = [*("python", "--ros-args", "-p"), f"{name}:={value}"]
     rclpy.init(args=line, domain_id=free_domain())
     try:
@@ -648,10 +652,10 @@ def test_senseless_parameters_are_refused_in_one_line(name: str, value: object, 
         rclpy.shutdown()
 
 
-def test_a_drawing_of_another_size_is_told_and_not_followed(graph, arm) -> None:
+def test_target_of_other_size_is_reported(graph, arm) -> None:
     arm.task("wave")
-    words = "the drawing is 8 px wide, 32 is needed"
-    graph.until(graph.reports_fault("controller", words), "no complaint", lambda: arm.work(size=8))
+    words = "the generation is 8 px wide, 32 is needed"
+    graph.until(graph.reports_fault("controller", words), "fault not reported", lambda: arm.work(size=8))
     assert not arm.commands
 
 
@@ -659,22 +663,22 @@ def test_a_drawing_of_another_size_is_told_and_not_followed(graph, arm) -> None:
 
 
 class Guarded:
-    """Drives the command guard with an arm that stands still."""
+    """Command guard node with publishers of joint states and commands of an arm at rest."""
 
     def __init__(self, graph: Graph) -> None:
         graph.add(CommandGuardNode())
         self.graph = graph
         self.sent = graph.subscribe(JointState, "joint_command", qos.JOINT_COMMAND)
-        self._say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
-        self._say_command = graph.publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
+        self._publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self._publish_command = graph.publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
 
     def select(self, source: str) -> SelectSource.Response:
         return self.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source=source))
 
-    def wish(self, offset: float | np.ndarray = 0.01) -> None:
-        self._say_joints(joint_state())
+    def command(self, offset: float | np.ndarray = 0.01) -> None:
+        self._publish_joints(joint_state())
         command = Command(time.time(), PANDA.home + offset, np.zeros(7), 0.5)
-        self._say_command(messages.command_message(command, PANDA))
+        self._publish_command(messages.command_message(command, PANDA))
 
 
 @pytest.fixture
@@ -682,9 +686,9 @@ def guarded(graph: Graph) -> Guarded:
     return Guarded(graph)
 
 
-def test_only_a_selected_source_reaches_the_robot(graph, guarded) -> None:
+def test_guard_passes_only_selected_source(graph, guarded) -> None:
     for _ in range(10):
-        guarded.wish()
+        guarded.command()
         time.sleep(0.02)
     assert not guarded.sent
     refused = guarded.select("gamepad")
@@ -694,11 +698,11 @@ def test_only_a_selected_source_reaches_the_robot(graph, guarded) -> None:
     def arrived() -> bool:
         return bool(guarded.sent) and np.allclose(guarded.sent[-1].position[:7], PANDA.home + 0.01, atol=1e-3)
 
-    graph.until(arrived, "the wish does not arrive", guarded.wish)
+    graph.until(arrived, "the command does not arrive", guarded.command)
     assert guarded.sent[-1].position[7] == 0.5
 
 
-def test_the_status_of_the_guard_has_typed_fields(graph, guarded) -> None:
+def test_guard_status_has_typed_fields(graph, guarded) -> None:
     graph.until(lambda: graph.guard.sources, "no status")
     status = graph.guard
     assert (status.owner, list(status.sources)) == ("", list(SOURCES))
@@ -708,8 +712,8 @@ def test_the_status_of_the_guard_has_typed_fields(graph, guarded) -> None:
     graph.until(lambda: late, "a late subscriber gets nothing")
     guarded.select("controller")
     graph.until(lambda: graph.guard.owner == "controller", "no owner")
-    graph.until(lambda: graph.guard.state == GuardStatus.OK, "it does not follow", guarded.wish)
-    graph.until(lambda: graph.guard.sent > 0 and graph.guard.received[0] > 0, "it does not count", guarded.wish)
+    graph.until(lambda: graph.guard.state == GuardStatus.OK, "it does not follow", guarded.command)
+    graph.until(lambda: graph.guard.sent > 0 and graph.guard.received[0] > 0, "it does not count", guarded.command)
     assert graph.guard.rejected[0] == 0 and graph.guard.reason_counts[GuardStatus.NO_OWNER] > 0
 
 
@@ -720,12 +724,12 @@ def test_the_status_of_the_guard_has_typed_fields(graph, guarded) -> None:
     (TaskOutcome, RunTask.Result),
     (AutoCalibrationState, CalibratorStatus),
 ])  # fmt: skip
-def test_numbers_of_states_are_those_of_the_message(members: Iterable[Enum], message: type) -> None:
+def test_state_enums_match_message_constants(members: Iterable[Enum], message: type) -> None:
     for member in members:
         assert getattr(message, member.name) == member.value
 
 
-def test_an_arm_whose_shape_is_unknown_is_guarded_without_self_collision(graph, tmp_path: Path) -> None:
+def test_guard_skips_self_collision_without_meshes(graph, tmp_path: Path) -> None:
     fields = yaml.safe_load(paths.named("panda", "config", "robots").read_text(encoding="utf-8"))
     fields["joints"][2]["a"] = 0.05
     file = tmp_path / "other.yaml"
@@ -737,52 +741,56 @@ def test_an_arm_whose_shape_is_unknown_is_guarded_without_self_collision(graph, 
         CommandGuardNode(namespace="other", parameter_overrides=[robot, Parameter("self_collision", value=True)])
 
 
-def test_an_owner_that_has_ended_does_not_keep_the_arm(graph, guarded) -> None:
+def test_guard_releases_arm_when_owner_ends(graph, guarded) -> None:
     guarded.select("controller")
-    graph.until(lambda: guarded.sent and graph.guard.owner == "controller", "no set-points", guarded.wish)
-    graph.probe.destroy_publisher(guarded._say_command.__self__)
-    graph.until(lambda: not graph.guard.owner, "it still has the arm", lambda: guarded._say_joints(joint_state()))
-    graph.until(graph.has_no_fault("command_guard"), "a fault stays", lambda: guarded._say_joints(joint_state()))
+    graph.until(lambda: guarded.sent and graph.guard.owner == "controller", "no set-points", guarded.command)
+    graph.probe.destroy_publisher(guarded._publish_command.__self__)
+    graph.until(
+        lambda: not graph.guard.owner, "the owner is not released", lambda: guarded._publish_joints(joint_state())
+    )
+    graph.until(graph.has_no_fault("command_guard"), "a fault stays", lambda: guarded._publish_joints(joint_state()))
 
 
 @pytest.mark.parametrize(
     "offset, reason", [(1.0, GuardStatus.COMMAND_JUMP), (float("nan"), GuardStatus.COMMAND_MALFORMED)]
 )
-def test_a_bad_command_is_held_and_named(graph, guarded, offset, reason) -> None:
+def test_guard_holds_on_invalid_command(graph, guarded, offset, reason) -> None:
     guarded.select("controller")
-    graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
-    graph.until(graph.guard_reports(reason), "no reason", lambda: guarded.wish(offset))
+    graph.until(lambda: guarded.sent, "no set-points", guarded.command)
+    graph.until(graph.guard_reports(reason), "no reason", lambda: guarded.command(offset))
     assert graph.guard.state == GuardStatus.HELD
     text = GuardReason(reason).text
-    graph.until(graph.reports_fault("command_guard", f"HELD: {text}"), "no complaint", lambda: guarded.wish(offset))
-    graph.until(lambda: graph.guard.reason_counts[reason] > 0, "it is not counted", lambda: guarded.wish(offset))
+    graph.until(
+        graph.reports_fault("command_guard", f"HELD: {text}"), "fault not reported", lambda: guarded.command(offset)
+    )
+    graph.until(lambda: graph.guard.reason_counts[reason] > 0, "it is not counted", lambda: guarded.command(offset))
     positions = np.array([m.position[:7] for m in guarded.sent])
     assert np.all(np.isfinite(positions)) and np.all(np.abs(positions - PANDA.home) < 0.02)
-    graph.until(graph.has_no_fault("command_guard"), "no recovery", guarded.wish)
+    graph.until(graph.has_no_fault("command_guard"), "no recovery", guarded.command)
 
 
-def test_two_publishers_of_one_source_are_not_obeyed(graph, guarded) -> None:
+def test_guard_holds_on_two_publishers_of_source(graph, guarded) -> None:
     guarded.select("controller")
-    graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
-    rival = graph.probe.create_publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
-    graph.until(graph.guard_reports(GuardStatus.MULTIPLE_PUBLISHERS), "no reason", guarded.wish)
+    graph.until(lambda: guarded.sent, "no set-points", guarded.command)
+    second = graph.probe.create_publisher(JointState, "controller/command", qos.SOURCE_COMMAND)
+    graph.until(graph.guard_reports(GuardStatus.MULTIPLE_PUBLISHERS), "no reason", guarded.command)
     time.sleep(0.1)
     there = np.array(guarded.sent[-1].position[:7])
     for _ in range(10):
-        guarded.wish(0.05)
+        guarded.command(0.05)
         time.sleep(0.02)
     np.testing.assert_array_equal(guarded.sent[-1].position[:7], there)
-    graph.probe.destroy_publisher(rival)
-    graph.until(graph.has_no_fault("command_guard"), "no recovery", guarded.wish)
+    graph.probe.destroy_publisher(second)
+    graph.until(graph.has_no_fault("command_guard"), "no recovery", guarded.command)
 
 
-def test_somebody_else_who_speaks_to_the_robot_is_told(graph, guarded) -> None:
+def test_guard_reports_second_publisher_of_joint_command(graph, guarded) -> None:
     graph.probe.create_publisher(JointState, "joint_command", qos.JOINT_COMMAND)
-    graph.until(graph.reports_fault("command_guard", "published by other nodes, too (1)"), "no complaint")
+    graph.until(graph.reports_fault("command_guard", "published by other nodes, too (1)"), "fault not reported")
 
 
 @pytest.mark.real_time
-def test_the_guard_keeps_the_arm_in_a_workspace_that_it_is_given() -> None:
+def test_guard_keeps_arm_in_workspace() -> None:
     line = ["python", "--ros-args", "-p", "workspace:=[-1.0, -1.0, 0.2, 1.0, 1.0, 1.0]", "-p", "jump:=1"]
     rclpy.init(args=line, domain_id=free_domain())
     graph = Graph()
@@ -791,9 +799,9 @@ def test_the_guard_keeps_the_arm_in_a_workspace_that_it_is_given() -> None:
         guarded.select("controller")
         lower = PANDA.home + [0, 0.4, 0, 0, 0, 0, 0]
         assert PANDA.link_poses(lower)[-1, 2, 3] < 0.2 < PANDA.link_poses(PANDA.home)[-1, 2, 3]
-        graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
+        graph.until(lambda: guarded.sent, "no set-points", guarded.command)
         graph.until(graph.guard_reports(GuardStatus.WORKSPACE), "no reason",
-                    lambda: guarded.wish(lower - PANDA.home))  # fmt: skip
+                    lambda: guarded.command(lower - PANDA.home))  # fmt: skip
         heights = [PANDA.link_poses(np.array(message.position[:7]))[-1, 2, 3] for message in guarded.sent]
         assert min(heights) >= 0.2 - 1e-6
     finally:
@@ -802,17 +810,17 @@ def test_the_guard_keeps_the_arm_in_a_workspace_that_it_is_given() -> None:
 
 def test_stop_latches_until_resume(graph, guarded) -> None:
     guarded.select("controller")
-    graph.until(lambda: guarded.sent, "no set-points", guarded.wish)
+    graph.until(lambda: guarded.sent, "no set-points", guarded.command)
     assert graph.call(Trigger, "command_guard/stop", Trigger.Request()).success
-    graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "no reason", guarded.wish)
+    graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "no reason", guarded.command)
     assert graph.guard.state == GuardStatus.STOPPED
     graph.until(
-        lambda: graph.call(Trigger, "command_guard/resume", Trigger.Request()).success, "no resume", guarded.wish
+        lambda: graph.call(Trigger, "command_guard/resume", Trigger.Request()).success, "no resume", guarded.command
     )
-    graph.until(graph.has_no_fault("command_guard"), "no recovery", guarded.wish)
+    graph.until(graph.has_no_fault("command_guard"), "no recovery", guarded.command)
 
 
-def test_faults_are_logged_by_their_key_whatever_numbers_their_texts_have(graph) -> None:
+def test_fault_log_is_throttled_by_key(graph) -> None:
     node = graph.probe
     lines: list[str] = []
     logger = SimpleNamespace(error=lines.append, info=lines.append)
@@ -820,12 +828,10 @@ def test_faults_are_logged_by_their_key_whatever_numbers_their_texts_have(graph)
         name: getattr(node, name) for name in ("create_publisher", "create_timer", "get_clock", "get_name",
                                                "get_fully_qualified_name")}, get_logger=lambda: logger))  # fmt: skip
     for k in range(200):
-        diagnostics.set_fault(
-            "joint_states", f"joint state is stamped {k / 1000:.3f} s before the one that came before it"
-        )
+        diagnostics.set_fault("joint_states", f"joint state: stamp {k / 1000:.3f} s before that of the previous one")
         if k % 2:
             diagnostics.clear_fault("joint_states")
-    assert lines == ["joint_states: joint state is stamped 0.000 s before the one that came before it",
+    assert lines == ["joint_states: joint state: stamp 0.000 s before that of the previous one",
                      "joint_states: OK"]  # fmt: skip
     for k in range(20):
         diagnostics.set_fault("arm", "HELD", ("COMMAND_JUMP", "COMMAND_FAR")[k % 2])
@@ -836,7 +842,7 @@ def test_faults_are_logged_by_their_key_whatever_numbers_their_texts_have(graph)
 
 
 class Runner:
-    """Asks for tasks; plays the simulator that judges them."""
+    """Task runner node with an action client and a publisher of the simulator's status."""
 
     def __init__(self, graph: Graph, namespace: str = "") -> None:
         graph.add(CommandGuardNode(namespace=namespace))
@@ -846,20 +852,20 @@ class Runner:
         prefix = f"{namespace}/" if namespace else ""
         every_task = QoSProfile(depth=100, durability=qos.TASK.durability)
         self.tasks = graph.subscribe(String, f"{prefix}task", every_task)
-        self._say_status = graph.publisher(SceneStatus, f"{prefix}sim/status", qos.STATUS)
+        self._publish_status = graph.publisher(SceneStatus, f"{prefix}sim/status", qos.STATUS)
         self._client = ActionClient(graph.probe, RunTask, f"{prefix}run_task")
         graph.until(self._client.server_is_ready, "no action server")
-        graph.until(lambda: self.tasks, "the task runner does not say that no task is in force")
+        graph.until(lambda: self.tasks, "no initial task message")
 
     def status(self, success: bool, instruction: str = "wave") -> None:
         message = SceneStatus(success=success, instruction=instruction)
         message.header.stamp = messages.time_message(time.time())
-        self._say_status(message)
+        self._publish_status(message)
 
-    def ask(self, instruction: str, time_limit: float = 0.0):  # type: ignore[no-untyped-def]
+    def send_goal(self, instruction: str, time_limit: float = 0.0):  # type: ignore[no-untyped-def]
         goal = RunTask.Goal(instruction=instruction, time_limit=time_limit)
         future = self._client.send_goal_async(goal, self._on_feedback)
-        self.graph.until(future.done, "the task runner does not answer")
+        self.graph.until(future.done, "no response from the task runner")
         return future.result()
 
     def _on_feedback(self, message: Any) -> None:
@@ -881,75 +887,73 @@ def runner(graph: Graph) -> Runner:
 
 
 @pytest.mark.any_pace
-def test_a_task_succeeds_when_the_simulator_says_so(graph, runner) -> None:
-    handle = runner.ask("wave")
-    graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: runner.status(False))
+def test_task_succeeds_when_simulator_reports_success(graph, runner) -> None:
+    handle = runner.send_goal("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not published", lambda: runner.status(False))
     graph.until(lambda: runner.task == "", "the task does not end", lambda: runner.status(True))
     assert runner.result(handle).outcome == RunTask.Result.SUCCEEDED
 
 
 @pytest.mark.any_pace
-def test_a_task_does_not_succeed_by_what_was_done_before_it(graph, runner) -> None:
-    handle = runner.ask("wave")
-    graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: runner.status(True))
+def test_success_before_task_does_not_count(graph, runner) -> None:
+    handle = runner.send_goal("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not published", lambda: runner.status(True))
     graph.until(lambda: runner.task == "", "the task does not end", lambda: runner.status(True))
     result = runner.result(handle)
     assert (result.outcome, result.reason) == (RunTask.Result.STOPPED, "the scene is solved already; reset it")
-    again = runner.ask("wave")
-    graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: runner.status(True))
+    again = runner.send_goal("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not published", lambda: runner.status(True))
     graph.until(lambda: runner.task == "", "a reset does not count", lambda: [runner.status(s) for s in (False, True)])
     assert runner.result(again).outcome == RunTask.Result.SUCCEEDED
 
 
 @pytest.mark.any_pace
 @pytest.mark.parametrize("accomplished, outcome", [(True, TaskOutcome.SUCCEEDED), (False, TaskOutcome.FINISHED)])
-def test_a_user_may_end_a_task_and_say_whether_it_succeeded(
-    graph, runner, accomplished: bool, outcome: TaskOutcome
-) -> None:
+def test_user_judges_task(graph, runner, accomplished: bool, outcome: TaskOutcome) -> None:
     judge = SetBool.Request(data=accomplished)
     refused = graph.call(SetBool, "run_task/judge", judge)
     assert not refused.success and refused.message == "no task is running"
-    handle = runner.ask("wave")
-    graph.until(lambda: runner.task == "wave", "the task is not put in force")
+    handle = runner.send_goal("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not published")
     assert graph.call(SetBool, "run_task/judge", judge).success
     assert runner.result(handle).outcome == outcome
-    again = runner.ask("wave", time_limit=0.3)
+    again = runner.send_goal("wave", time_limit=0.3)
     assert runner.result(again).outcome == RunTask.Result.TIMEOUT, "a verdict counts once"
 
 
 @pytest.mark.any_pace
-def test_a_new_task_takes_the_place_of_the_one_that_runs(graph, runner) -> None:
-    first = runner.ask("wave")
-    graph.until(lambda: runner.task == "wave", "the task is not put in force")
-    second, third = runner.ask("nod"), runner.ask("bow")
+def test_new_task_replaces_running_task(graph, runner) -> None:
+    first = runner.send_goal("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not published")
+    second, third = runner.send_goal("nod"), runner.send_goal("bow")
     for handle in (first, second):
         result = runner.result(handle)
         assert (result.outcome, result.reason) == (RunTask.Result.STOPPED, "replaced by a new task")
     graph.until(lambda: runner.task == "bow", "the new task is not put in force")
     third.cancel_goal_async()
     assert runner.result(third).outcome == RunTask.Result.STOPPED
-    said = [message.data for message in runner.tasks]
-    assert said.index("") < said.index("wave") < said.index("", said.index("wave")) < said.index("bow")
+    tasks = [message.data for message in runner.tasks]
+    assert tasks.index("") < tasks.index("wave") < tasks.index("", tasks.index("wave")) < tasks.index("bow")
 
 
 @pytest.mark.any_pace
-def test_a_task_ends_when_somebody_else_moves_the_arm(graph, runner) -> None:
-    handle = runner.ask("wave")
-    graph.until(lambda: runner.task == "wave", "the task is not put in force")
+def test_task_ends_when_owner_changes(graph, runner) -> None:
+    handle = runner.send_goal("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not published")
     graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="teleop"))
-    assert runner.result(handle).reason == "the command guard gave the arm to teleop"
+    assert runner.result(handle).reason == "owner of the arm: teleop"
 
 
 @pytest.mark.any_pace
-def test_the_success_of_another_task_does_not_count(graph, runner) -> None:
-    handle = runner.ask("wave", time_limit=0.5)
-    graph.until(lambda: runner.task == "wave", "the task is not put in force")
+def test_success_of_another_task_does_not_count(graph, runner) -> None:
+    handle = runner.send_goal("wave", time_limit=0.5)
+    graph.until(lambda: runner.task == "wave", "the task is not published")
     graph.until(lambda: runner.task == "", "the task does not end", lambda: runner.status(True, "nod"))
     assert runner.result(handle).outcome == RunTask.Result.TIMEOUT
 
 
 @pytest.mark.any_pace
-def test_whichever_policy_runs_is_needed(graph, runner) -> None:
+def test_running_policy_node_is_needed(graph, runner) -> None:
     (node,) = (node for node in graph.nodes if isinstance(node, task_runner.TaskRunnerNode))
     assert node._needed()[-1] == "diffusion_agent" and node._needed(["policy"])[-1] == "policy"
     publish = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
@@ -960,42 +964,42 @@ def test_whichever_policy_runs_is_needed(graph, runner) -> None:
     )
 
 
-def test_a_fault_that_does_not_go_away_ends_the_task(graph, runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_runner, "_PATIENCE", 0.4)
+def test_lasting_fault_ends_task(graph, runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_runner, "_TIMEOUT", 0.4)
     (node,) = (node for node in graph.nodes if isinstance(node, task_runner.TaskRunnerNode))
     monkeypatch.setattr(node, "_needed", lambda present=(): ("diffusion_agent",))
-    say = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
+    publish = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
     bad, good = (
-        NodeStatus(node="diffusion_agent", state=state, message="camera front silent")
+        NodeStatus(node="diffusion_agent", state=state, message="camera front timeout")
         for state in (NodeStatus.FAULT, NodeStatus.OK)
     )
-    say(bad)  # a fault that has passed
-    say(good)
-    handle = runner.ask("wave")
-    graph.until(lambda: runner.task == "wave", "the task is not put in force")
-    graph.until(lambda: runner.task == "", "the task does not end", lambda: say(bad))
+    publish(bad)  # cleared before the task
+    publish(good)
+    handle = runner.send_goal("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not published")
+    graph.until(lambda: runner.task == "", "the task does not end", lambda: publish(bad))
     result = runner.result(handle)
-    assert result.outcome == RunTask.Result.STOPPED and "diffusion_agent: camera front silent" in result.reason
+    assert result.outcome == RunTask.Result.STOPPED and "diffusion_agent: camera front timeout" in result.reason
     assert result.elapsed > 0.4
 
 
-def test_of_several_arms_only_the_own_ones_faults_end_a_task(graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_runner, "_PATIENCE", 0.4)
+def test_faults_of_other_arms_do_not_end_task(graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_runner, "_TIMEOUT", 0.4)
     monkeypatch.setattr(task_runner, "_NEEDED", ("diffusion_agent",))
     runner = Runner(graph, "left")
     graph.add(CommandGuardNode(namespace="right"))  # it has no owner
-    say = {
+    publish = {
         arm: graph.probe.create_publisher(NodeStatus, f"/{arm}/node_status".replace("//", "/"), qos.NODE_STATUS).publish
         for arm in ("left", "right", "")
     }
 
     def report(**states: int) -> None:
         for arm, state in states.items():
-            say[arm.removeprefix("root")](NodeStatus(node="diffusion_agent", state=state, message=arm))
+            publish[arm.removeprefix("root")](NodeStatus(node="diffusion_agent", state=state, message=arm))
 
     bad, good = NodeStatus.FAULT, NodeStatus.OK
-    handle = runner.ask("wave")
-    graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: report(left=good))
+    handle = runner.send_goal("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not published", lambda: report(left=good))
     begin = time.monotonic()
     graph.until(lambda: time.monotonic() - begin > 1.5, "", lambda: report(right=bad, root=bad, left=good))
     assert runner.task == "wave", "another arm's fault ended it"
@@ -1003,70 +1007,70 @@ def test_of_several_arms_only_the_own_ones_faults_end_a_task(graph, monkeypatch:
     assert runner.result(handle).reason == "diffusion_agent: left"
 
 
-def test_a_node_that_is_not_heard_of_ends_the_task(graph, runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_runner, "_PATIENCE", 1.5)
-    result = runner.result(runner.ask("wave"))
+def test_missing_status_ends_task(graph, runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_runner, "_TIMEOUT", 1.5)
+    result = runner.result(runner.send_goal("wave"))
     assert result.outcome == RunTask.Result.STOPPED
     assert result.reason == "controller: no status for 2 s; diffusion_agent: no status for 2 s"
 
 
-def test_a_task_waits_for_a_policy_that_is_loading(graph, runner) -> None:
-    """Its node is in the graph, but has not reported yet. Meanwhile the arm is nobody's."""
+def test_task_waits_for_loading_policy(graph, runner) -> None:
+    """A node in the graph without a status is loading; the arm has no owner meanwhile."""
     loading = rclpy.create_node("diffusion_agent")
     try:
-        graph.until(lambda: "diffusion_agent" in graph.probe.get_node_names(), "it is not seen")
-        handle = runner.ask("wave", time_limit=0.1)
+        graph.until(lambda: "diffusion_agent" in graph.probe.get_node_names(), "node not discovered")
+        handle = runner.send_goal("wave", time_limit=0.1)
         graph.until(lambda: (RunTask.Feedback.LOADING, "loading: diffusion_agent") in runner.phases, "no feedback")
         time.sleep(0.5)
         assert runner.task == ""
-        say = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
-        fine = NodeStatus(node="diffusion_agent", state=NodeStatus.OK)
-        graph.until(lambda: runner.task == "wave", "the task is not put in force", lambda: say(fine))
+        publish = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
+        status = NodeStatus(node="diffusion_agent", state=NodeStatus.OK)
+        graph.until(lambda: runner.task == "wave", "the task is not published", lambda: publish(status))
         assert runner.result(handle).outcome == RunTask.Result.TIMEOUT
     finally:
         loading.destroy_node()
 
 
-def test_a_task_ends_at_its_time_limit(graph, runner) -> None:
-    result = runner.result(runner.ask("wave", time_limit=0.3))
+def test_task_ends_at_time_limit(graph, runner) -> None:
+    result = runner.result(runner.send_goal("wave", time_limit=0.3))
     assert (result.outcome, result.reason) == (RunTask.Result.TIMEOUT, "not done after 0 s")
     assert result.elapsed >= 0.3
-    graph.until(lambda: runner.task == "", "the task stays in force")
+    graph.until(lambda: runner.task == "", "the task does not end")
 
 
 @pytest.mark.any_pace
-def test_a_task_can_be_cancelled(graph, runner) -> None:
-    handle = runner.ask("wave")
-    graph.until(lambda: runner.task == "wave", "the task is not put in force")
+def test_task_can_be_cancelled(graph, runner) -> None:
+    handle = runner.send_goal("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not published")
     handle.cancel_goal_async()
     assert runner.result(handle).outcome == RunTask.Result.STOPPED
-    graph.until(lambda: runner.task == "", "the task stays in force")
+    graph.until(lambda: runner.task == "", "the task does not end")
 
 
 @pytest.mark.any_pace
-def test_a_stop_of_the_guard_ends_the_task(graph, runner) -> None:
-    handle = runner.ask("wave")
-    graph.until(lambda: runner.task == "wave", "the task is not put in force")
+def test_stop_of_guard_ends_task(graph, runner) -> None:
+    handle = runner.send_goal("wave")
+    graph.until(lambda: runner.task == "wave", "the task is not published")
     graph.call(Trigger, "command_guard/stop", Trigger.Request())
     assert runner.result(handle).outcome == RunTask.Result.STOPPED
 
 
 @pytest.mark.any_pace
 @pytest.mark.parametrize("instruction, limit", [("", 1.0), ("  ", 1.0), ("wave", -1.0), ("wave", float("nan"))])
-def test_a_senseless_task_is_refused(runner, instruction: str, limit: float) -> None:
-    assert not runner.ask(instruction, limit).accepted
+def test_invalid_task_is_rejected(runner, instruction: str, limit: float) -> None:
+    assert not runner.send_goal(instruction, limit).accepted
 
 
 # ------------------------------------------------------------------------------------------------------ simulator
 
 
-def test_the_simulator_is_a_robot_with_four_cameras(graph) -> None:
+def test_simulator_publishes_robot_interface(graph) -> None:
     graph.add(SimNode())
     states = graph.subscribe(JointState, "joint_states", qos.JOINT_STATES)
     images = {v: graph.subscribe(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
     graph.until(lambda: all(images.values()) and states, "no images or joint states")
     assert {(m[0].width, m[0].height, m[0].encoding) for m in images.values()} == {(256, 256, "rgb8")}
-    common = set.intersection(*({messages.seconds(m.header.stamp) for m in heard} for heard in images.values()))
+    common = set.intersection(*({messages.seconds(m.header.stamp) for m in received} for received in images.values()))
     graph.until(lambda: common or any(images.values()), "the views have no common stamp")
 
     refused = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_buton", seed=1))
@@ -1074,25 +1078,25 @@ def test_the_simulator_is_a_robot_with_four_cameras(graph) -> None:
     reset = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=1))
     assert reset.success and "button" in reset.instruction
 
-    say = graph.publisher(JointState, "joint_command", qos.JOINT_COMMAND)
+    publish = graph.publisher(JointState, "joint_command", qos.JOINT_COMMAND)
     goal = messages.joints_from(states[-1], PANDA).positions + 0.1
 
-    def ask() -> None:
+    def command() -> None:
         message = messages.command_message(Command(time.time(), goal, np.zeros(7), 1.0), PANDA)
         order = [7, *range(6, -1, -1)]  # joints are matched by name
         message.name = [message.name[i] for i in order]
         message.position = [message.position[i] for i in order]
-        say(message)
+        publish(message)
 
     def arrived() -> bool:
         return bool(np.allclose(messages.joints_from(states[-1], PANDA).positions, goal, atol=0.01))
 
-    graph.until(arrived, "the arm does not arrive", ask)
-    time.sleep(1.0)  # the guard has died, say: it holds what it was told last
+    graph.until(arrived, "the arm does not arrive", command)
+    time.sleep(1.0)  # without commands, it holds the last one
     there = messages.joints_from(states[-1], PANDA).positions
     time.sleep(1.0)
     np.testing.assert_allclose(messages.joints_from(states[-1], PANDA).positions, there, atol=1e-3)
     assert arrived()
     malformed = messages.command_message(Command(time.time(), goal + np.nan, np.zeros(7), 1.0), PANDA)
-    graph.until(graph.reports_fault("sim_node", "joint_command"), "no complaint", lambda: say(malformed))
+    graph.until(graph.reports_fault("sim_node", "joint_command"), "fault not reported", lambda: publish(malformed))
     assert arrived()

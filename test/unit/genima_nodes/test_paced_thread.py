@@ -1,4 +1,4 @@
-"""The paced thread: deadlines, what counts as late, and real-time scheduling."""
+"""Paced thread: deadlines, late periods, real-time scheduling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genima_nodes.ros.paced_thread import INFERENCE, PacedThread, schedule_in_ba
 pytestmark = pytest.mark.real_time
 
 
-def paced(tick: Callable[[float, int], bool], seconds: float) -> PacedThread:
+def run_paced(tick: Callable[[float, int], bool], seconds: float) -> PacedThread:
     thread = PacedThread(0.02, tick, "test")
     thread.start()
     time.sleep(seconds)
@@ -32,13 +32,13 @@ def test_deadlines_do_not_drift() -> None:
         time.sleep(0.004)
         return True
 
-    thread = paced(tick, 0.5)
+    thread = run_paced(tick, 0.5)
     steps = [(later - earlier) / 0.02 for earlier, later in zip(due, due[1:], strict=False)]
     assert all(step > 0.5 and abs(step - round(step)) < 0.05 for step in steps)  # whole periods, missed ones left out
     assert thread.ticks >= 20
 
 
-def test_all_threads_of_a_machine_keep_step_by_their_phases() -> None:
+def test_deadlines_follow_phase() -> None:
     due: dict[float, list[float]] = {0.0: [], 0.4: []}
     threads = [PacedThread(0.02, lambda at, _, all=all: bool(all.append(at)), "test", phase=phase)
                for phase, all in due.items()]  # fmt: skip
@@ -53,54 +53,50 @@ def test_all_threads_of_a_machine_keep_step_by_their_phases() -> None:
         np.testing.assert_allclose(steps, np.round(steps), atol=1e-5)
 
 
-def test_an_overrun_counts_every_deadline_that_it_missed_and_the_next_tick_is_told() -> None:
+def test_overrun_counts_missed_deadlines() -> None:
     slow = iter([0.07])
-    told: list[tuple[float, int]] = []
+    calls: list[tuple[float, int]] = []
 
     def tick(deadline: float, periods: int) -> bool:
-        told.append((deadline, periods))
+        calls.append((deadline, periods))
         time.sleep(next(slow, 0.0))
         return True
 
-    thread = paced(tick, 0.2)
-    assert told[0][1] == 1 and told[1][1] >= 4
-    for (earlier, _), (later, periods) in zip(told, told[1:], strict=False):
+    thread = run_paced(tick, 0.2)
+    assert calls[0][1] == 1 and calls[1][1] >= 4
+    for (earlier, _), (later, periods) in zip(calls, calls[1:], strict=False):
         assert abs((later - earlier) / 0.02 - periods) < 0.05
     assert thread.late >= 4  # three were skipped, and the slow one itself ended late
     assert thread.ticks == sum(periods for _, periods in told)
 
 
-def test_ticks_without_work_do_not_count() -> None:
-    thread = paced(lambda deadline, periods: False, 0.1)
+def test_ticks_without_work_are_not_counted() -> None:
+    thread = run_paced(lambda deadline, periods: False, 0.1)
     assert thread.ticks == thread.late == 0
 
 
 @pytest.mark.parametrize("permitted", [True, False])
-def test_a_paced_thread_asks_for_real_time_and_does_without_if_refused(
-    monkeypatch: pytest.MonkeyPatch, permitted: bool
-) -> None:
-    asked: list[str] = []
+def test_real_time_scheduling_is_optional(monkeypatch: pytest.MonkeyPatch, permitted: bool) -> None:
+    threads_scheduled: list[str] = []
 
     def schedule(pid: int, policy: int, parameters: os.sched_param) -> None:
         assert (pid, policy) == (0, os.SCHED_FIFO)
-        asked.append(threading.current_thread().name)
+        threads_scheduled.append(threading.current_thread().name)
         if not permitted:
             raise PermissionError
 
     monkeypatch.setattr(os, "sched_setscheduler", schedule)
-    thread = paced(lambda deadline, periods: True, 0.1)
-    assert asked == ["test"] and thread.real_time is permitted and thread.ticks > 0
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER  # this thread is as it was
+    thread = run_paced(lambda deadline, periods: True, 0.1)
+    assert threads_scheduled == ["test"] and thread.real_time is permitted and thread.ticks > 0
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER  # this thread is unchanged
 
 
 @pytest.mark.parametrize("few", [True, False])
-def test_of_two_processors_what_computes_in_real_time_has_the_one_and_what_computes_in_the_background_the_other(
-    monkeypatch: pytest.MonkeyPatch, few: bool
-) -> None:
-    all_of_them = sorted(os.sched_getaffinity(0))
-    if len(all_of_them) < 2:
+def test_inference_threads_are_pinned_on_two_processors(monkeypatch: pytest.MonkeyPatch, few: bool) -> None:
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) < 2:
         pytest.skip("one processor only")
-    monkeypatch.setattr(pacing, "_PROCESSORS", all_of_them[:2] if few else [*all_of_them[:2], 1000])
+    monkeypatch.setattr(pacing, "_PROCESSORS", processors[:2] if few else [*processors[:2], 1000])
     seen: dict[str, list[int]] = {}
 
     def note(when: str, computing: bool) -> None:
@@ -120,9 +116,9 @@ def test_of_two_processors_what_computes_in_real_time_has_the_one_and_what_compu
     if not seen:
         pytest.skip("this user may not schedule in real time")
     assert seen == {
-        "real time, False": all_of_them,
-        "real time, True": all_of_them[1:2] if few else all_of_them,
-        "background, False": all_of_them,
-        "background, True": all_of_them[:1] if few else all_of_them,
+        "real time, False": processors,
+        "real time, True": processors[1:2] if few else processors,
+        "background, False": processors,
+        "background, True": processors[:1] if few else processors,
     }
-    assert sorted(os.sched_getaffinity(0)) == all_of_them, "this thread is as it was"
+    assert sorted(os.sched_getaffinity(0)) == processors, "this thread is unchanged"

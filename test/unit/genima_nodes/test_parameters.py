@@ -1,4 +1,4 @@
-"""Parameters of nodes: typed, limited, and either read-only or applied."""
+"""Parameters of nodes: type, range, read-only or changeable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _ros() -> Iterator[None]:
 
 @pytest.fixture
 def make() -> Iterator[Callable[..., Node]]:
-    """Make nodes with parameters from the "command line"."""
+    """Function that creates a node with parameter overrides, as from the command line."""
     nodes: list[Node] = []
 
     def node(**given: Any) -> Node:
@@ -88,7 +88,7 @@ NAN, INF = float("nan"), float("inf")
         ("frame_prefix", "left/", "left/"),
     ],
 )
-def test_a_value_is_taken_and_cannot_be_changed(make: Callable[..., Node], kind: str, given: Any, value: Any) -> None:
+def test_value_is_accepted_and_read_only(make: Callable[..., Node], kind: str, given: Any, value: Any) -> None:
     node = make(x=given)
     assert DECLARE[kind](node) == value
     (result,) = node.set_parameters([Parameter("x", value=given)])
@@ -113,13 +113,13 @@ def test_a_value_is_taken_and_cannot_be_changed(make: Callable[..., Node], kind:
         *(("frame_prefix", value) for value in ("a b", "-", 5)),
     ],
 )
-def test_a_value_that_makes_no_sense_is_refused_in_one_line(make: Callable[..., Node], kind: str, given: Any) -> None:
-    with pytest.raises(GenimaError, match="^tried: the parameter x") as error:
+def test_invalid_value_is_rejected_in_one_line(make: Callable[..., Node], kind: str, given: Any) -> None:
+    with pytest.raises(GenimaError, match="^tried: parameter x") as error:
         DECLARE[kind](make(x=given))
     assert str(error.value).isprintable() and len(str(error.value)) < 300
 
 
-def test_a_changeable_number_changes_within_its_range(make: Callable[..., Node]) -> None:
+def test_changeable_number_keeps_its_range(make: Callable[..., Node]) -> None:
     node, seen = make(), []
     assert parameters.number(node, "x", 1.0, 0.5, 2.0, seen.append) == 1.0
     parameters.text(node, "other", "")
@@ -129,7 +129,7 @@ def test_a_changeable_number_changes_within_its_range(make: Callable[..., Node])
     assert seen == [1.5, 0.5]
 
 
-def test_changes_reach_the_right_attribute(make: Callable[..., Node]) -> None:
+def test_change_is_applied_to_its_attribute(make: Callable[..., Node]) -> None:
     class Target:
         low = high = 0.0
 
@@ -140,33 +140,33 @@ def test_changes_reach_the_right_attribute(make: Callable[..., Node]) -> None:
     assert (target.low, target.high) == (0.0, 7.0)
 
 
-def test_a_dataclass_becomes_parameters(make: Callable[..., Node]) -> None:
+def test_settings_dataclass_is_declared(make: Callable[..., Node]) -> None:
     assert parameters.settings(make(), Settings()) == Settings()
     found = parameters.settings(make(speed=1, torques=[3.0, 4.0]), Settings())
     assert found == Settings(1.0, (3.0, 4.0))
 
 
 @pytest.mark.parametrize("given", [["left-shoulder"], ["front", "front"], [], ["front", ""], "front"])
-def test_views_that_cannot_be_topics_are_refused(make: Callable[..., Node], given: Any) -> None:
-    with pytest.raises(GenimaError, match="^tried: the parameter views"):
+def test_invalid_views_are_rejected(make: Callable[..., Node], given: Any) -> None:
+    with pytest.raises(GenimaError, match="^tried: parameter views"):
         parameters.views(make(views=given), ["wrist"])
 
 
-def test_a_view_may_be_empty_only_where_that_is_the_default(make: Callable[..., Node]) -> None:
+def test_empty_view_needs_empty_default(make: Callable[..., Node]) -> None:
     assert parameters.view(make(view=""), "") == ""
     for given in ("", "left-shoulder", "a/b"):
-        with pytest.raises(GenimaError, match="^tried: the parameter view"):
+        with pytest.raises(GenimaError, match="^tried: parameter view"):
             parameters.view(make(view=given))
 
 
-def test_a_misspelt_parameter_is_found(make: Callable[..., Node]) -> None:
+def test_misspelt_parameter_is_reported(make: Callable[..., Node]) -> None:
     node = make(rate=50.0, raet=100.0)
     parameters.rate(node)
     assert parameters.unknown(node) == ["raet"]
 
 
-def test_all_parameters_are_declared_through_the_module() -> None:
-    """A bare declare_parameter is neither typed nor read-only."""
+def test_all_parameters_are_declared_through_module() -> None:
+    """Parameters that are declared directly are neither typed nor read-only."""
     for file in (ROOT / "src").rglob("*.py"):
         if file.name == "parameters.py" or "build" in file.parts:
             continue

@@ -1,4 +1,4 @@
-"""Joining ROS: what ROS refuses, or would replace by something open to the network, is one line."""
+"""ROS context: invalid environments and arguments are one-line errors; nodes are local unless opened."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NODE = ["-m", "genima_nodes.clock_watch"]
 
 
 def clean_environment(**changes: str | None) -> dict[str, str]:
-    """This environment without what tests before this one chose; None removes a variable."""
+    """Return this environment without ROS variables of other tests; None removes a variable."""
     drop = {name for name in os.environ if name.startswith(("ROS_", "RMW_", "FAST", "RCUTILS_"))}
     given = {name: value for name, value in os.environ.items() if name not in drop}
     given["ROS_DOMAIN_ID"] = str(free_domain())
@@ -33,7 +33,7 @@ def clean_environment(**changes: str | None) -> dict[str, str]:
 
 
 def run(words: list[str], wrapper: tuple[str, ...] = (), **changes: str | None) -> tuple[int, list[str]]:
-    """Exit code and lines on standard error; a node that comes up is ended."""
+    """Run a process; return its exit code and lines on standard error. A node is ended when it is ready."""
     command = [*wrapper, sys.executable, "-P", *words]
     with subprocess.Popen(command, env=clean_environment(**changes), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -67,14 +67,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "value", "words"), WRONG)
-def test_what_ros_would_refuse_or_ignore_is_refused(name: str, value: str, words: str) -> None:
+def test_invalid_environment_is_rejected(name: str, value: str, words: str) -> None:
     with pytest.raises(GenimaError) as error:
         ros.require_valid_environment({name: value}, wheels=True)
     assert words in str(error.value) and str(error.value).isprintable()
 
 
-def test_security_that_is_asked_for_is_enforced_or_refused(tmp_path: Path) -> None:
-    """An installed ROS without a keystore would go on unprotected."""
+def test_requested_security_needs_keystore(tmp_path: Path) -> None:
+    """An installed ROS without a keystore would run unprotected."""
     asked = {"ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_KEYSTORE": str(tmp_path / "keystore")}
     with pytest.raises(GenimaError, match="is no keystore"):
         ros.require_valid_environment(asked, wheels=False)
@@ -84,15 +84,15 @@ def test_security_that_is_asked_for_is_enforced_or_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("text", ["not xml <", "<a/>", "", "<profiles"])
-def test_a_broken_profile_does_not_open_the_network(tmp_path: Path, text: str) -> None:
-    """Fast DDS would print a line and take its default, which listens on all addresses."""
+def test_malformed_profile_is_rejected(tmp_path: Path, text: str) -> None:
+    """Fast DDS would print a line and use its default, which listens on all addresses."""
     file = tmp_path / "profile.xml"
     file.write_text(text)
     with pytest.raises(GenimaError, match=ros.PROFILE):
         ros.require_valid_environment({ros.PROFILE: str(file)}, wheels=True)
 
 
-def test_a_local_profile_and_a_discovery_server_do_not_go_together() -> None:
+def test_local_profile_with_discovery_server_is_rejected() -> None:
     environment = {ros.PROFILE: LOCAL, "ROS_DISCOVERY_SERVER": "10.0.0.1:11811"}
     with pytest.raises(GenimaError, match="cannot reach a discovery server"):
         ros.require_valid_environment(environment, wheels=True)
@@ -111,55 +111,55 @@ def test_a_local_profile_and_a_discovery_server_do_not_go_together() -> None:
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_processes_end_with_one_line(words: list[str], changes: dict[str, str]) -> None:
+def test_process_with_invalid_environment_ends_with_one_line(words: list[str], changes: dict[str, str]) -> None:
     code, lines = run(words, **changes)
     (line,) = (line for line in lines if line)
     assert code and next(iter(changes)) in line or "RMW implementation" in line
 
 
 @pytest.mark.parametrize("changes", [{"HOME": None}, {"HOME": "/proc/nobody"}, {"ROS_LOG_DIR": "/proc/nowhere"}])
-def test_where_no_log_can_be_written_the_arm_can_still_be_stopped(changes: dict[str, str | None]) -> None:
+def test_unwritable_log_folder_is_a_warning(changes: dict[str, str | None]) -> None:
     code, (line,) = run(CALL, **changes)
     assert code == 2 and "nobody serves /command_guard/stop" in line
     code, lines = run(NODE, **changes)
-    assert code == 0 and "ROS cannot write its log file" in lines[0] and "ready" in lines[-1]
+    assert code == 0 and "ROS log folder" in lines[0] and "ready" in lines[-1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["-p", "allowed:="], "Couldn't parse parameter"),
-        (["-p", "allowed:=fast"], "the parameter allowed is fast"),
+        (["-p", "allowed:=fast"], "parameter allowed is fast"),
         (["-r", "__ns:=/left-arm"], "left-arm"),
         (["--params-file", "nowhere.yaml"], "nowhere.yaml"),
         (["--unknown"], "--unknown"),
         (["--log-level", "loud"], "loud"),
     ],
 )
-def test_arguments_that_ros_refuses_are_one_line(arguments: list[str], words: str) -> None:
+def test_arguments_refused_by_ros_are_one_line(arguments: list[str], words: str) -> None:
     code, (*own, line) = run([*NODE, "--ros-args", *arguments])  # ROS itself logs before
     assert code == 2 and len(own) < 3 and line.startswith("genima: error: ")
     assert words in line and "/project/" not in line
 
 
-def test_arguments_that_ros_ignores_are_one_line() -> None:
+def test_arguments_ignored_by_ros_are_one_line() -> None:
     code, lines = run([*NODE, "allowed:=0.1"])
-    assert code == 2 and lines[-1].startswith("genima: error: unknown arguments (allowed:=0.1); ")
+    assert code == 2 and lines[-1].startswith("genima: error: arguments: unknown (allowed:=0.1); ")
 
 
-def test_a_misspelt_parameter_is_told() -> None:
+def test_misspelt_parameter_is_a_warning() -> None:
     code, lines = run([*NODE, "--ros-args", "-p", "alowed:=0.1"])
     assert code == 0 and any("parameters: unknown (alowed); not used" in line for line in lines)
 
 
 @pytest.mark.parametrize("namespace", ["left-arm", "/left//arm", "1"])
-def test_a_namespace_that_ros_refuses(namespace: str) -> None:
+def test_invalid_namespace_is_one_line(namespace: str) -> None:
     code, lines = run([*CALL, "--namespace", namespace])
     assert code == 2 and "ROS does not allow the name" in lines[-1] and len(lines) == 1
 
 
 @pytest.mark.parametrize("options", ["size=1m", "ro"])
-def test_shared_memory_that_is_full_or_read_only(options: str) -> None:
+def test_unusable_shared_memory_is_one_line(options: str) -> None:
     script = f'mount -t tmpfs -o {options} tmpfs /dev/shm && exec "$@"'
     wrapper = ("unshare", "-m", "sh", "-c", script, "sh")
     if (
@@ -170,10 +170,10 @@ def test_shared_memory_that_is_full_or_read_only(options: str) -> None:
         pytest.skip("only root mounts")
     for words in (CALL, NODE):
         code, (line,) = run(words, wrapper)
-        assert code == 2 and line.startswith("genima: error: cannot join ROS: shared memory /dev/shm"), line
+        assert code == 2 and line.startswith("genima: error: ROS: cannot start (shared memory /dev/shm"), line
 
 
-# -------------------------------------------------------------------------------------------------- who can reach it
+# ------------------------------------------------------------------------------------------------------ reachability
 
 
 @pytest.mark.parametrize(
@@ -190,33 +190,33 @@ def test_shared_memory_that_is_full_or_read_only(options: str) -> None:
         ({ros.PROFILE: OPEN, "ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce"}, ""),
     ],
 )
-def test_what_opens_a_process_to_the_network(environment: dict[str, str], opened: str) -> None:
+def test_open_variable_names_what_opens_the_network(environment: dict[str, str], opened: str) -> None:
     found = ros.open_variable(environment)
     assert found.endswith(opened) and bool(found) == bool(opened)
 
 
-def test_a_node_that_is_started_by_hand_is_local_and_says_so() -> None:
+def test_node_is_local_by_default_and_logs_it() -> None:
     code, lines = run(NODE)
-    assert code == 0 and any(f"reachable from this machine alone ({ros.PROFILE}={LOCAL})" in line for line in lines)
+    assert code == 0 and any(f"transport: this machine alone ({ros.PROFILE}={LOCAL})" in line for line in lines)
     assert not any("WARN" in line for line in lines)
 
 
 @pytest.mark.parametrize("changes", [{ros.PROFILE: OPEN}, {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}])
-def test_opening_a_node_is_a_choice_that_is_logged(changes: dict[str, str]) -> None:
+def test_node_open_to_network_logs_warning(changes: dict[str, str]) -> None:
     _, lines = run(NODE, **changes)
     (line,) = (line for line in lines if "WARN" in line)
     assert "open to the network" in line and "UDP ports" in line and "command_guard/resume" in line
 
 
-def test_a_profile_in_the_current_folder_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profile_in_current_folder_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "DEFAULT_FASTRTPS_PROFILES.xml").write_text("<nonsense")
     monkeypatch.chdir(tmp_path)
     code, lines = run(NODE)
     assert code == 0 and not any("nonsense" in line or "XMLPARSER" in line for line in lines)
 
 
-def test_other_users_cannot_read_the_shared_memory_of_a_node() -> None:
-    """Fast DDS makes it with 0644, whatever the umask: camera images for every user of the machine."""
+def test_shared_memory_is_private() -> None:
+    """Fast DDS creates it with 0644 and ignores the umask: every user of the machine could read the images."""
     script = (
         "import os, re, sys, rclpy\n"
         "from genima_nodes.ros.ros_context import create, ros_context\n"
@@ -233,28 +233,30 @@ def test_other_users_cannot_read_the_shared_memory_of_a_node() -> None:
     assert all(stat.S_IMODE(int(mode, 8)) == 0o600 for mode in segments.values())
 
 
-def test_own_graphs_do_not_look_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_graph_ignores_discovery_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("ROS_DISCOVERY_SERVER", "10.0.0.1:11811")
     monkeypatch.setenv(ros.PROFILE, OPEN)
     environment = ros_environment.ros_environment()
     assert environment[ros.PROFILE] == LOCAL and "ROS_DISCOVERY_SERVER" not in os.environ
-    assert "ROS_DISCOVERY_SERVER is not used" in capsys.readouterr().err
+    assert "ROS_DISCOVERY_SERVER: ignored" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("dds", ["nope", "../rviz/calibrate", "", "shared_memory.xml"])
-def test_a_dds_profile_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, dds: str) -> None:
+def test_unknown_dds_profile_is_rejected(monkeypatch: pytest.MonkeyPatch, dds: str) -> None:
     monkeypatch.delenv(ros.PROFILE, raising=False)
     with pytest.raises(GenimaError, match="use shared_memory or two_machines"):
         ros_environment.joining_environment(dds)
 
 
-def test_an_empty_domain_is_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_domain_is_domain_0(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", "")
     assert ros_environment.joining_environment()["ROS_DOMAIN_ID"] == "0"
 
 
-def test_the_environment_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (ros.PROFILE, *ros_context._CHOICES, "RMW_IMPLEMENTATION", "ROS_AUTOMATIC_DISCOVERY_RANGE"):
+def test_prepare_environment_keeps_chosen_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (ros.PROFILE, *ros_context._TRANSPORT_VARIABLES, "RMW_IMPLEMENTATION", "ROS_AUTOMATIC_DISCOVERY_RANGE"):
         monkeypatch.delenv(name, raising=False)
     ros_context.prepare_environment()
     assert os.environ[ros.PROFILE] == LOCAL
@@ -263,7 +265,7 @@ def test_the_environment_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert os.environ[ros.PROFILE] == OPEN
 
 
-def test_ros_is_joined_in_one_place() -> None:
+def test_rclpy_is_initialised_in_one_module() -> None:
     source = Path(__file__).resolve().parents[3] / "src"
     found = {file.name for file in source.rglob("*.py") if "rclpy.init(" in file.read_text("utf-8")}
     assert found == {"ros_context.py"}

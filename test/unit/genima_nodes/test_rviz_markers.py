@@ -1,4 +1,4 @@
-"""What RViz is given to show: the files' displays, and the node that makes what has no display of its own."""
+"""RViz: config files and the rviz_markers node."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def displays(file: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_rviz_knows_what_a_file_asks_for(file: Path) -> None:
-    """RViz drops silently what it does not know."""
+def test_rviz_config_has_known_classes_and_properties(file: Path) -> None:
+    """RViz drops unknown displays and properties without a message."""
     data = yaml.safe_load(file.read_text())
     manager = data["Visualization Manager"]
     for display in manager["Displays"]:
@@ -55,8 +55,8 @@ def test_rviz_knows_what_a_file_asks_for(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_topics_are_somebodys(file: Path) -> None:
-    """Each is one that our nodes or a driver publish."""
+def test_displayed_topics_are_published(file: Path) -> None:
+    """Every displayed topic is published by a node of the project or by a driver."""
     for display in displays(file):
         for key in ("Topic", "Description Topic"):
             if key not in display:
@@ -66,7 +66,7 @@ def test_topics_are_somebodys(file: Path) -> None:
             assert topic in DRIVERS or re.search(rf'f?"{pattern}"', SOURCES), topic
 
 
-def test_a_real_robot_is_seen_by_all_its_cameras() -> None:
+def test_real_robot_config_shows_all_cameras() -> None:
     seen = displays(ROOT / "config" / "rviz" / "real_robot.rviz")
     shown = {display["Topic"]["Value"] for display in seen if "Topic" in display}
     for view in load_camera_devices("four_d415"):
@@ -74,11 +74,11 @@ def test_a_real_robot_is_seen_by_all_its_cameras() -> None:
 
 
 def chunk_of(robot: RobotModel, gripper: float) -> ActionChunk:
-    way = np.linspace(robot.home, robot.home + 0.3, 5)
-    return ActionChunk(stamp=12.5, period=0.05, positions=way, gripper=np.full(5, gripper))
+    positions = np.linspace(robot.home, robot.home + 0.3, 5)
+    return ActionChunk(stamp=12.5, period=0.05, positions=positions, gripper=np.full(5, gripper))
 
 
-def test_a_chunk_is_the_same_on_the_other_side(robot: RobotModel) -> None:
+def test_chunk_message_round_trip(robot: RobotModel) -> None:
     chunk = chunk_of(robot, 0.25)
     message = chunk_message(chunk, robot)
     order = np.random.default_rng(0).permutation(len(message.joint_names))
@@ -90,7 +90,7 @@ def test_a_chunk_is_the_same_on_the_other_side(robot: RobotModel) -> None:
         np.testing.assert_allclose(getattr(back, field.name), getattr(chunk, field.name), atol=1e-9)
 
 
-def test_bad_chunks_are_refused(robot: RobotModel) -> None:
+def test_malformed_chunk_messages_are_rejected(robot: RobotModel) -> None:
     message = chunk_message(chunk_of(robot, 1.0), robot)
     message.points[2].positions[0] = float("nan")
     for bad, words in ((JointTrajectory(), "no actions"), (message, "not finite")):
@@ -99,23 +99,23 @@ def test_bad_chunks_are_refused(robot: RobotModel) -> None:
 
 
 @pytest.mark.any_pace
-def test_markers_are_where_the_joints_will_be(graph, robot: RobotModel) -> None:
-    """Spheres at the frames of the last action, in the colours of open and closed; complaints in words."""
+def test_markers_show_last_action_and_faults(graph, robot: RobotModel) -> None:
+    """Spheres are at the frames of the last action, in the colours of open and closed; faults are shown as text."""
     graph.add(RvizMarkersNode())
     spec, _ = read_pair(None)
-    heard = graph.subscribe(MarkerArray, "rviz_markers", qos.STATUS)
-    say = graph.publisher(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
-    complain = graph.publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
-    complaint = DiagnosticStatus(level=DiagnosticStatus.ERROR, name="controller", message="it sees nothing")
+    received = graph.subscribe(MarkerArray, "rviz_markers", qos.STATUS)
+    publish_chunk = graph.publisher(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
+    publish_diagnostics = graph.publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
+    fault = DiagnosticStatus(level=DiagnosticStatus.ERROR, name="controller", message="no images")
 
     def markers(kind: str) -> list[Marker]:
-        return [marker for array in list(heard) for marker in array.markers if marker.ns == kind]
+        return [marker for array in list(received) for marker in array.markers if marker.ns == kind]
 
     for gripper in (1.0, 0.0):
-        heard.clear()
+        received.clear()
         chunk = chunk_of(robot, gripper)
         message = chunk_message(chunk, robot)
-        graph.until(lambda: markers("way of the tip"), "no markers", lambda m=message: say(m))
+        graph.until(lambda: markers("tip path"), "no markers", lambda m=message: publish_chunk(m))
         poses = robot.link_poses(chunk.positions)
         for sphere, marker in zip(spec.appearance.spheres, markers("targets"), strict=False):
             at = marker.pose.position
@@ -124,11 +124,11 @@ def test_markers_are_where_the_joints_will_be(graph, robot: RobotModel) -> None:
             shown = marker.color.r, marker.color.g, marker.color.b
             np.testing.assert_allclose(np.multiply(shown, 255), colour, atol=1e-3)
             assert marker.header.frame_id == "panda_link0"
-        tip = [[point.x, point.y, point.z] for point in markers("way of the tip")[0].points]
+        tip = [[point.x, point.y, point.z] for point in markers("tip path")[0].points]
         np.testing.assert_allclose(tip, poses[:, -1, :3, 3], atol=1e-9)
     graph.until(
-        lambda: any("controller: it sees nothing" in marker.text for marker in markers("diagnostics")),
-        "no words on what is wrong",
-        lambda: complain(DiagnosticArray(status=[complaint])),
+        lambda: any("controller: no images" in marker.text for marker in markers("diagnostics")),
+        "fault not shown",
+        lambda: publish_diagnostics(DiagnosticArray(status=[fault])),
     )
     assert graph.has_no_fault("rviz_markers")()

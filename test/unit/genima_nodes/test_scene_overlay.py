@@ -1,4 +1,4 @@
-"""The node that shows how to set the scene as it was at an episode's start."""
+"""Scene overlay: comparison of the present scene with the start of an episode."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.any_pace  # of the nodes
 
 
 def demo(folder: Path, at: int = 20) -> Path:
-    """An episode whose object begins at column ``at``, seen by a raw and by a compressed camera; then it moves."""
+    """Record an episode whose object begins at column ``at``, by a raw and by a compressed camera."""
     pictures = [table(at + 5 * i, SIZE) for i in range(3)]
     streams = {
         raw_topic("front"): [raw(i, picture) for i, picture in enumerate(pictures)],
@@ -42,8 +42,8 @@ def demo(folder: Path, at: int = 20) -> Path:
     return record(folder, streams)
 
 
-class Table:
-    """Two cameras above a table with an object, before the node."""
+class OverlayFixture:
+    """Two cameras above a table with an object, and the node."""
 
     def __init__(self, graph: Graph, folder: Path, **parameters: object) -> None:
         self.graph = graph
@@ -54,18 +54,20 @@ class Table:
         self._images = {v: graph.publisher(Image, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
         self.stamp = 0.0
 
-    def see(self, at: int = 20, silent: str = "", size: int = SIZE) -> None:
-        """Show the object at a column to all cameras but one."""
+    def publish_images(self, at: int = 20, silent: str = "", size: int = SIZE) -> None:
+        """Publish images of the object at a column from all cameras but ``silent``."""
         self.stamp = round(time.time(), 3)
         for view in VIEWS:
             if view != silent:
                 self._images[view](messages.image_message(table(at, size), self.stamp, f"{view}_optical"))
 
     def until(self, condition: Any, otherwise: str, **what: Any) -> SceneDifference:
-        """The first status from now on that a condition holds for, while the cameras see something."""
+        """Return the next status for which a condition holds, while the cameras publish."""
         self.statuses.clear()
         self.graph.until(
-            lambda: any(map(condition, self.statuses)), f"{otherwise}: {self.statuses[-1:]}", lambda: self.see(**what)
+            lambda: any(map(condition, self.statuses)),
+            f"{otherwise}: {self.statuses[-1:]}",
+            lambda: self.publish_images(**what),
         )
         return next(filter(condition, self.statuses))
 
@@ -76,29 +78,29 @@ class Table:
         return self.graph.call(Trigger, "scene_overlay/save", Trigger.Request())
 
 
-def test_an_object_is_put_back(graph: Graph, tmp_path: Path) -> None:
+def test_match_when_object_is_at_reference_position(graph: Graph, tmp_path: Path) -> None:
     folder = demo(tmp_path / "one")
-    studio = Table(graph, tmp_path, episode=str(folder))
-    away = studio.until(lambda s: not s.problem, "nothing is compared", at=50)
+    fixture = OverlayFixture(graph, tmp_path, episode=str(folder))
+    away = fixture.until(lambda s: not s.problem, "nothing is compared", at=50)
     assert not away.matches and away.episode == str(folder) and list(away.views) == list(VIEWS)
     assert min(away.differences) > 0.05
-    nearer = studio.until(lambda s: max(s.differences) < 0.05, "no smaller difference", at=24)
+    nearer = fixture.until(lambda s: max(s.differences) < 0.05, "no smaller difference", at=24)
     assert not nearer.matches and min(nearer.differences) > 0.002
-    there = studio.until(lambda s: s.matches, "it does not match")
+    there = fixture.until(lambda s: s.matches, "it does not match")
     assert max(there.differences) < 0.002 and not there.problem
-    assert abs(messages.seconds(there.header.stamp) - studio.stamp) < 5
-    graph.until(graph.has_no_fault("scene_overlay"), "no OK status", studio.see)
+    assert abs(messages.seconds(there.header.stamp) - fixture.stamp) < 5
+    graph.until(graph.has_no_fault("scene_overlay"), "no OK status", fixture.publish_images)
 
 
-def test_pictures_come_while_somebody_looks(graph: Graph, tmp_path: Path) -> None:
-    studio = Table(graph, tmp_path, episode=str(demo(tmp_path / "one")))
+def test_overlays_are_published_for_subscribers(graph: Graph, tmp_path: Path) -> None:
+    fixture = OverlayFixture(graph, tmp_path, episode=str(demo(tmp_path / "one")))
     front = graph.subscribe(Image, "scene_overlay/front/image", qos.IMAGE)
     sheets = graph.subscribe(Image, "scene_overlay/image", qos.IMAGE)
 
     def drawn(pictures: list[Image]) -> bool:
         return bool(pictures) and (messages.image_from(pictures[-1]) == REFERENCE_COLOUR).all(axis=-1).any()
 
-    graph.until(lambda: drawn(front) and drawn(sheets), "no pictures", lambda: studio.see(at=50))
+    graph.until(lambda: drawn(front) and drawn(sheets), "no pictures", lambda: fixture.publish_images(at=50))
     assert front[-1].header.frame_id == "front_optical"
     picture = messages.image_from(front[-1])[CAPTION:]
     assert picture.shape == (SIZE, SIZE, 3)
@@ -108,55 +110,57 @@ def test_pictures_come_while_somebody_looks(graph: Graph, tmp_path: Path) -> Non
     np.testing.assert_array_equal(sheet[: SIZE + CAPTION, :SIZE], messages.image_from(front[-1]))
 
 
-def test_an_episode_is_chosen_while_it_runs(graph: Graph, tmp_path: Path) -> None:
+def test_show_service_changes_episode(graph: Graph, tmp_path: Path) -> None:
     one, two = demo(tmp_path / "one"), demo(tmp_path / "two", at=50)
-    studio = Table(graph, tmp_path)
-    status = studio.until(lambda s: "no image" not in s.problem, "cameras are silent")
-    assert "no episode is chosen" in status.problem and not status.matches and np.isnan(status.differences).all()
-    graph.until(graph.has_no_fault("scene_overlay"), "no episode is a fault", studio.see)
-    assert studio.show(one).success
-    studio.until(lambda s: s.matches and s.episode == str(one), "the first is not shown")
-    assert studio.show(two).success
-    studio.until(lambda s: not s.problem and not s.matches and s.episode == str(two), "the second is not shown")
+    fixture = OverlayFixture(graph, tmp_path)
+    status = fixture.until(lambda s: "no image" not in s.problem, "no images received")
+    assert "no episode" in status.problem and not status.matches and np.isnan(status.differences).all()
+    graph.until(graph.has_no_fault("scene_overlay"), "no episode is a fault", fixture.publish_images)
+    assert fixture.show(one).success
+    fixture.until(lambda s: s.matches and s.episode == str(one), "the first is not shown")
+    assert fixture.show(two).success
+    fixture.until(lambda s: not s.problem and not s.matches and s.episode == str(two), "the second is not shown")
     record(tmp_path / "other", {raw_topic("ceiling"): [raw(0, table(20, SIZE))]})
     for folder, words in (
         ("", "no folder"),
         (tmp_path / "nowhere", "cannot be read"),
         (tmp_path / "other", "has images of ceiling, none of front, wrist"),
     ):
-        answer = studio.show(folder)
+        answer = fixture.show(folder)
         assert not answer.success and words in answer.message and "\n" not in answer.message
-    studio.until(lambda s: s.episode == str(two) and not s.problem, "the episode in force is lost")
+    fixture.until(lambda s: s.episode == str(two) and not s.problem, "the episode has changed")
 
 
-def test_the_picture_is_saved(graph: Graph, tmp_path: Path) -> None:
-    studio = Table(graph, tmp_path)
-    assert "no episode is chosen" in studio.save().message
-    assert studio.show(demo(tmp_path / "one")).success
-    assert "front: no image yet" in studio.save().message
-    studio.until(lambda s: not s.problem, "nothing is compared", at=50)
-    answer = studio.save()
+def test_save_service_writes_picture(graph: Graph, tmp_path: Path) -> None:
+    fixture = OverlayFixture(graph, tmp_path)
+    assert "no episode" in fixture.save().message
+    assert fixture.show(demo(tmp_path / "one")).success
+    assert "front: no image yet" in fixture.save().message
+    fixture.until(lambda s: not s.problem, "nothing is compared", at=50)
+    answer = fixture.save()
     assert answer.success and str(tmp_path / "saved" / "overlay.png") in answer.message
     (file,) = (tmp_path / "saved").iterdir()
     picture = cv2.imread(str(file))[..., ::-1]
     assert picture.shape[0] > SIZE and picture.shape[1] > 2 * SIZE
     assert (picture == REFERENCE_COLOUR).all(axis=-1).any() and (picture == LIVE_COLOUR).all(axis=-1).any()
     former = file.read_bytes()
-    assert studio.save().success
+    assert fixture.save().success
     kept = [other for other in file.parent.iterdir() if other != file]
-    assert [other.read_bytes() for other in kept] == [former], "what was there is lost"
+    assert [other.read_bytes() for other in kept] == [former], "the former picture is lost"
 
 
-def test_a_picture_is_a_png_file(graph: Graph, tmp_path: Path) -> None:
-    with pytest.raises(GenimaError, match="name a .png file"):
-        Table(graph, tmp_path, picture=str(tmp_path / "README.md"))
+def test_picture_parameter_must_be_png(graph: Graph, tmp_path: Path) -> None:
+    with pytest.raises(GenimaError, match="must be a .png file"):
+        OverlayFixture(graph, tmp_path, picture=str(tmp_path / "README.md"))
 
 
-def test_a_picture_that_cannot_be_written_is_told(graph: Graph, tmp_path: Path) -> None:
+def test_save_reports_unwritable_picture(graph: Graph, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    studio = Table(graph, tmp_path, episode=str(demo(tmp_path / "one")), picture=str(tmp_path / "file" / "overlay.png"))
-    studio.until(lambda s: not s.problem, "nothing is compared")
-    answer = studio.save()
+    fixture = OverlayFixture(
+        graph, tmp_path, episode=str(demo(tmp_path / "one")), picture=str(tmp_path / "file" / "overlay.png")
+    )
+    fixture.until(lambda s: not s.problem, "nothing is compared")
+    answer = fixture.save()
     assert not answer.success and "cannot write" in answer.message
 
 
@@ -167,25 +171,29 @@ def test_a_picture_that_cannot_be_written_is_told(graph: Graph, tmp_path: Path) 
         ({"size": 120}, "front: image: size differs from the episode's (120x120, 100x100)"),
     ],
 )
-def test_a_camera_that_fails_is_told_and_never_matches(graph: Graph, tmp_path: Path, what: Any, words: str) -> None:
-    studio = Table(graph, tmp_path, episode=str(demo(tmp_path / "one")))
-    studio.until(lambda s: s.matches, "it does not match")
+def test_failed_camera_is_reported_and_does_not_match(graph: Graph, tmp_path: Path, what: Any, words: str) -> None:
+    fixture = OverlayFixture(graph, tmp_path, episode=str(demo(tmp_path / "one")))
+    fixture.until(lambda s: s.matches, "it does not match")
     wrist = graph.subscribe(Image, "scene_overlay/wrist/image", qos.IMAGE)
-    status = studio.until(lambda s: words in s.problem, "no complaint", **what)
+    status = fixture.until(lambda s: words in s.problem, "problem not reported", **what)
     assert not status.matches and np.isnan(status.differences[1])
-    graph.until(graph.reports_fault("scene_overlay", words.split(": ", 1)[1]), "no fault", lambda: studio.see(**what))
+    graph.until(
+        graph.reports_fault("scene_overlay", words.split(": ", 1)[1]),
+        "no fault",
+        lambda: fixture.publish_images(**what),
+    )
     wrist.clear()
-    graph.until(lambda: len(wrist) > 1, "no picture", lambda: studio.see(**what))
+    graph.until(lambda: len(wrist) > 1, "no picture", lambda: fixture.publish_images(**what))
     picture = messages.image_from(wrist[-1])[CAPTION:]
     assert (picture == picture[0, 0]).all(), "an old picture is shown as if it were new"
-    studio.until(lambda s: s.matches, "no recovery")
+    fixture.until(lambda s: s.matches, "no recovery")
 
 
-def test_a_view_that_the_episode_lacks_is_told_and_others_are_compared(graph: Graph, tmp_path: Path) -> None:
+def test_view_missing_in_episode_is_reported(graph: Graph, tmp_path: Path) -> None:
     folder = record(tmp_path / "one", {raw_topic("front"): [raw(0, table(20, SIZE))]})
-    studio = Table(graph, tmp_path, episode=str(folder))
-    status = studio.until(lambda s: not np.isnan(s.differences[0]), "front is not compared")
-    assert "wrist: the episode has no image of it, only of front" in status.problem and not status.matches
+    fixture = OverlayFixture(graph, tmp_path, episode=str(folder))
+    status = fixture.until(lambda s: not np.isnan(s.differences[0]), "front is not compared")
+    assert "wrist: not in the episode, which has front" in status.problem and not status.matches
     assert status.differences[0] == 0
 
 
@@ -197,12 +205,12 @@ def test_a_view_that_the_episode_lacks_is_told_and_others_are_compared(graph: Gr
         ({"match": "much"}, "match is much"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused(graph: Graph, tmp_path: Path, changes: Any, words: str) -> None:
+def test_invalid_parameters_are_rejected(graph: Graph, tmp_path: Path, changes: Any, words: str) -> None:
     with pytest.raises(GenimaError, match=words):
-        Table(graph, tmp_path, **changes)
+        OverlayFixture(graph, tmp_path, **changes)
 
 
-def test_rviz_shows_what_the_node_publishes(graph: Graph) -> None:
+def test_rviz_config_shows_published_images(graph: Graph) -> None:
     config = yaml.safe_load(paths.shared("config", "rviz", "scene_reset.rviz").read_text())
     assert set(config) == {"Panels", "Visualization Manager", "Window Geometry"}
     displays = config["Visualization Manager"]["Displays"]

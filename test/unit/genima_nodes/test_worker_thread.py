@@ -1,4 +1,4 @@
-"""Work that callbacks must not wait for."""
+"""Worker thread: order, capacity, failure."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import pytest
 from genima_nodes.ros.worker_thread import WorkerThread
 
 
-def test_items_are_worked_on_in_order_and_never_more_wait_than_there_is_room() -> None:
+def test_items_are_processed_in_order_within_capacity() -> None:
     go, done = threading.Event(), []
 
     def work(item: int) -> None:
         go.wait()
         done.append(item)
 
-    background = WorkerThread(work, 3, "test")
-    assert background.take(0)
-    while not background._waiting.empty():  # the first is in work now
+    worker = WorkerThread(work, 3, "test")
+    assert worker.put(0)
+    while not worker._queue.empty():  # until the thread has taken the first item
         pass
-    assert [background.take(i) for i in range(1, 6)] == [True] * 3 + [False] * 2
+    assert [worker.put(i) for i in range(1, 6)] == [True] * 3 + [False] * 2
     go.set()
-    background.wait()
+    worker.wait()
     assert done == [0, 1, 2, 3]
-    assert background.take(6)
-    background.close()
+    assert worker.put(6)
+    worker.close()
     assert done == [0, 1, 2, 3, 6]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_nobody_waits_for_a_thread_that_failed() -> None:
-    background = WorkerThread(lambda item: 1 // item, 5, "test")
+def test_wait_returns_after_failure() -> None:
+    worker = WorkerThread(lambda item: 1 // item, 5, "test")
     for item in (1, 0, 1, 1):
-        background.take(item)
-    background.wait()
-    background.close()
+        worker.put(item)
+    worker.wait()
+    worker.close()

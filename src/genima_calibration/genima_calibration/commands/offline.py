@@ -167,7 +167,7 @@ def _detect(
         _ = sample.positions(robot), info.intrinsics  # what is wrong with these is wrong with all
         try:
             samples.append(sample.detected(board, robot))
-            if samples[-1].detection.strange_markers > _STRANGE:
+            if samples[-1].detection.foreign_markers > _STRANGE:
                 strange = strange or sample
         except GenimaError as error:
             unseen[sample.name] = str(error)
@@ -179,7 +179,7 @@ def _detect(
             raise GenimaError(
                 f"the board is found in none of {count} images of {options.folder}; in {first_unseen.name}: {why}"
             )
-    if strange is not None and 2 * sum(sample.detection.strange_markers > _STRANGE for sample in samples) > count:
+    if strange is not None and 2 * sum(sample.detection.foreign_markers > _STRANGE for sample in samples) > count:
         print(printable(f"note: in most images there are markers beside the board; {diagnose(strange.image, board)}"))
     return view, info, samples, unseen
 

@@ -104,7 +104,7 @@ class Relays(Node):
         self._received: list[tuple[float, float, NDArray[np.float64]]] = []
         self._observed: list[float] = []  # monotonic s
         self.create_subscription(Observed, "observed", self._on_observed, qos.OBSERVED)
-        self.create_subscription(JointState, "joint_command", self._on_joint_command, qos.EVERY_COMMAND)
+        self.create_subscription(JointState, "joint_command", self._on_joint_command, qos.COMMAND_LOG)
         self._executor = EventsExecutor()
         self._executor.add_node(self)
         self._ending = threading.Event()

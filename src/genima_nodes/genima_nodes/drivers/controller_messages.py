@@ -1,4 +1,4 @@
-"""Messages of an arm's controller for a set-point."""
+"""Convert set-points to the messages of an arm's controller."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def controller_target(backend: ArmBackend, joints: Sequence[str]) -> ControllerT
         point.time_from_start = Duration(seconds=backend.ahead).to_msg()
         if backend.velocities:
             point.velocities = array.array("d", velocities)
-        return JointTrajectory(joint_names=list(joints), points=[point])  # stamped 0: at once, by its own clock
+        return JointTrajectory(
+            joint_names=list(joints), points=[point]
+        )  # stamp 0: start at once, by the controller's clock
 
     def float64_array(stamp: float, positions: Array, velocities: Array) -> Float64MultiArray:
         # multipanda ignores a message whose first value is 0

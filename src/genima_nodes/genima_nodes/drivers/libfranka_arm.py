@@ -1,8 +1,8 @@
-"""Franka arm by libfranka's Python bindings: states at 1 kHz, set-points to its own motion generator.
+"""Drive a Franka arm by libfranka's Python bindings: states at 1 kHz, set-points to its own motion generator.
 
 Set-points are sent to libfranka's asynchronous position handler: the robot's controller generates the 1 kHz motion,
 within its own limits, under joint impedance. A late set-point is no fault then, and the arm comes to rest at the last
-one. The alternative, to answer every robot state with a position within a fraction of 1 ms, is not feasible in Python:
+one. The alternative, a position in response to every robot state within a fraction of 1 ms, is not feasible in Python:
 the bindings hold the interpreter's lock while they wait, and have no rate limiter. For the same reason the robot is
 accessed from one thread only, and the hand from another process (:mod:`genima_nodes.franka_hand`).
 """
@@ -25,22 +25,22 @@ from genima_nodes.drivers.franka_errors import stop_reason
 from genima_nodes.drivers.optional_library import import_library
 
 Array = NDArray[np.float64]
-_NO_ANSWER = 10.0  # s: libfranka has no time-out for a robot that accepts a connection and stays silent
-_SAME_PLACE = 0.005  # m between the robot's and the model's flange
+_CONNECT_TIMEOUT = 10.0  # s: libfranka has none for a robot that accepts a connection and does not respond
+_FLANGE_TOLERANCE = 0.005  # m between the robot's and the model's flange
 _AT_REST = 0.02  # rad/s
-_STOPPING = 1000  # robot states, one a millisecond, in which it comes to rest
-_GOAL = 0.001  # rad: libfranka's own default
+_STOP_STATES = 1000  # robot states, one a millisecond, in which the arm comes to rest
+_GOAL_TOLERANCE = 0.001  # rad: libfranka's default
 
 
 @dataclass(frozen=True)
 class ArmSettings:
-    """Motion settings and collision thresholds; both presets are libfranka's examples'."""
+    """Motion settings and collision thresholds; the defaults are those of libfranka's examples."""
 
-    speed: float = 1.0  # share of the joints' velocity limits
+    speed: float = 1.0  # fraction of the joints' velocity limits
     stiffness: tuple[float, ...] = (3000, 3000, 3000, 2500, 2500, 2000, 2000)  # Nm/rad, of joint impedance
-    collision_torques: tuple[float, ...] = (20, 20, 18, 18, 16, 14, 12)  # Nm, from which on a reflex stops the arm
-    collision_forces: tuple[float, ...] = (20, 20, 20, 25, 25, 25)  # N and Nm at the end effector, likewise
-    late: float = GuardSettings.late  # s: what is older is no command any more
+    collision_torques: tuple[float, ...] = (20, 20, 18, 18, 16, 14, 12)  # Nm of external torque that stop the arm
+    collision_forces: tuple[float, ...] = (20, 20, 20, 25, 25, 25)  # N and Nm at the end effector that stop the arm
+    late: float = GuardSettings.late  # s: maximum age of a command
     distance: float = GuardSettings.distance  # rad between a command and the arm
     rejoin: float = GuardSettings.rejoin  # rad between the first command and the arm
 
@@ -54,57 +54,54 @@ class ArmState:
     torques: Array  # (7,) Nm
     time: float  # s on the robot's clock, which counts milliseconds
     mode: str  # Idle, Move, Guiding, Reflex, UserStopped, AutomaticErrorRecovery, Other
-    success_rate: float  # of the commands of the last 100 ms
+    success_rate: float  # fraction of received commands over the last 100 ms
 
 
 class FrankaArm:
-    """Arm that follows commands; after a stop it waits for :meth:`recover`.
-
-    All methods are for one thread.
-    """
+    """Arm that follows commands; after a stop it waits for :meth:`recover`. Call all methods from one thread."""
 
     def __init__(self, address: str, robot: RobotModel, settings: ArmSettings | None = None) -> None:
         """Args:
         address: of the robot, host name or IP.
-        robot: the model that its commands and states are meant for.
-        settings: see there.
+        robot: model of the configured robot.
+        settings: motion settings and collision thresholds.
 
         Raises:
-            GenimaError: where the bindings are missing, or the settings make no sense.
+            GenimaError: if the bindings are not installed, or settings are out of range.
         """
         self._franka = import_library("pylibfranka")
         self._address, self._robot, self._settings = address, robot, settings or ArmSettings()
         _require_plausible(self._settings, robot)
         self.stopped = ""  # reason; empty without a stop
         self.refused = ""  # why the last command was rejected; empty if it was followed
-        self.missed = 0  # robot states that were never read
+        self.missed = 0  # number of robot states that were not read
         self._connection: Any = None
         self._handler: Any = None
         self._state: Any = None
 
     @property
     def connected(self) -> bool:
-        """Return whether the robot is connected."""
+        """True while the robot is connected."""
         return self._connection is not None
 
     @property
     def following(self) -> bool:
-        """Return whether the robot follows set-points."""
+        """True while the robot follows set-points."""
         return self._handler is not None
 
     def connect(self) -> ArmState:
         """Connect to the robot, and check that it is the configured one.
 
-        The process ends when a robot takes the connection but says nothing: libfranka waits for ever, with the
-        interpreter's lock.
+        The process ends if the robot accepts the connection but does not respond: libfranka then waits without end and
+        holds the interpreter's lock.
 
         Raises:
-            GenimaError: when it cannot be reached, is of another kind, or another program has it.
+            GenimaError: when it cannot be reached, is of another type, or is controlled by another program.
         """
         policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
-        faulthandler.dump_traceback_later(_NO_ANSWER, exit=True)
+        faulthandler.dump_traceback_later(_CONNECT_TIMEOUT, exit=True)
         try:
-            # No real-time kernel is needed: the robot's controller makes the motion.
+            # No real-time kernel is needed: the robot's controller generates the motion.
             self._connection = self._franka.Robot(self._address, self._franka.RealtimeConfig.kIgnore)
             self._state = self._connection.read_once()
         except (RuntimeError, self._franka.FrankaException) as error:
@@ -112,7 +109,7 @@ class FrankaArm:
             raise GenimaError(f"robot {self._address}: {_line(error)}{_remedy(error)}") from None
         finally:
             faulthandler.cancel_dump_traceback_later()
-            os.sched_setscheduler(0, policy, priority)  # libfranka puts the thread above all others of the machine
+            os.sched_setscheduler(0, policy, priority)  # libfranka raises the thread's priority above all others
         self._require_same_robot()
         self._detect_stop()
         return self._arm_state()
@@ -124,12 +121,12 @@ class FrankaArm:
             GenimaError: when the connection is lost.
         """
         if self._connection is None:
-            raise GenimaError(self.stopped or f"robot {self._address} is not connected")
+            raise GenimaError(self.stopped or f"robot {self._address}: not connected")
         before = self._state.time.to_sec()
         try:
             self._state = self._connection.read_once()
         except (RuntimeError, self._franka.FrankaException) as error:
-            self.stopped = f"the connection to robot {self._address} is lost: {_line(error)}"
+            self.stopped = f"robot {self._address}: connection lost ({_line(error)})"
             self._release_handler()
             self._connection = None
             raise GenimaError(self.stopped) from None
@@ -138,72 +135,72 @@ class FrankaArm:
         return self._arm_state()
 
     def follow(self, command: Command, now: float) -> bool:
-        """Set the robot's target; return whether it was accepted, else ``refused`` has the reason.
+        """Set the robot's target; return True if it was accepted, else ``refused`` has the reason.
 
-        The first one must be near the arm: it then moves from where it is measured.
+        The first target must be near the arm, which moves from its measured position.
         """
         self.refused = self._rejection_reason(command, now)
         if self.refused:
             return False
         franka = self._franka
-        if self._handler is None and not self._begin():
+        if self._handler is None and not self._start_control():
             return False
         target = franka.AsyncPositionControlHandler.JointPositionTarget(command.positions.tolist())
         result = self._handler.set_joint_position_target(target)
         if not result.was_successful:
-            self._stop(f"the robot did not take a command: {result.error_message}")
+            self._stop(f"robot: command refused ({result.error_message})")
         return bool(result.was_successful)
 
     def recover(self) -> str:
         """Recover the stopped arm, which must be at rest; it then waits for a command near its position.
 
         Returns:
-            What was done, in words.
+            Result, as text.
 
         Raises:
-            GenimaError: when it cannot go on yet, and what to do about that.
+            GenimaError: when the arm cannot be recovered now; names the remedy.
         """
-        was = self.stopped
+        reason = self.stopped
         if self._connection is None:
             self.connect()
-        elif not was:
-            return "the arm is fine"
+        elif not reason:
+            return "arm: not stopped"
         modes, state = self._franka.RobotMode, self._state
         if state.robot_mode == modes.UserStopped:
-            raise GenimaError("the user stop is pressed, or the joints are locked: release them, then recover")
+            raise GenimaError("arm: the user stop is pressed, or the joints are locked; release them, then recover")
         if state.robot_mode == modes.Guiding:
-            raise GenimaError("the arm is guided by hand: let go of it, then recover")
+            raise GenimaError("arm: guided by hand; release it, then recover")
         if np.max(np.abs(state.dq)) > _AT_REST:
-            raise GenimaError("the arm is still moving; recover when it is at rest")
+            raise GenimaError("arm: still moving; recover when it is at rest")
         try:
             if state.robot_mode == modes.Reflex or state.current_errors:
                 self._connection.automatic_error_recovery()
             elif state.robot_mode == modes.Move:  # from before the connection was lost
                 self._connection.stop()
-            for _ in range(_STOPPING):
+            for _ in range(_STOP_STATES):
                 self._state = self._connection.read_once()
                 if self._state.robot_mode == modes.Idle and not self._state.current_errors:
                     break
             else:
-                why = stop_reason(self._state) or f"it stays in mode {self._state.robot_mode.name}"
-                raise GenimaError(f"the robot did not recover: {why}")
+                problem = stop_reason(self._state) or f"mode {self._state.robot_mode.name}"
+                raise GenimaError(f"robot: not recovered ({problem})")
         except (RuntimeError, self._franka.FrankaException) as error:
-            raise GenimaError(f"the robot did not recover: {_line(error)}") from None
+            raise GenimaError(f"robot: not recovered ({_line(error)})") from None
         self._release_handler()
         self.stopped = self.refused = ""
-        return f"going on with the next command near the arm; it had stopped: {was}"
+        return f"robot: recovered (it had stopped: {reason}); the next command near the arm moves it"
 
     def close(self) -> None:
         """Stop, and disconnect."""
         if self._handler is not None and self._connection is not None:
             try:
-                # At rest before the handler ends: its own way to stop sends zeros for positions.
+                # Come to rest before the handler ends: its own stop sends zeros for positions.
                 self._connection.stop()
-                for _ in range(_STOPPING):
+                for _ in range(_STOP_STATES):
                     self._state = self._connection.read_once()
                     if self._state.robot_mode != self._franka.RobotMode.Move:
                         break
-            except (RuntimeError, self._franka.FrankaException):  # it has stopped by itself, or is gone
+            except (RuntimeError, self._franka.FrankaException):  # stopped by itself, or not reachable
                 pass
         self._release_handler()
         self._connection = None
@@ -214,40 +211,41 @@ class FrankaArm:
         q = np.array(state.q)
         if len(robot.joint_names) != len(q):
             self.close()
-            raise GenimaError(f"{robot.name} has {len(robot.joint_names)} joints, robot {self._address} has {len(q)}")
-        T_base_tool, T_flange_tool = (np.reshape(T, (4, 4)).T for T in (state.O_T_EE, state.F_T_EE))  # columns first
-        away = np.linalg.norm((T_base_tool @ np.linalg.inv(T_flange_tool))[:3, 3] - robot.link_poses(q)[-2, :3, 3])
-        if away > _SAME_PLACE:
+            raise GenimaError(f"robot {self._address}: {len(q)} joints; {robot.name} has {len(robot.joint_names)}")
+        T_base_tool, T_flange_tool = (np.reshape(T, (4, 4)).T for T in (state.O_T_EE, state.F_T_EE))  # column-major
+        T_base_flange = T_base_tool @ np.linalg.inv(T_flange_tool)
+        distance = np.linalg.norm(T_base_flange[:3, 3] - robot.link_poses(q)[-2, :3, 3])
+        if distance > _FLANGE_TOLERANCE:
             self.close()
             raise GenimaError(
-                f"the robot at {self._address} is no {robot.arm}: its flange is {1000 * away:.0f} mm from where the "
-                "model has it; choose another one of config/robots"
+                f"robot {self._address}: not a {robot.arm} (its flange is {1000 * distance:.0f} mm from the model's); "
+                "choose another model of config/robots"
             )
         outside = (q < robot.position_min) | (q > robot.position_max)
         if outside.any():
             names = ", ".join(np.array(robot.joint_names)[outside])
             self.close()
             raise GenimaError(
-                f"the robot at {self._address} stands outside the range of a {robot.arm} at {names}: "
-                "move it by hand, or choose another one of config/robots"
+                f"robot {self._address}: outside the range of a {robot.arm} ({names}); move it by hand, or choose "
+                "another model of config/robots"
             )
 
     def _rejection_reason(self, command: Command, now: float) -> str:
         if self.stopped:
-            return f"the arm has stopped: {self.stopped}"
+            return f"arm: stopped ({self.stopped})"
         if (age := now - command.stamp) > self._settings.late:
-            return f"the command is {age:.2f} s old; the arm is held"
-        away = np.abs(command.positions - np.array(self._state.q))
+            return f"command: late ({age:.2f} s old); holding"
+        distances = np.abs(command.positions - np.array(self._state.q))
         limit = self._settings.distance if self.following else self._settings.rejoin
-        if not (worst := away.max()) <= limit:  # nor where it is not a number
-            joint = self._robot.joint_names[int(away.argmax())]
+        if not (distance := distances.max()) <= limit:  # also for NaN
+            joint = self._robot.joint_names[int(distances.argmax())]
             return (
-                f"the command has {joint} {worst:.2f} rad from the arm, more than {limit:g}: start what moves it "
-                "(the teleoperation, the task) again"
+                f"command: {joint} {distance:.2f} rad from the arm ({limit:g} are allowed); start the teleoperation "
+                "or the task again"
             )
         return ""
 
-    def _begin(self) -> bool:
+    def _start_control(self) -> bool:
         """Start the robot's control loop at its position."""
         settings, handlers = self._settings, self._franka.AsyncPositionControlHandler
         try:
@@ -255,18 +253,18 @@ class FrankaArm:
             self._connection.set_collision_behavior(torques, torques, forces, forces)
             self._connection.set_joint_impedance(list(settings.stiffness))
         except (RuntimeError, self._franka.FrankaException) as error:
-            self._stop(f"the robot does not take its settings: {_line(error)}")
+            self._stop(f"robot: settings refused ({_line(error)})")
             return False
         speeds = (settings.speed * self._robot.velocity_max).tolist()
-        result = handlers.configure(self._connection, handlers.Configuration(speeds, _GOAL))
+        result = handlers.configure(self._connection, handlers.Configuration(speeds, _GOAL_TOLERANCE))
         if result.error_message is not None:
-            self._stop(f"the robot does not begin to move: {_line(result.error_message)}")
+            self._stop(f"robot: control not started ({_line(result.error_message)})")
             return False
         self._handler = result.handler
         return True
 
     def _detect_stop(self) -> None:
-        """Detect a stop of the robot, which may be idle between two targets."""
+        """Detect a stop of the robot; idle between two targets is no stop."""
         if not self.stopped and (reason := stop_reason(self._state)):
             self._stop(reason)
 
@@ -317,7 +315,7 @@ def _remedy(error: Exception) -> str:
     """Return the remedy for a failed connection."""
     text = str(error).lower()
     if "version" in text:
-        return " (pylibfranka 0.21 is for the FR3 from system 5.9 on; a Panda needs franka_ros2's older libfranka)"
+        return "; pylibfranka 0.21 needs an FR3 with system 5.9 or newer, a Panda needs franka_ros2's older libfranka"
     if "timeout" in text or "connection error" in text:
-        return " (is the address right, the robot on, and this machine's cable in the robot's control box?)"
+        return "; check the address, that the robot is on, and the cable to its control box"
     return ""

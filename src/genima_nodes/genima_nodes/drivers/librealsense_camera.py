@@ -21,10 +21,10 @@ from genima.robot.rigid_transforms import inverse, pose
 from genima.types import Image
 from genima_nodes.drivers.optional_library import import_library
 
-_FIRST = 5.0  # s until the first image: a camera takes one or two to start
-_SILENT = 1.0  # s without an image after which something is wrong
+_START_TIMEOUT = 5.0  # s until the first image; a camera needs one or two
+_IMAGE_TIMEOUT = 1.0  # s between images
 _PROFILE = re.compile(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)")
-# Options of the colour sensor by librealsense's names; the automatic ones first: they decide whether the others count.
+# Options of the colour sensor by librealsense's names; automatic modes first, as they determine the effect of others.
 OPTIONS = (
     "enable_auto_exposure",
     "auto_exposure_priority",
@@ -45,14 +45,14 @@ class ColorProfile:
     rate: int  # Hz
 
     @classmethod
-    def of(cls, text: str) -> ColorProfile:
+    def parse(cls, text: str) -> ColorProfile:
         """Parse ``640x480x30``.
 
         Raises:
             GenimaError: for anything else.
         """
         if not (match := _PROFILE.fullmatch(text)):
-            raise GenimaError(f"the colour profile is {text!r}; it must be like 640x480x30")
+            raise GenimaError(f"colour profile: invalid ({text!r}); use a form like 640x480x30")
         return cls(*map(int, match.groups()))
 
     def __str__(self) -> str:
@@ -65,109 +65,108 @@ class Frame:
 
     stamp: float  # s since the epoch on this machine's clock
     image: Image  # (h, w, 3)
-    lost: int  # images that the camera took since the one before, and that never came here
+    lost: int  # images of the camera since the previous one that were not received
 
 
 @dataclass(frozen=True)
-class Opened:
-    """Properties of a running camera."""
+class CameraProperties:
+    """Properties of an open camera."""
 
     serial: str
     model: str
     firmware: str
-    usb: str  # as the device writes it: 3.2, 2.1
-    T_link_color: NDArray[np.float64]  # (4, 4), frames with x forward; the link is where the depth sensor is
-    info: Mapping[str, Any]  # of a ROS CameraInfo, but for its header
+    usb: str  # as reported by the device: 3.2, 2.1
+    T_link_color: NDArray[np.float64]  # (4, 4), frames with x forward; the link is at the depth sensor
+    info: Mapping[str, Any]  # fields of a ROS CameraInfo without its header
 
     @property
     def on_usb2(self) -> bool:
-        """Return whether port, hub or cable limit it to USB 2, a tenth of the bandwidth that it needs."""
+        """True if port, hub or cable limit the camera to USB 2, a tenth of the bandwidth that it needs."""
         return self.usb.startswith("2")
 
 
 class ColorCamera:
-    """Camera that may be unplugged; after any error, ``open`` it again."""
+    """Colour camera; after any error, such as an unplugged cable, ``open`` it again."""
 
     def __init__(
         self,
         serial: str,
         profile: ColorProfile,
         options: Mapping[str, float] | None = None,
-        plugged_in: Callable[[], Iterable[Any]] | None = None,
+        query_devices: Callable[[], Iterable[Any]] | None = None,
     ) -> None:
         """Args:
-        serial: serial number; empty for the only camera that there is.
-        profile: kind of images.
+        serial: serial number; empty: the only connected camera.
+        profile: image format.
         options: of the sensor, some of :data:`OPTIONS`.
-        plugged_in: the devices that there are; by default those of this machine.
+        query_devices: returns the connected devices; by default those of this machine.
 
         Raises:
             GenimaError: where librealsense is missing.
         """
         self._rs = import_library("pyrealsense2")
-        self._plugged_in = plugged_in or self._rs.context().query_devices
+        self._query_devices = query_devices or self._rs.context().query_devices
         self.serial, self._profile, self._options = serial, profile, dict(options or {})
-        self.clock = ""  # what the stamps were made from, as librealsense calls it
+        self.clock = ""  # source of the stamps, by librealsense's name
         self._sensor: Any = None
         self._queue: Any = None
-        self._number: int | None = None
-        self._silent_from = 0.0  # monotonic s
+        self._frame_number: int | None = None
+        self._deadline = 0.0  # monotonic s of the next image
 
-    def open(self) -> Opened:
-        """Start the images.
+    def open(self) -> CameraProperties:
+        """Start the image stream.
 
         Raises:
-            GenimaError: where the camera is not connected, is not free, or cannot do what is asked for.
+            GenimaError: if the camera is not connected, is in use, or does not support profile or options.
         """
         self.close()
         device = self._find()
-        opened = None
+        properties = None
         try:
             sensor, profile = self._choose(device)
             self._configure(sensor)
-            opened = self._describe(device, profile)
-            # One place: a late reader gets the latest image, without a queue.
-            self._queue = self._rs.frame_queue(1)
+            properties = self._describe(device, profile)
+            self._queue = self._rs.frame_queue(1)  # the newest image only
             sensor.open(profile)
             self._sensor = sensor
             sensor.start(self._queue)
         except RuntimeError as error:
             self.close()
             line = " ".join(str(error).split())
-            raise GenimaError(f"camera {self.serial} does not start ({line}); does another program use it?") from None
-        self._number, self._silent_from = None, time.monotonic() + _FIRST
-        return opened
+            raise GenimaError(f"camera {self.serial}: cannot start ({line}); end other programs that use it") from None
+        self._frame_number, self._deadline = None, time.monotonic() + _START_TIMEOUT
+        return properties
 
     def read(self, timeout: float) -> Frame | None:
         """Return the next image; None when none arrives within ``timeout`` seconds.
 
         Raises:
-            GenimaError: when there has been none for long: it was unplugged, or it is stuck.
+            GenimaError: when no image has arrived for a second: the camera was unplugged, or does not respond.
         """
         if self._queue is None:
-            raise GenimaError(f"camera {self.serial} is not open")
-        there, frame = self._queue.try_wait_for_frame(round(1000 * timeout))
+            raise GenimaError(f"camera {self.serial}: not open")
+        arrived, frame = self._queue.try_wait_for_frame(round(1000 * timeout))
         now = time.monotonic()
-        if not there:
-            if now > self._silent_from:
+        if not arrived:
+            if now > self._deadline:
                 self._find()
-                raise GenimaError(f"camera {self.serial} sends no images, though it is plugged in")
+                raise GenimaError(f"camera {self.serial}: connected, but sends no images; reconnect it")
             return None
-        self._silent_from = now + _SILENT
+        self._deadline = now + _IMAGE_TIMEOUT
         number = frame.get_frame_number()
-        lost = max(0, number - self._number - 1) if self._number is not None else 0
-        self._number = number
+        lost = max(0, number - self._frame_number - 1) if self._frame_number is not None else 0
+        self._frame_number = number
         return Frame(self._stamp(frame), np.array(frame.get_data(), np.uint8), lost)
 
     def close(self) -> None:
-        """End the images, as far as the camera is still there."""
+        """Stop the image stream."""
         sensor, self._sensor, self._queue = self._sensor, None, None
         if sensor is None:
             return
         for end in (sensor.stop, sensor.close):
             try:
                 end()
-            except RuntimeError:  # it was unplugged, or had not started
+            except RuntimeError:  # unplugged or not started
                 pass
 
     def _stamp(self, frame: Any) -> float:
@@ -178,45 +177,45 @@ class ColorCamera:
         """
         domain = frame.get_frame_timestamp_domain()
         self.clock = domain.name
-        if domain == self._rs.timestamp_domain.hardware_clock:  # counts from the camera's start: of no use here
+        if domain == self._rs.timestamp_domain.hardware_clock:  # it counts from the camera's start
             return time.time()
         return float(1e-3 * frame.get_timestamp())
 
     def _find(self) -> Any:
         found: dict[str, Any] = {}
-        for device in self._plugged_in():
+        for device in self._query_devices():
             try:
                 found[device.get_info(self._rs.camera_info.serial_number)] = device
-            except RuntimeError:  # it is just being unplugged
+            except RuntimeError:  # unplugged meanwhile
                 continue
         if not self.serial and len(found) == 1:
             self.serial = next(iter(found))
         if self.serial not in found:
             names = ", ".join(f"{serial} ({self._property(d, 'name')})" for serial, d in sorted(found.items()))
-            what = f"camera {self.serial} is not connected" if self.serial else "no serial number of a camera is given"
-            raise GenimaError(f"{what}; {f'there are: {names}' if names else 'there is no RealSense camera'}")
+            problem = f"camera {self.serial}: not connected" if self.serial else "camera: no serial number given"
+            raise GenimaError(f"{problem}; {f'connected: {names}' if names else 'no RealSense camera is connected'}")
         return found[self.serial]
 
-    def _property(self, device: Any, what: str) -> str:
-        info = getattr(self._rs.camera_info, what)
+    def _property(self, device: Any, name: str) -> str:
+        info = getattr(self._rs.camera_info, name)
         return str(device.get_info(info)) if device.supports(info) else "unknown"
 
     def _choose(self, device: Any) -> tuple[Any, Any]:
         """Return the sensor of the colour images, and their profile."""
-        rs, wanted, offered = self._rs, self._profile, set()
+        rs, available = self._rs, set()
         for sensor in device.query_sensors():
             for profile in sensor.get_stream_profiles():
                 if profile.stream_type() != rs.stream.color or profile.format() != rs.format.rgb8:
                     continue
                 video = profile.as_video_stream_profile()
-                this = ColorProfile(video.width(), video.height(), video.fps())
-                if this == wanted:
+                color = ColorProfile(video.width(), video.height(), video.fps())
+                if color == self._profile:
                     return sensor, profile
-                offered.add((this.width, this.height, this.rate))
-        has = ", ".join(str(ColorProfile(*one)) for one in sorted(offered)) or "none"
+                available.add((color.width, color.height, color.rate))
+        profiles = ", ".join(str(ColorProfile(*each)) for each in sorted(available)) or "none"
         usb = self._property(device, "usb_type_descriptor")
-        slow = f" on USB {usb}; on USB 3 there are more" if usb.startswith("2") else ""
-        raise GenimaError(f"camera {self.serial} has no colour images of {wanted}; it has {has}{slow}")
+        hint = f" on USB {usb}; USB 3 has more" if usb.startswith("2") else ""
+        raise GenimaError(f"camera {self.serial}: no colour profile {self._profile}; it has {profiles}{hint}")
 
     def _configure(self, sensor: Any) -> None:
         rs = self._rs
@@ -227,15 +226,15 @@ class ColorCamera:
                 continue
             option, value = getattr(rs.option, name), self._options[name]
             if not sensor.supports(option):
-                raise GenimaError(f"camera {self.serial} has no option {name}")
-            allowed = sensor.get_option_range(option)
-            if not allowed.min <= value <= allowed.max:
-                span = f"from {allowed.min:g} to {allowed.max:g}"
+                raise GenimaError(f"camera {self.serial}: option {name} not supported")
+            limits = sensor.get_option_range(option)
+            if not limits.min <= value <= limits.max:
+                span = f"from {limits.min:g} to {limits.max:g}"
                 raise GenimaError(f"camera {self.serial}: {name} is {value:g}; it must be {span}")
             sensor.set_option(option, value)
 
-    def _describe(self, device: Any, profile: Any) -> Opened:
-        return Opened(
+    def _describe(self, device: Any, profile: Any) -> CameraProperties:
+        return CameraProperties(
             self.serial,
             self._property(device, "name"),
             self._property(device, "firmware_version"),
@@ -252,26 +251,26 @@ class ColorCamera:
                     continue
                 try:
                     to_depth = color.get_extrinsics_to(profile)
-                except RuntimeError:  # the device does not know; the ROS driver takes them for the same then
+                except RuntimeError:  # unknown to the device; the ROS driver uses the identity, too
                     return np.eye(4)
-                R = np.reshape(to_depth.rotation, (3, 3)).T  # librealsense writes columns first
+                R = np.reshape(to_depth.rotation, (3, 3)).T  # column-major
                 return T_LINK_OPTICAL @ pose(R, np.array(to_depth.translation)) @ inverse(T_LINK_OPTICAL)
         return np.eye(4)
 
 
-def camera_info(lens: Any, rs: Any) -> dict[str, Any]:
+def camera_info(intrinsics: Any, rs: Any) -> dict[str, Any]:
     """Return the fields of a ROS CameraInfo, without its header, for librealsense's intrinsics.
 
-    As the ROS driver does, every lens but a fisheye is called ``plumb_bob``. The coefficients of the D400 cameras'
-    colour lenses are 0, so that it makes no difference that librealsense calls them *inverse* Brown-Conrady.
+    As in the ROS driver, the model of every lens except a fisheye is ``plumb_bob``. librealsense's name is *inverse*
+    Brown-Conrady, but the coefficients of the D400 cameras' colour lenses are 0.
     """
-    fisheye = lens.model == rs.distortion.kannala_brandt4
-    K = np.array([[lens.fx, 0, lens.ppx], [0, lens.fy, lens.ppy], [0, 0, 1]], float)
+    fisheye = intrinsics.model == rs.distortion.kannala_brandt4
+    K = np.array([[intrinsics.fx, 0, intrinsics.ppx], [0, intrinsics.fy, intrinsics.ppy], [0, 0, 1]], float)
     return {
-        "width": lens.width,
-        "height": lens.height,
+        "width": intrinsics.width,
+        "height": intrinsics.height,
         "distortion_model": "equidistant" if fisheye else "plumb_bob",
-        "d": [float(value) for value in lens.coeffs[: 4 if fisheye else 5]],
+        "d": [float(value) for value in intrinsics.coeffs[: 4 if fisheye else 5]],
         "k": K.ravel(),
         "r": np.eye(3).ravel(),
         "p": np.column_stack([K, np.zeros(3)]).ravel(),

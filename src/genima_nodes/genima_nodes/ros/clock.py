@@ -1,4 +1,4 @@
-"""Conversion of monotonic times, which never jump, to stamps of a node's clock, which may."""
+"""Conversion of monotonic times to stamps of a node's clock, which may jump."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genima_nodes.ros import messages
 
 
 class StampClock:
-    """Offset of the two clocks, however long the thread is interrupted between reading them."""
+    """Offset between the two clocks; an interruption of the thread between reading them does not change it."""
 
     def __init__(self, node: Node) -> None:
         self.step = 0.0  # s by which the node's clock was corrected before the last stamp
@@ -21,7 +21,7 @@ class StampClock:
         """Return the node's time at ``moment``, monotonic seconds."""
         before = time.monotonic()
         now = messages.now(self._node)
-        # The true offset is between these; as long as the known one is, it stays, and stamps do not jitter.
+        # The true offset is between these two. The known offset is kept while it is, so that stamps do not jitter.
         offset = min(max(self._offset, now - time.monotonic()), now - before)
         self.step, self._offset = offset - self._offset, offset
         return moment + offset

@@ -1,6 +1,6 @@
-"""Publish rates, latencies, counters and faults of a node: on /diagnostics for people, on `node_status` for programs.
+"""Publish rates, latencies, counters and faults of a node.
 
-Once a second, and soon after a fault appears or disappears.
+On /diagnostics for people and on `node_status` for programs, once a second and within 0.1 s of a change of the faults.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from genima_nodes.ros.paced_thread import STEADY
 
 _RATE_WINDOW = 2.0  # s
 _LATENCY_WINDOW = 4096  # samples
-_REPEAT = 5.0  # s between log lines about one fault, whatever numbers its text contains
-_PERIOD, _SOONEST = 1.0, 0.1  # s between publications: when nothing changes, and at least
+_REPEAT = 5.0  # s between log lines about one fault; texts are not compared, they contain numbers
+_PERIOD, _MIN_PERIOD = 1.0, 0.1  # s between publications: without a change, and with changes
 
 
 class TopicStats:
@@ -81,14 +81,14 @@ class DiagnosticUpdater:
         self._watches: list[Callable[[], None]] = []
         self._faults: dict[str, str] = {}
         self._codes: dict[str, str] = {}
-        self._new: dict[str, str] = {}  # faults since the last publication, also those that are cleared
+        self._new: dict[str, str] = {}  # faults since the last publication, also cleared ones
         self._changed = False
         self._published = float("-inf")  # monotonic s
         self._logged: dict[tuple[str, str], float] = {}  # monotonic s of the last line, by key and code
-        self._open: set[str] = set()  # faults that were logged and whose end was not
+        self._open: set[str] = set()  # faults that were logged, and whose end was not logged
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
         self._status = node.create_publisher(NodeStatus, "node_status", qos.LATCHED)
-        self._timer = node.create_timer(_SOONEST, self._publish_if_due, clock=STEADY)
+        self._timer = node.create_timer(_MIN_PERIOD, self._publish_if_due, clock=STEADY)
 
     def add_topic(self, name: str) -> TopicStats:
         """Return the statistics of a topic; shown as ``<name> rate [Hz]``, ``age [s]``, ``total`` and ``dropped``."""
@@ -113,12 +113,12 @@ class DiagnosticUpdater:
     def set_fault(self, key: str, text: str, code: str = "") -> None:
         """Set the fault ``key`` until :meth:`clear_fault`.
 
-        Logged at once, then every few seconds, however its text and the fault come and go.
+        Logged at once, then at most every five seconds, also when the fault is cleared and set again.
 
         Args:
-            key: what the fault is about, a constant.
+            key: subject of the fault, a constant.
             text: for people; may contain numbers.
-            code: kind of fault, where one key has several; each is logged at once and throttled by itself.
+            code: kind of fault, where one key has several; each is logged and throttled separately.
         """
         self._changed = self._changed or key not in self._faults
         self._faults[key] = self._new[key] = text
@@ -147,10 +147,10 @@ class DiagnosticUpdater:
     def _publish_if_due(self) -> None:
         for check in self._watches:
             check()
-        for key, text in list(self._faults.items()):  # one that was set too soon after the last log line
+        for key, text in list(self._faults.items()):  # faults whose log line was throttled
             if key not in self._open:
                 self._log_if_due(key, text, self._codes.get(key, ""))
-        if self._changed or time.monotonic() - self._published >= _PERIOD - _SOONEST / 2:
+        if self._changed or time.monotonic() - self._published >= _PERIOD - _MIN_PERIOD / 2:
             self._publish()
 
     def _publish(self) -> None:

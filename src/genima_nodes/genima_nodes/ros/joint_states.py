@@ -15,7 +15,7 @@ from genima_nodes.ros import messages, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 
 _HISTORY = 5000  # samples kept, seconds even at 1 kHz: to find the joints at the stamp of an image
-_AHEAD = 0.1  # s: a stamp further in the future is from before the clock was set back
+_MAX_AHEAD = 0.1  # s: a stamp further in the future is from before the clock was set back
 
 
 class JointStates:
@@ -55,8 +55,8 @@ class JointStates:
             joints = messages.joints_from(message, self._robot)
             last = self.newest.stamp if self.newest else float("-inf")
             back = last - joints.stamp
-            if back > 0 and last <= messages.now(self._node) + _AHEAD:
-                raise GenimaError(f"joint state is stamped {back:.3f} s before the one that came before it")
+            if back > 0 and last <= messages.now(self._node) + _MAX_AHEAD:
+                raise GenimaError(f"joint state: stamp {back:.3f} s before that of the previous one; dropped")
         except GenimaError as error:
             self._meter.drop()
             self._diagnostics.set_fault("joint_states", str(error))

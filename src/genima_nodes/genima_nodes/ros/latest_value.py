@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class LatestValue(Generic[T]):
-    """Mailbox for one item. A newer item replaces it; items that were never taken are counted, never queued."""
+    """Mailbox for one item. A newer item replaces it; replaced items are counted as skipped."""
 
     def __init__(self) -> None:
         self.skipped = 0
@@ -17,14 +17,14 @@ class LatestValue(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, item: T) -> None:
-        """Replace the item and wake the thread that waits for it."""
+        """Replace the item and wake the waiting thread."""
         with self._changed:
             self.skipped += self._item is not None
             self._item = item
             self._changed.notify()
 
     def take(self, timeout: float) -> T | None:
-        """Remove and return the item; wait up to ``timeout`` seconds for one, None if there is none."""
+        """Remove and return the item; wait up to ``timeout`` seconds for it. None: no item."""
         with self._changed:
             self._changed.wait_for(lambda: self._item is not None, timeout)
             item, self._item = self._item, None

@@ -49,11 +49,11 @@ def image_from(message: ImageMessage, size: tuple[int, int] | None = None) -> Im
     """
     h, w = message.height, message.width
     if message.encoding != "rgb8":
-        raise GenimaError(f"image is {message.encoding or 'of no encoding'}, rgb8 is needed")
+        raise GenimaError(f"image: encoding {message.encoding or 'missing'}; rgb8 is needed")
     if size is not None and (w, h) != size:
-        raise GenimaError(f"image is {w}x{h}, {size[0]}x{size[1]} is needed")
+        raise GenimaError(f"image: size {w}x{h}; {size[0]}x{size[1]} is needed")
     if message.step != 3 * w or len(message.data) != 3 * w * h:
-        raise GenimaError(f"image of {w}x{h} rgb8 has {len(message.data)} bytes in rows of {message.step}")
+        raise GenimaError(f"image: {len(message.data)} bytes in rows of {message.step} do not fit {w}x{h} rgb8")
     return np.frombuffer(message.data, np.uint8).reshape(h, w, 3)
 
 
@@ -75,7 +75,7 @@ def joints_from(message: JointState, robot: RobotModel) -> Joints:
     positions, gripper = robot.select_joints(message.name, message.position)
     robot.require_in_range(positions)
     if not (stamp := seconds(message.header.stamp)) > 0:
-        raise GenimaError("joint state is not stamped; its publisher must set header.stamp")
+        raise GenimaError("joint state: no stamp; its publisher must set header.stamp")
     return Joints(stamp, positions, robot.open_fraction(gripper))
 
 
@@ -132,7 +132,7 @@ def drawn_target_message(drawn: DrawnTarget, latency: float, skipped: int) -> Dr
     Args:
         drawn: the drawn target.
         latency: s from the newest image's arrival until now.
-        skipped: observations that were never used.
+        skipped: number of observations that were not used.
     """
     message = DrawnTargetMessage(
         task=drawn.instruction,

@@ -1,4 +1,4 @@
-"""Run a node as a process that starts with one clear line and ends on the first signal."""
+"""Run a node as a process that logs its start in one line and ends on the first signal."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from genima_nodes.ros.paced_thread import CALLBACKS, schedule_in_real_time
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.single_instance import SingleInstance, refusal, require_single
 
-# Control comes first: a late command costs smoothness, a late drawn target quality, a late recording nothing.
-CONTROL_NICENESS, DRAWING_NICENESS, FILMING_NICENESS = -10, 5, 10
-_WAKE = 0.2  # s: longest delay of a signal in an idle process
+# Late commands make the motion uneven, late chunks reduce the quality of the policy, late recording has no effect.
+CONTROL_NICENESS, INFERENCE_NICENESS, MONITOR_NICENESS = -10, 5, 10
+_SPIN_TIMEOUT = 0.2  # s: longest delay of a signal in an idle process
 
 
 class ClosableNode(Protocol):
@@ -67,20 +67,20 @@ def run(
     Args:
         make_node: creates the node, once ROS is up.
         args: command line.
-        niceness: of the whole process, as its threads wait for each other at Python's lock.
-        executor: creates the executor; the default takes less processor time than rclpy's older ones.
-        real_time: whether callbacks and the threads of DDS are scheduled in real time, where the system permits it.
-        role: unique in a domain and namespace; empty: there may be several.
+        niceness: of the whole process, as all its threads wait for Python's lock.
+        executor: creates the executor; the default needs less processor time than rclpy's older ones.
+        real_time: schedule callbacks and the threads of DDS in real time, where the system permits it.
+        role: unique in a domain and namespace; empty: several processes are allowed.
     """
     sys.setswitchinterval(1e-3)  # s: by default, a thread with a deadline waits 5 ms for Python's lock
     set_niceness(niceness)
-    if real_time:  # before any other thread starts: they inherit it
+    if real_time:  # before any other thread starts: threads inherit it
         schedule_in_real_time(CALLBACKS)
     # rclpy's own handlers end the context at once, while threads still publish
     ending = threading.Event()
     for number in termination_signals():
         signal.signal(number, lambda *_: ending.set())
-    failed = _end_with_any_thread(ending)
+    failed = _end_on_thread_failure(ending)
     try:
         with ros_context(sys.argv if args is None else args, log_file=True):
             _require_ros_arguments(sys.argv[1:] if args is None else args)
@@ -92,13 +92,13 @@ def run(
             spinner = executor()
             spinner.add_node(node)
             gc.collect()
-            gc.freeze()  # never collect these objects: that would stop every thread, for 0.3 s with torch
-            if strangers := parameters.unknown(node):
-                node.get_logger().warning(f"parameters: unknown ({', '.join(strangers)}); not used")
+            gc.freeze()  # never collect these objects: a collection stops every thread, for 0.3 s with torch
+            if unknown := parameters.unknown(node):
+                node.get_logger().warning(f"parameters: unknown ({', '.join(unknown)}); not used")
             _log_transport(node)
             node.get_logger().info("ready")
             while not ending.is_set() and not (single and single.older):
-                spinner.spin_once(timeout_sec=_WAKE)
+                spinner.spin_once(timeout_sec=_SPIN_TIMEOUT)
             closable.close()
             spinner.shutdown()
             if single and single.older:
@@ -113,16 +113,16 @@ def run(
 
 def _require_ros_arguments(args: Sequence[str]) -> None:
     """Raise a GenimaError for arguments that ROS ignores, such as ``rate:=50`` without ``--ros-args -p``."""
-    if strange := remove_ros_args(list(args)):
-        words = shorten(printable(" ".join(strange)))
-        raise GenimaError(f"unknown arguments ({words}); parameters are given as --ros-args -p NAME:=VALUE")
+    if unknown := remove_ros_args(list(args)):
+        listed = shorten(printable(" ".join(unknown)))
+        raise GenimaError(f"arguments: unknown ({listed}); give parameters as --ros-args -p NAME:=VALUE")
 
 
 def _log_transport(node: Node) -> None:
-    """Log from where this node can be reached: this machine alone, or every host of its networks."""
-    if not (opened := ros.open_variable(os.environ)):
+    """Log the hosts that can reach this node: this machine alone, or every host of its networks."""
+    if not (variable := ros.open_variable(os.environ)):
         profile = os.environ.get(ros.PROFILE, "")
-        node.get_logger().info(f"reachable from this machine alone{f' ({ros.PROFILE}={profile})' if profile else ''}")
+        node.get_logger().info(f"transport: this machine alone{f' ({ros.PROFILE}={profile})' if profile else ''}")
         return
     addresses = [
         address.address
@@ -130,21 +130,22 @@ def _log_transport(node: Node) -> None:
         for address in entries
         if address.family == socket.AF_INET and not address.address.startswith("127.")
     ]
-    first = 7400 + 250 * node.context.get_domain_id()  # of 250 that a domain has
+    first = 7400 + 250 * node.context.get_domain_id()  # first of the 250 ports of a domain
     node.get_logger().warning(
-        f"open to the network ({opened}): any host that reaches UDP ports {first} to {first + 249} of "
-        f"{', '.join(addresses) or 'this machine'} may command the arm and call command_guard/resume; docs/security.md"
+        f"transport: open to the network ({variable}); any host that reaches UDP ports {first} to {first + 249} of "
+        f"{', '.join(addresses) or 'this machine'} may command the arm and call command_guard/resume; see "
+        "docs/security.md"
     )
 
 
 def set_niceness(niceness: int) -> None:
-    """Set the niceness of this process, as far as the system permits it."""
+    """Set the niceness of this process, where the system permits it."""
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
-def _end_with_any_thread(ending: threading.Event) -> list[str]:
-    """End the process with any failed thread; return the growing list of their names."""
+def _end_on_thread_failure(ending: threading.Event) -> list[str]:
+    """End the process when a thread fails; return the growing list of failed threads' names."""
     failed: list[str] = []
 
     def on_error(error: threading.ExceptHookArgs) -> None:

@@ -27,10 +27,10 @@ from genima_nodes.ros.latest_value import LatestValue
 from genima_nodes.ros.paced_thread import STEADY
 
 _HEARTBEAT = 0.02  # s between messages on `observed`
-_SILENT = 1.0  # s without an image after which a camera counts as stopped
+_IMAGE_TIMEOUT = 1.0  # s without an image after which a camera counts as stopped
 _STALE_JOINTS = 0.1  # s between images and the joints of their observation
-_UNSEEN = 0.004  # rad that no joint can turn without a change of every image (in the simulation 0.0025 suffice)
-_SAME_MOMENT = 0.03  # s between an image and the joints that it shows
+_MIN_MOTION = 0.004  # rad: a joint that turns more changes every image (0.0025 are enough in the simulation)
+_JOINT_TOLERANCE = 0.03  # s between an image and the joints that it is compared with
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _CameraImage:
 
 @dataclass(frozen=True)
 class _ImageChange:
-    """First of a run of equal images."""
+    """First image of a run of equal images."""
 
     image: Image
     joints: NDArray[np.float64]  # (n,) rad, measured then; NaN where unknown
@@ -52,7 +52,7 @@ class _ImageChange:
 
 @dataclass(frozen=True)
 class TimedObservation:
-    """An observation, with its origin."""
+    """Observation with its time of arrival and task number."""
 
     observation: Observation
     arrival: float  # monotonic s, of the newest image
@@ -62,7 +62,7 @@ class TimedObservation:
 class ObservationSynchronizer:
     """Latest set of images of one moment, with the joints and the task, while a task runs.
 
-    Publishes on `observed` whether the images can be relied on, also while no task runs.
+    Publishes the validity of the images on `observed`, also while no task runs.
     Parameters: ``sync_tolerance`` and ``straggler_timeout`` in s.
     """
 
@@ -77,13 +77,13 @@ class ObservationSynchronizer:
         calibration: str = "",
     ) -> None:
         """Args:
-        node: subscribes and publishes.
+        node: node that subscribes and publishes.
         diagnostics: of the node.
-        robot: its joints are observed.
+        robot: model of the observed joints.
         views: views that need a camera.
         camera_size: width and height in px that images must have; None: any.
-        joints_required: whether an observation without measured joints is an error.
-        calibration: of the cameras, by which images are undistorted; empty: they are taken as they are.
+        joints_required: an observation without measured joints is an error.
+        calibration: of the cameras, to undistort images; empty: images are not undistorted.
 
         Raises:
             GenimaError: for parameters out of range, and a calibration that is damaged or lacks a view.
@@ -97,15 +97,15 @@ class ObservationSynchronizer:
         self._changes: dict[str, _ImageChange] = {}
         self._problems: dict[str, str] = {}  # by view
         self._undistorters = self._load_undistorters(node, calibration) if calibration else {}  # by view
-        self._lenses: dict[str, bytes] = {}  # content of each camera's last camera_info, by view
-        self._misfits: dict[str, str] = {}  # how that differs from the calibration, by view
-        self._stamps: dict[str, float] = {}  # of the newest images, good or not
+        self._camera_infos: dict[str, bytes] = {}  # content of each camera's last camera_info, by view
+        self._mismatches: dict[str, str] = {}  # difference between that and the calibration, by view
+        self._stamps: dict[str, float] = {}  # of the newest images, valid or not
         self._last_set, self._set_stamp = float("-inf"), 0.0  # monotonic s; stamp
-        # Until joints are measured, a virtual view refuses to render, and no camera counts as frozen.
+        # Without measured joints, a virtual view is not rendered, and no camera counts as frozen.
         self._unknown = Joints(0.0, np.full(len(robot.joint_names), np.nan), np.nan)
         self._sets: LatestValue[tuple[dict[str, _CameraImage], str, int]] = LatestValue()
 
-        self._spread = diagnostics.add_latency("images of a set apart")
+        self._spread = diagnostics.add_latency("image set spread")
         self._cameras = {view: diagnostics.add_topic(f"image {view}") for view in self._camera_views}
         diagnostics.add_skipped("observations", lambda: self._sets.skipped)
         diagnostics.add_check(self._watch_cameras)
@@ -125,7 +125,7 @@ class ObservationSynchronizer:
 
     @property
     def skipped(self) -> int:
-        """Observations that were replaced by newer ones before they were taken."""
+        """Number of observations that were replaced by newer ones before they were taken."""
         return self._sets.skipped
 
     def take(self, timeout: float) -> TimedObservation | None:
@@ -141,7 +141,7 @@ class ObservationSynchronizer:
         stamp = min(view.stamp for view in views.values())
         joints = self._joints.at(stamp, _STALE_JOINTS)
         if joints is None and self._joints_required:
-            raise GenimaError(f"no joint states within {_STALE_JOINTS} s of the images")
+            raise GenimaError(f"joint_states: none within {_STALE_JOINTS} s of the images")
         images = {name: self._undistort(name, view.image) for name, view in views.items()}
         observation = Observation(stamp, images, joints or self._unknown, task)
         return TimedObservation(observation, max(view.arrival for view in views.values()), number)
@@ -149,7 +149,7 @@ class ObservationSynchronizer:
     def _load_undistorters(self, node: Node, calibration: str) -> dict[str, Undistorter]:
         cameras = load_cameras(calibration)
         if missing := [view for view in self._camera_views if view not in cameras]:
-            raise GenimaError(f"{node.get_name()}: calibration {calibration} lacks {', '.join(missing)}")
+            raise GenimaError(f"{node.get_name()}: calibration {calibration} has no {', '.join(missing)}")
         return {view: Undistorter(cameras[view]) for view in self._camera_views}
 
     def _undistort(self, view: str, image: Image) -> Image:
@@ -164,19 +164,19 @@ class ObservationSynchronizer:
     def _info_callback(self, view: str) -> Callable[[CameraInfo], None]:
         def on_info(message: CameraInfo) -> None:
             content = bytes(f"{message.width} {message.height}", "ascii") + message.k.tobytes() + message.d.tobytes()
-            if content == self._lenses.get(view):
+            if content == self._camera_infos.get(view):
                 return
-            self._lenses[view] = content
-            self._misfits.pop(view, None)
-            if not message.k.any():  # the driver knows no lens
+            self._camera_infos[view] = content
+            self._mismatches.pop(view, None)
+            if not message.k.any():  # the driver has no intrinsics
                 return
             try:
-                lens = CameraIntrinsics.from_camera_info(
+                intrinsics = CameraIntrinsics.from_camera_info(
                     message.width, message.height, message.distortion_model, message.d, message.k
                 )
-                self._undistorters[view].require_intrinsics(lens)
+                self._undistorters[view].require_intrinsics(intrinsics)
             except GenimaError as error:
-                self._misfits[view] = str(error)
+                self._mismatches[view] = str(error)
 
         return on_info
 
@@ -186,8 +186,8 @@ class ObservationSynchronizer:
             stamp = self._stamps[view] = messages.seconds(message.header.stamp)
             try:
                 image = messages.image_from(message, self._camera_size)
-                if view in self._misfits:
-                    raise GenimaError(self._misfits[view])
+                if view in self._mismatches:
+                    raise GenimaError(self._mismatches[view])
                 self._require_change(view, stamp, image)
             except GenimaError as error:
                 self._cameras[view].drop()
@@ -204,32 +204,32 @@ class ObservationSynchronizer:
         return on_image
 
     def _publish_observed(self) -> None:
-        """Publish the heartbeat: the stamp of the last good set and the problems of the images."""
+        """Publish the heartbeat: the stamp of the last valid set and the problems of the images."""
         message = Observed(problem="; ".join([*self._problems.values(), *self._stragglers()]))
         message.header.stamp = messages.time_message(self._set_stamp)
         self._observed.publish(message)
 
     def _stragglers(self) -> Iterator[str]:
-        """Name the cameras whose images are late for the set that the others have begun."""
+        """Yield the cameras whose images are late for the set of the other views."""
         views = list(self._views.items())
         if views and time.monotonic() - min(view.arrival for _, view in views) > self._straggler_timeout:
             newest = max(view.stamp for _, view in views)
             present = [name for name, view in views if newest - view.stamp <= self._tolerance]
             if missing := [view for view in self._camera_views if view not in present]:
-                yield f"no image of {', '.join(missing)} with the others'"
+                yield f"camera {', '.join(missing)}: no image within {1000 * self._tolerance:g} ms of the other views"
 
     def _require_change(self, view: str, stamp: float, image: Image) -> None:
-        """Reject a camera whose images stay the same while the arm moves: it shows the past."""
+        """Raise a GenimaError for a camera whose image does not change while the arm moves."""
         last = self._changes.get(view)
-        joints = (self._joints.at(stamp, _SAME_MOMENT) or self._unknown).positions
+        joints = (self._joints.at(stamp, _JOINT_TOLERANCE) or self._unknown).positions
         same = last is not None and np.array_equal(image, last.image)
         if last is None or not same or np.isnan(last.joints).any():
             self._changes[view] = _ImageChange(image, joints)
-        elif np.max(np.abs(joints - last.joints)) > _UNSEEN:
-            raise GenimaError("the image has not changed while the arm moved: the camera is frozen")
+        elif np.max(np.abs(joints - last.joints)) > _MIN_MOTION:
+            raise GenimaError("frozen; the image has not changed while the arm moved")
 
     def _offer_set(self) -> None:
-        """Pass the newest images on if they are of one moment and a task runs."""
+        """Offer the newest images as a set if they are of one moment and a task runs."""
         if len(self._views) < len(self._camera_views):
             return
         stamps = [view.stamp for view in self._views.values()]
@@ -243,19 +243,19 @@ class ObservationSynchronizer:
         self._views.clear()  # every image is used once
 
     def _watch_cameras(self) -> None:
-        silent = False
-        for view, meter in self._cameras.items():
-            about = f"camera {view} silent"
-            if meter.age > _SILENT:
-                silent = True
-                self._diagnostics.set_fault(about, f"no image for {_SILENT:g} s" if meter.total else "no image yet")
+        timed_out = False
+        for view, stats in self._cameras.items():
+            key = f"camera {view} timeout"
+            if stats.age > _IMAGE_TIMEOUT:
+                timed_out = True
+                self._diagnostics.set_fault(
+                    key, f"no image for {_IMAGE_TIMEOUT:g} s" if stats.total else "no image yet"
+                )
             else:
-                self._diagnostics.clear_fault(about)
-        if not silent and time.monotonic() - self._last_set > _SILENT:
+                self._diagnostics.clear_fault(key)
+        if not timed_out and time.monotonic() - self._last_set > _IMAGE_TIMEOUT:
             last = min(self._stamps, key=self._stamps.__getitem__)
             behind = max(self._stamps.values()) - self._stamps[last]
-            self._diagnostics.set_fault(
-                "cameras", f"no images of one moment; the oldest are of {last}, by {behind:.1f} s"
-            )
+            self._diagnostics.set_fault("cameras", f"images not synchronised; {last} is {behind:.1f} s behind")
         else:
             self._diagnostics.clear_fault("cameras")

@@ -1,4 +1,4 @@
-"""Message types of optional packages, which are not among the wheels."""
+"""Message types of optional packages, which have no wheels."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def message_type(name: str) -> Any:
     """Return a type by its ROS name, such as ``control_msgs/action/GripperCommand``.
 
     Raises:
-        GenimaError: when its package is not installed, or has no such type; with how to install it.
+        GenimaError: when its package is not installed, or has no such type; names the command that installs it.
     """
-    package, kind, wanted = name.split("/")
+    package, kind, type_name = name.split("/")
     try:
-        return getattr(importlib.import_module(f"{package}.{kind}"), wanted)
+        return getattr(importlib.import_module(f"{package}.{kind}"), type_name)
     except (ImportError, AttributeError):
         apt = f"ros-{os.environ.get('ROS_DISTRO', 'jazzy')}-{package.replace('_', '-')}"
         raise GenimaError(

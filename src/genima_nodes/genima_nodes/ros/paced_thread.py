@@ -15,20 +15,19 @@ STEADY = Clock(clock_type=ClockType.STEADY_TIME)  # for timers: on the node's cl
 LATE = 0.005  # s after its deadline from which a period counts as late
 _SWITCH_INTERVAL = 0.0005  # s: Python's own 5 ms would let another thread delay a tick that long
 # Priorities of SCHED_FIFO, 1 to 99: above all threads without a deadline, below the kernel's own. A thread with a
-# deadline may wait for a lock (Python's, DDS's): the thread that holds it must not wait for a processor.
+# deadline may wait for a lock (of Python or DDS): the thread that holds the lock must not wait for a processor.
 PACED, CALLBACKS, INFERENCE = 10, 5, 1
 
 
-# Of two processors, the thread that computes in real time has the last, and the one that computes in the background the
-# first: a thread in real time runs where it ran before, even if another processor is free and the thread that it
-# displaces must wait. Where there are more processors, one is free.
+# On a machine with two processors, the real-time inference thread is pinned to the last one and the background
+# inference thread to the first: Linux keeps a real-time thread on its processor even if another one is idle.
 _PROCESSORS = sorted(os.sched_getaffinity(0))
 
 
 def schedule_in_real_time(priority: int, computing: bool = False) -> bool:
-    """Schedule this thread, and those that it starts, in real time; return False where the system refuses it.
+    """Schedule this thread, and those that it starts, in real time; return False if the system refuses it.
 
-    It needs CAP_SYS_NICE, or an ``rtprio`` limit.
+    Needs CAP_SYS_NICE or an ``rtprio`` limit.
 
     Args:
         priority: of SCHED_FIFO.
@@ -39,12 +38,12 @@ def schedule_in_real_time(priority: int, computing: bool = False) -> bool:
     except OSError:
         return False
     if computing:
-        _keep_to(-1)
+        _pin(-1)
     return True
 
 
 def schedule_in_background(computing: bool = False) -> None:
-    """Schedule this thread, and those that it starts, by the process's niceness, whatever its starter has.
+    """Schedule this thread, and those that it starts, by the process's niceness, not in real time.
 
     Args:
         computing: True where this thread alone computes all the time.
@@ -52,17 +51,17 @@ def schedule_in_background(computing: bool = False) -> None:
     was_in_real_time = os.sched_getscheduler(0) == os.SCHED_FIFO
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     if computing and was_in_real_time:
-        _keep_to(0)
+        _pin(0)
 
 
-def _keep_to(processor: int) -> None:
+def _pin(processor: int) -> None:
     if len(_PROCESSORS) == 2:
         os.sched_setaffinity(0, [_PROCESSORS[processor]])
 
 
 @contextmanager
 def starting_in_background() -> Iterator[None]:
-    """Schedule threads started in this context by the process's niceness, also where their starter is in real time."""
+    """Schedule threads that are started in this context by the process's niceness, not in real time."""
     policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
     schedule_in_background()
     try:
@@ -76,9 +75,9 @@ class PacedThread:
 
     ``deadline`` is in monotonic seconds, ``periods`` after that of the last call.
 
-    Deadlines are the multiples of the period on the system's monotonic clock, and ``phase`` of a period after them: the
-    threads of all processes of one machine are in phase, without drift. After an overrun, the missed deadlines are
-    skipped and counted as late. A tick returns True where it had work: only then does it count.
+    Deadlines are multiples of the period on the monotonic clock, plus ``phase`` of a period: the threads of all
+    processes of one machine are in phase, without drift. After an overrun, missed deadlines are skipped and counted as
+    late. A tick returns True if it had work; others are not counted.
 
     The thread is scheduled in real time where the system permits it.
     """
@@ -115,13 +114,13 @@ class PacedThread:
         while not self._stop.is_set():
             deadline += self._period
             time.sleep(max(0.0, deadline - time.monotonic()))
-            if (slept_over := int((time.monotonic() - deadline) / self._period)) > 0:
-                deadline += slept_over * self._period
-                periods += slept_over
-            worked = self._tick(deadline, periods)
+            if (overslept := int((time.monotonic() - deadline) / self._period)) > 0:  # periods
+                deadline += overslept * self._period
+                periods += overslept
+            had_work = self._tick(deadline, periods)
             overrun = time.monotonic() - deadline
             missed = int(overrun / self._period)
-            if worked:
+            if had_work:
                 self.ticks += periods
                 self.late += periods - 1 + (overrun > LATE)
             deadline += missed * self._period

@@ -1,7 +1,7 @@
-"""Parameters of nodes: declared with type and range, checked at the start, read-only or applied on a change.
+"""Declare parameters of nodes with type and range, and check their values at the start.
 
-A parameter that is read once is read-only, so that `ros2 param set` fails instead of reporting success without
-effect; ``apply`` makes one changeable.
+Parameters are read-only, so that `ros2 param set` fails instead of reporting success without effect; ``apply`` makes
+one changeable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from genima.io.files import shorten
 from genima.system.ros_names import require_namespace, require_ros_name, require_topic
 from genima.system.terminal import printable
 
-SLOWEST, FASTEST = 20.0, 200.0  # Hz of commands
+MIN_RATE, MAX_RATE = 20.0, 200.0  # Hz of commands
 _MAX_COUNT = 2**31 - 1
 _MAX_TEXT = 4096  # characters: Linux's limit of a path
 _Settings = TypeVar("_Settings")
@@ -38,12 +38,12 @@ def number(
     """Declare a number, whole or not, and return its value.
 
     Args:
-        node: the node that has it.
+        node: node that declares it.
         name: of the parameter.
-        default: where it is not given.
+        default: value if none is given.
         low: minimum.
         high: maximum.
-        apply: takes a new value while the node runs; None: the parameter is read-only.
+        apply: called with a new value while the node runs; None: the parameter is read-only.
 
     Raises:
         GenimaError: for a value that is no finite number from ``low`` to ``high``.
@@ -52,7 +52,7 @@ def number(
     if not (_is_number(value) and math.isfinite(value) and low <= value <= high):
         raise _refusal(node, name, value, f"a number{_range(low, high)}")
     span = [FloatingPointRange(from_value=float(low), to_value=float(high))]
-    return float(_fix(node, name, Parameter.Type.DOUBLE, float(value), apply, floating_point_range=span))
+    return float(_fix_type(node, name, Parameter.Type.DOUBLE, float(value), apply, floating_point_range=span))
 
 
 def integer(node: Node, name: str, default: int, low: int = 0, high: int = _MAX_COUNT) -> int:
@@ -65,11 +65,11 @@ def integer(node: Node, name: str, default: int, low: int = 0, high: int = _MAX_
     if not (_is_number(value) and math.isfinite(value) and value == int(value) and low <= value <= high):
         raise _refusal(node, name, value, f"a whole number{_range(low, high)}")
     span = [IntegerRange(from_value=low, to_value=high)]
-    return int(_fix(node, name, Parameter.Type.INTEGER, int(value), integer_range=span))
+    return int(_fix_type(node, name, Parameter.Type.INTEGER, int(value), integer_range=span))
 
 
 def optional_number(node: Node, name: str) -> float | None:
-    """Declare a number or a boolean without a default; None where it is not given.
+    """Declare a number or a boolean without a default; return None if it is not given.
 
     Raises:
         GenimaError: for a value that is no finite number.
@@ -90,7 +90,7 @@ def flag(node: Node, name: str, default: bool) -> bool:
     value = _declare(node, name, default)
     if not isinstance(value, bool):
         raise _refusal(node, name, value, "true or false")
-    return bool(_fix(node, name, Parameter.Type.BOOL, value))
+    return bool(_fix_type(node, name, Parameter.Type.BOOL, value))
 
 
 def text(node: Node, name: str, default: str, choices: Sequence[str] | None = None) -> str:
@@ -100,19 +100,19 @@ def text(node: Node, name: str, default: str, choices: Sequence[str] | None = No
         GenimaError: for a value that is no text, or none of ``choices``.
     """
     value = _declare(node, name, default)
-    if not isinstance(value, str):  # ROS reads an unquoted 7 as a number, and an unquoted no as a boolean
+    if not isinstance(value, str):  # ROS parses an unquoted 7 as a number, and an unquoted no as a boolean
         raise _refusal(node, name, value, f"text: write -p '{name}:=\"...\"'")
     if len(value) > _MAX_TEXT or "\0" in value:
         raise _refusal(node, name, value, f"text of at most {_MAX_TEXT} characters")
     if choices is not None and value not in choices:
         raise _refusal(node, name, value, f"one of {', '.join(choices)}")
-    return str(_fix(node, name, Parameter.Type.STRING, value))
+    return str(_fix_type(node, name, Parameter.Type.STRING, value))
 
 
 def digits(node: Node, name: str) -> str:
-    """Declare a text of digits, such as a serial number, and return its value; empty where it is not given.
+    """Declare a text of digits, such as a serial number, and return its value; empty if it is not given.
 
-    ROS reads unquoted digits as a number without leading zeros: text is safer, a number is accepted.
+    ROS parses unquoted digits as a number without leading zeros: quote them. A number is accepted, too.
 
     Raises:
         GenimaError: for a value that is neither text nor a whole number.
@@ -120,7 +120,7 @@ def digits(node: Node, name: str) -> str:
     value = _declare(node, name, "")
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise _refusal(node, name, value, "digits")
-    return str(_fix(node, name, Parameter.Type.STRING, str(value)))
+    return str(_fix_type(node, name, Parameter.Type.STRING, str(value)))
 
 
 def texts(node: Node, name: str, default: Sequence[str]) -> list[str]:
@@ -133,7 +133,7 @@ def texts(node: Node, name: str, default: Sequence[str]) -> list[str]:
     items = [] if value is None else value
     if not isinstance(items, Sequence) or isinstance(items, str) or not all(isinstance(item, str) for item in items):
         raise _refusal(node, name, value, f"a list of texts: write -p '{name}:=[first, second]'")
-    return list(_fix(node, name, Parameter.Type.STRING_ARRAY, list(items)))
+    return list(_fix_type(node, name, Parameter.Type.STRING_ARRAY, list(items)))
 
 
 def numbers(node: Node, name: str, default: Sequence[float]) -> list[float]:
@@ -146,7 +146,7 @@ def numbers(node: Node, name: str, default: Sequence[float]) -> list[float]:
     items = [] if value is None else value
     if isinstance(items, str) or not hasattr(items, "__iter__") or not all(map(_is_finite, items)):
         raise _refusal(node, name, value, f"a list of numbers: write -p '{name}:=[1.0, 2.0]'")
-    return list(_fix(node, name, Parameter.Type.DOUBLE_ARRAY, [float(item) for item in items]))
+    return list(_fix_type(node, name, Parameter.Type.DOUBLE_ARRAY, [float(item) for item in items]))
 
 
 def settings(node: Node, defaults: _Settings) -> _Settings:
@@ -178,39 +178,39 @@ def cell(node: Node, default: str = SIMULATED) -> Cell:
 
 
 def calibrated_cell(node: Node) -> Cell:
-    """Declare ``cell`` and ``calibration``, which takes the place of the cell's; empty: none."""
-    found = cell(node)
-    return replace(found, calibration=text(node, "calibration", found.calibration))
+    """Declare ``cell`` and ``calibration``, which overrides the cell's calibration; empty: none."""
+    loaded = cell(node)
+    return replace(loaded, calibration=text(node, "calibration", loaded.calibration))
 
 
 def rate(node: Node, default: float = 50.0) -> float:
-    """Declare ``rate``: how often commands are sent, in Hz."""
-    return number(node, "rate", default, SLOWEST, FASTEST)
+    """Declare ``rate``: commands per second."""
+    return number(node, "rate", default, MIN_RATE, MAX_RATE)
 
 
 def view(node: Node, default: str = "front") -> str:
-    """Declare ``view``, the name of a camera; empty only where ``default`` is.
+    """Declare ``view``, the name of a camera; empty only if ``default`` is.
 
     Raises:
         GenimaError: for a name that cannot be part of a topic.
     """
     name = text(node, "view", default)
-    return name if name == default else require_ros_name(name, f"{node.get_name()}: the parameter view")
+    return name if name == default else require_ros_name(name, f"{node.get_name()}: parameter view")
 
 
 def views(node: Node, default: Sequence[str]) -> list[str]:
-    """Declare ``views``, the names of cameras; where none are given, those of the node's cell.
+    """Declare ``views``, the names of cameras; by default those of the node's cell.
 
     Raises:
         GenimaError: for a name that cannot be part of a topic, a repeated name, and an empty list.
     """
     names = texts(node, "views", default)
     if not names:
-        raise GenimaError(f"{node.get_name()}: the parameter views names no camera")
+        raise GenimaError(f"{node.get_name()}: parameter views is empty; name at least one camera")
     for name in names:
-        require_ros_name(name, f"{node.get_name()}: the parameter views")
+        require_ros_name(name, f"{node.get_name()}: parameter views")
     if len(set(names)) < len(names):
-        raise GenimaError(f"{node.get_name()}: the parameter views names a camera twice ({', '.join(names)})")
+        raise GenimaError(f"{node.get_name()}: parameter views has a repeated name ({', '.join(names)})")
     return names
 
 
@@ -221,22 +221,22 @@ def service(node: Node, name: str) -> str:
         GenimaError: for a name that ROS refuses.
     """
     value = text(node, name, "")
-    return require_topic(value, f"{node.get_name()}: the parameter {name}") if value else ""
+    return require_topic(value, f"{node.get_name()}: parameter {name}") if value else ""
 
 
 def frame_prefix(node: Node, name: str) -> str:
     """Declare the prefix of the robot's frames, such as ``left_`` or ``left/``; empty: none.
 
     Raises:
-        GenimaError: for a prefix that is no part of a name.
+        GenimaError: for a prefix with characters that no name may have.
     """
     value = text(node, name, "")
-    require_namespace(value.rstrip("/"), f"{node.get_name()}: the parameter {name}")
+    require_namespace(value.rstrip("/"), f"{node.get_name()}: parameter {name}")
     return value
 
 
 def unknown(node: Node) -> list[str]:
-    """Return the parameters given by the command line or a file that this node does not have."""
+    """Return the names of parameters on the command line or in a file that the node does not declare."""
     return sorted(name for name in node._parameter_overrides if not node.has_parameter(name))
 
 
@@ -244,11 +244,11 @@ def unknown(node: Node) -> list[str]:
 
 
 def _declare(node: Node, name: str, default: Any) -> Any:
-    """Declare with any type, as ROS raises exceptions of its own for a wrong one; ``_fix`` sets the type."""
+    """Declare with any type, as ROS's own exceptions are not one line; ``_fix_type`` sets the type."""
     return node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True)).value
 
 
-def _fix(
+def _fix_type(
     node: Node,
     name: str,
     kind: Parameter.Type,
@@ -256,16 +256,16 @@ def _fix(
     apply: Callable[[Any], None] | None = None,
     **limits: Any,
 ) -> Any:
-    """Set the type and limits of a declared parameter; with ``apply`` it is changeable."""
+    """Set the type and limits of a declared parameter; it is read-only without ``apply``."""
     node.set_parameters([Parameter(name, kind, value)])
     node.set_descriptor(name, ParameterDescriptor(type=kind.value, read_only=apply is None, **limits))
     if apply is not None:
-        changed = apply
+        on_change = apply
 
         def on_set(parameters: list[Parameter]) -> None:
             for parameter in parameters:
                 if parameter.name == name:
-                    changed(parameter.value)
+                    on_change(parameter.value)
 
         node.add_post_set_parameters_callback(on_set)
     return value
@@ -289,4 +289,4 @@ def _range(low: float, high: float) -> str:
 
 def _refusal(node: Node, name: str, value: Any, allowed: str) -> GenimaError:
     shown = repr(value) if isinstance(value, str) and not value else printable(shorten(str(value)))
-    return GenimaError(f"{node.get_name()}: the parameter {name} is {shown}; it must be {allowed}")
+    return GenimaError(f"{node.get_name()}: parameter {name} is {shown}; it must be {allowed}")

@@ -1,4 +1,4 @@
-"""Quality of service by kind of topic. Nothing that is acted on is queued: depth 1, the newest sample counts."""
+"""Quality of service by kind of topic. Inputs of control have depth 1: only the newest sample is used."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ JOINT_STATES = qos_profile_sensor_data
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # a late subscriber gets the last sample
 TASK = LATCHED
 GUARD_STATUS = LATCHED
-NODE_STATUS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # of every node; each latches one
+NODE_STATUS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # all nodes; each latches one
 JOINT_COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-EVERY_COMMAND = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)  # to count or record them
-# Publishers of commands promise a deadline. The guard subscribes with JOINT_COMMAND, so that it also gets commands
-# without that promise: it checks the age of commands by itself.
+COMMAND_LOG = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)  # to count or record every command
+# Publishers of commands offer a deadline. The guard subscribes with JOINT_COMMAND, so that it also receives commands
+# without one: it checks the age of commands itself.
 SOURCE_COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, deadline=Duration(seconds=0.1))
 STATUS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)

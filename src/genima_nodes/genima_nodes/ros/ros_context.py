@@ -1,7 +1,7 @@
 """Initialise and shut down ROS 2 in a process.
 
-The environment is checked first: values that ROS rejects, or replaces by a transport that is open to the network, are
-one-line errors. ROS is imported inside the functions.
+The environment is checked first: a value that ROS rejects, or for which it would open the transport to the network, is
+a one-line error. ROS is imported inside the functions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 _NO_LOG_FILE = "--disable-external-lib-logs"
 _SHARED_MEMORY = Path("/dev/shm")
 _LOCAL = ("config", "dds", "shared_memory.xml")
-_CHOICES = (  # of a transport, by the user
+_TRANSPORT_VARIABLES = (  # by which the user chooses a transport
     *ros.PROFILES,
     "FASTDDS_BUILTIN_TRANSPORTS",
     "ROS_DISCOVERY_SERVER",
@@ -33,15 +33,15 @@ _CHOICES = (  # of a transport, by the user
 
 
 def prepare_environment() -> None:
-    """Check this process's environment; choose the shared-memory profile where no transport was chosen.
+    """Check this process's environment; set the shared-memory profile unless the user chose a transport.
 
     Raises:
-        GenimaError: for a variable that ROS would refuse, or ignore.
+        GenimaError: for a variable that ROS would refuse or ignore.
     """
     environment = os.environ
     fast_dds = environment.get("RMW_IMPLEMENTATION", "") in ("", ros.FAST_DDS)
-    opened = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "SUBNET"  # ROS's default, but set explicitly
-    if fast_dds and not opened and not any(environment.get(name) for name in _CHOICES):
+    is_open = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "SUBNET"  # ROS's default, but set explicitly
+    if fast_dds and not is_open and not any(environment.get(name) for name in _TRANSPORT_VARIABLES):
         environment[ros.PROFILE] = str(paths.shared(*_LOCAL))
     environment.setdefault("SKIP_DEFAULT_XML_FILE", "1")  # a DEFAULT_FASTRTPS_PROFILES.xml in the current folder
     ros.require_valid_environment(environment, installation.has_wheels())
@@ -53,7 +53,7 @@ def ros_context(args: Sequence[str] | None = None, log_file: bool = False) -> It
 
     Args:
         args: command line with ROS arguments; None: none.
-        log_file: write a log file, where possible.
+        log_file: write a log file, if its folder can be written.
 
     Raises:
         GenimaError: for an environment or arguments that ROS refuses.
@@ -74,16 +74,16 @@ def ros_context(args: Sequence[str] | None = None, log_file: bool = False) -> It
 
 
 def create(make: Callable[[], _T]) -> _T:
-    """Create nodes, and make their shared memory unreadable for other users of this machine.
+    """Create nodes, and deny other users of this machine access to their shared memory.
 
     Raises:
         GenimaError: for names and arguments that ROS refuses, and shared memory that cannot be used.
     """
     with _one_line(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Failed to fini")  # of a node that could not be created
-        made = make()
+        created = make()
     _restrict_shared_memory()
-    return made
+    return created
 
 
 @contextlib.contextmanager
@@ -96,16 +96,16 @@ def _one_line() -> Iterator[None]:
     except UnknownROSArgsError as error:
         raise GenimaError(f"ROS arguments: unknown ({printable(error)})") from None
     except (RCLError, RCUtilsError, RMWError) as error:
-        raise GenimaError(f"cannot join ROS: {_words(str(error))}") from None
+        raise GenimaError(f"ROS: cannot start ({_error_text(str(error))})") from None
     except (exceptions.NameValidationException, exceptions.ParameterException) as error:
-        raise GenimaError(f"ROS refuses it: {_words(str(error))}") from None
+        raise GenimaError(f"ROS: refused ({_error_text(str(error))})") from None
 
 
-def _words(text: str) -> str:
-    """Return ROS's message in one line, without the places in its sources, and the likely cause."""
+def _error_text(text: str) -> str:
+    """Return ROS's message in one line, without places in its sources, with the likely cause."""
     line = printable(" ".join(re.sub(r",? at /\S+:\d+", "", text).split()))
     if "__ns:=" in line or "__node:=" in line:
-        return f"{line}; names have letters, digits and underscores, and no digit first"
+        return f"{line}; a name has letters, digits and underscores, and does not begin with a digit"
     if "create_participant" not in line:
         return line
     finding = ros.check_shared_memory(_SHARED_MEMORY, ros.segment_size(os.environ))
@@ -113,11 +113,11 @@ def _words(text: str) -> str:
         return f"shared memory {_SHARED_MEMORY} cannot be written; mount it for this user"
     if finding.remedy:
         return f"{finding.what}: {finding.found}; {finding.remedy}"
-    return f"{line}; is the address or the transport of the DDS profile usable here?"
+    return f"{line}; check the address and the transport of the DDS profile"
 
 
 def _logs_can_be_written() -> bool:
-    """Return whether ROS can write log files; print a warning where it cannot, as ROS itself would refuse to start."""
+    """Check that ROS can write log files; print a warning if not, as ROS itself would refuse to start."""
     environment = os.environ
     if folder := environment.get("ROS_LOG_DIR", ""):
         logs = Path(folder).expanduser()
@@ -132,22 +132,22 @@ def _logs_can_be_written() -> bool:
         if not os.access(logs, os.W_OK | os.X_OK):
             raise OSError("no permission")
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        problem = f"genima: ROS cannot write its log file in {printable(logs)} ({why})"
-        print(f"{problem}; continuing without it; set ROS_LOG_DIR to a folder that can be written", file=sys.stderr)
+        reason = getattr(error, "strerror", None) or str(error)
+        problem = f"genima: ROS log folder {printable(logs)}: not writable ({reason})"
+        print(f"{problem}; continuing without a log file; set ROS_LOG_DIR to a writable folder", file=sys.stderr)
         return False
     return True
 
 
 def _restrict_shared_memory() -> None:
-    """Take the shared memory of this process, with images in it, from other users of this machine.
+    """Deny other users of this machine access to the shared memory of this process, which contains images.
 
-    Fast DDS makes it readable by everybody, whatever the umask. Other users' processes can take no part in either case:
-    they would have to write into it.
+    Fast DDS makes it world-readable and ignores the umask. Other users' processes cannot communicate by it in either
+    case, as that needs write access.
     """
     with contextlib.suppress(OSError):
         mapped = set(re.findall(rf"{_SHARED_MEMORY}/fast\w+", Path("/proc/self/maps").read_text("utf-8", "replace")))
         for name in mapped:
-            with contextlib.suppress(OSError):  # of another user, or gone
+            with contextlib.suppress(OSError):  # of another user, or removed
                 if os.stat(name).st_uid == os.geteuid():
                     os.chmod(name, 0o600)

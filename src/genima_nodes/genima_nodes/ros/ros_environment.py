@@ -15,26 +15,26 @@ from genima.errors import GenimaError
 from genima.io import paths
 from genima.system.terminal import printable
 
-_ELSEWHERE = ("ROS_DISCOVERY_SERVER", "ROS_STATIC_PEERS")  # discovery of other machines
+_REMOTE_DISCOVERY = ("ROS_DISCOVERY_SERVER", "ROS_STATIC_PEERS")  # discovery of other machines
 _DOMAINS = range(1, 102)  # 0 is the default; above 101 the ports collide with ephemeral ones
-_FIRST_PORT, _PORTS = 7400, 250  # RTPS: of domain 0, and those of a domain
+_FIRST_PORT, _PORTS = 7400, 250  # RTPS: first port of domain 0, and ports per domain
 
 
 def ros_environment() -> dict[str, str]:
-    """Return variables for processes that communicate on this machine alone, in a domain of their own."""
-    for name in _ELSEWHERE:
+    """Return environment variables for processes that communicate on this machine alone, in a domain of their own."""
+    for name in _REMOTE_DISCOVERY:
         if os.environ.pop(name, ""):
-            print(f"genima: {name} is not used: these nodes are on this machine alone", file=sys.stderr)
+            print(f"genima: {name}: ignored; these nodes run on this machine alone", file=sys.stderr)
     environment = _environment()
     ros.require_valid_environment(os.environ | environment, installation.has_wheels())
     return environment
 
 
 def _environment(dds: str = "shared_memory") -> dict[str, str]:
-    os.environ.pop("ROS_LOCALHOST_ONLY", None)  # older than the range below, and stronger
+    os.environ.pop("ROS_LOCALHOST_ONLY", None)  # older than the range below, and takes precedence over it
     return {
         "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID") or str(random.SystemRandom().choice(free_domains())),
-        # under LOCALHOST, Fast DDS replaces the transports that the profile sets up
+        # with LOCALHOST, Fast DDS replaces the transports of the profile
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
         ros.PROFILE: str(dds_profile(dds)),
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
@@ -43,18 +43,18 @@ def _environment(dds: str = "shared_memory") -> dict[str, str]:
 
 
 def robot_environment() -> dict[str, str]:
-    """Return the same for a real robot: in the user's domain, by default 0."""
+    """Return environment variables for a real robot on this machine: in the user's domain, by default 0."""
     os.environ["ROS_DOMAIN_ID"] = os.environ.get("ROS_DOMAIN_ID") or "0"
     return ros_environment()
 
 
 def joining_environment(dds: str = "shared_memory") -> dict[str, str]:
-    """Return the same to join a running real robot: with the profile of config/dds of its launch file.
+    """Return environment variables to join a running robot, with a profile of config/dds, that of its launch file.
 
-    The profile and the middleware in the user's shell take precedence.
+    The profile and the middleware of the user's shell take precedence.
 
     Raises:
-        GenimaError: for a profile that does not exist, and variables that ROS would refuse.
+        GenimaError: for an unknown profile, and variables that ROS would refuse.
     """
     os.environ["ROS_DOMAIN_ID"] = os.environ.get("ROS_DOMAIN_ID") or "0"
     chosen = {name: os.environ[name] for name in (ros.PROFILE, "RMW_IMPLEMENTATION") if os.environ.get(name)}
@@ -67,7 +67,7 @@ def dds_profile(name: str) -> Path:
     """Return the file of a profile of config/dds.
 
     Raises:
-        GenimaError: where there is none of that name.
+        GenimaError: for an unknown name.
     """
     folder = paths.shared("config", "dds")
     known = sorted(file.stem for file in folder.glob("*.xml"))
@@ -77,16 +77,16 @@ def dds_profile(name: str) -> Path:
 
 
 def free_domains() -> list[int]:
-    """Return the domains that no process on this machine has in its environment or listens in."""
-    taken = _domains_with_ports()
+    """Return the domains that no process of this machine has in its environment or an open port of."""
+    used = _domains_with_ports()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ValueError):
-            taken.add(int(process.environ().get("ROS_DOMAIN_ID", "0")))
-    return [domain for domain in _DOMAINS if domain not in taken]
+            used.add(int(process.environ().get("ROS_DOMAIN_ID", "0")))
+    return [domain for domain in _DOMAINS if domain not in used]
 
 
 def _domains_with_ports() -> set[int]:
-    """Return the domains whose UDP ports are open on this machine: a process may set one without its environment."""
+    """Return the domains with open UDP ports on this machine: the environment of a process need not name them."""
     domains = set()
     for table in ("udp", "udp6"):
         with contextlib.suppress(OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""Trigger services from functions, and the command lines that call services."""
+"""Callbacks of Trigger services, and the command lines that call services."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from std_srvs.srv import Trigger
 from genima.errors import GenimaError
 
 
-def answer_service(act: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
+def trigger_callback(act: Callable[[], str]) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
     """Return the callback of a service: ``act`` returns its message, or raises a GenimaError with the reason."""
 
     def on_request(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -1,7 +1,7 @@
-"""One process for each role in a namespace: no second command guard or task runner beside the first one.
+"""One process per role in a namespace, such as the command guard or the task runner.
 
-Each announces itself twice a second. A killed process stops that at once, long before DDS removes it: it does not delay
-a restart.
+Each process announces itself twice a second. The announcements of a killed process end at once, long before DDS removes
+it: it does not delay a restart.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from genima_nodes.ros.ros_context import create
 _PROFILE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _PERIOD = 0.5  # s between announcements
 _DISCOVERY = 0.5  # s of discovery
-_ANSWER = 1.5  # s more for the announcement of one that is discovered: it may have been killed
+_ANNOUNCEMENT = 1.5  # s more for the announcement of a discovered process, which may have been killed
 
 
 @dataclass(frozen=True, order=True)
@@ -39,7 +39,7 @@ class Instance:
 
     @classmethod
     def parse(cls, text: str) -> Instance | None:
-        """Parse an announcement; return None for another text."""
+        """Parse an announcement; return None for any other text."""
         started, _, rest = text.partition(" ")
         process, _, host = rest.partition(" ")
         numbers = (started, process)
@@ -58,34 +58,34 @@ def require_single(role: str) -> None:
     """Check, before a node is created, that no other process has its role in this domain and namespace.
 
     Raises:
-        GenimaError: with the host and number of the other process.
+        GenimaError: names the host and id of the other process.
     """
     node = create(lambda: rclpy.create_node(f"{role}_start", enable_rosout=False, start_parameter_services=False))
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    heard: list[Instance] = []
+    others: list[Instance] = []
 
     def on_message(message: String) -> None:
         if (other := Instance.parse(message.data)) is not None and other != OWN:
-            heard.append(other)
+            others.append(other)
 
     subscription = node.create_subscription(String, _topic(role), on_message, _PROFILE)
     try:
         begin = time.monotonic()
         deadline = begin + _DISCOVERY
-        while not heard and time.monotonic() < deadline:
+        while not others and time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.05)
             if node.count_publishers(subscription.topic_name):
-                deadline = begin + _DISCOVERY + _ANSWER
-        if heard:
-            raise refusal(node, role, heard[0])
+                deadline = begin + _DISCOVERY + _ANNOUNCEMENT
+        if others:
+            raise refusal(node, role, others[0])
     finally:
         executor.shutdown()
         node.destroy_node()
 
 
 class SingleInstance:
-    """Announcement of a process, and check for an older one of the same role: two may start at the same time."""
+    """Announce this process, and detect an older one of the same role: two may start at the same time."""
 
     def __init__(self, node: Node, role: str) -> None:
         self.older: Instance | None = None  # this process must end
@@ -104,12 +104,12 @@ class SingleInstance:
 
 
 def refusal(node: Node, role: str, other: Instance) -> GenimaError:
-    """Return the error that ends the younger one."""
+    """Return the error that ends the younger process."""
     namespace = node.get_namespace()
     place = f"ROS_DOMAIN_ID {node.context.get_domain_id()}" + (f", namespace {namespace}" if namespace != "/" else "")
     return GenimaError(
-        f"{role}: runs already on {printable(shorten(other.host))} (process {other.process}) in {place}; end that "
-        "one, or start this one in another domain or namespace"
+        f"{role}: already running on {printable(shorten(other.host))} (process {other.process}) in {place}; end that "
+        "process, or start this one in another domain or namespace"
     )
 
 

@@ -1,4 +1,4 @@
-"""Subscribe to a running graph and check it with :mod:`genima.doctor.streams`; publishes nothing."""
+"""Subscribe to the topics of a running graph and check them with :mod:`genima.doctor.streams`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima_nodes.ros import messages, qos
 
-CHECKUP = "checkup"  # the node that checks continuously
+CHECKUP = "checkup"  # name of the node that checks continuously
 
 
 class TopicListener(Node):
-    """Subscriber of cameras, joints and diagnostics."""
+    """Subscriber of cameras, joints and diagnostics; publishes nothing."""
 
     def __init__(self, name: str, namespace: str = "") -> None:
         """Args:
@@ -38,7 +38,7 @@ class TopicListener(Node):
         self._robot: RobotModel | None = None
         self._topics: dict[str, str] = {}
         self._statuses: dict[str, DiagnosticStatus] = {}
-        self.forget()
+        self.clear()
         self.create_subscription(JointState, "joint_states", self._on_joints, qos.JOINT_STATES)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
 
@@ -49,7 +49,7 @@ class TopicListener(Node):
         cameras: Mapping[str, Camera],
         robot: RobotModel | None,
     ) -> None:
-        """Subscribe to cameras, too.
+        """Subscribe to cameras and set what is expected of them.
 
         Args:
             views: of the cameras.
@@ -59,7 +59,7 @@ class TopicListener(Node):
         """
         self._rig, self._cameras, self._robot = rig, cameras, robot
         self._topics = {view: f"cameras/{view}/color/image_raw" for view in views}
-        self.forget()
+        self.clear()
         for view, topic in self._topics.items():
             self.create_subscription(ImageMessage, topic, self._image_callback(view), qos.IMAGE)
             self.create_subscription(
@@ -67,55 +67,57 @@ class TopicListener(Node):
             )
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: the node has no threads."""
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Clear all statistics."""
-        self._heard = {view: TopicSamples() for view in self._topics}
+        self._images = {view: TopicSamples() for view in self._topics}
         self._newest: dict[str, tuple[tuple[int, int], str]] = {}  # size and encoding of images, by view
         self._infos: dict[str, CameraInfo] = {}
         self._joints, self._state = TopicSamples(), JointState()
 
-    def groups(self) -> list[Group]:
-        """Return the findings since the last :meth:`forget`."""
+    def check(self) -> list[Group]:
+        """Return the findings since the last :meth:`clear`."""
         own = self.get_fully_qualified_name()
         names = [f"{namespace.rstrip('/')}/{name}" for name, namespace in self.get_node_names_and_namespaces()]
         graph = [
             streams.check_duplicate_nodes(names, own),
-            streams.check_command_publishers(self._speakers("joint_command")),
+            streams.check_command_publishers(self._publishers_of("joint_command")),
         ]
-        self._joints.publishers = self._speakers("joint_states")
+        self._joints.publishers = self._publishers_of("joint_states")
         return [
             Group("running graph", [*graph, streams.check_joint_states(self._joints, self._problem())]),
-            Group("images that arrive", list(self._images()) or [skipped("cameras", "no view is known", "--cameras")]),
+            Group("received images", list(self._check_images()) or [skipped("cameras", "no views given", "--cameras")]),
         ]
 
-    def told(self) -> Group:
-        """Return the findings of nodes on /diagnostics, except those of :meth:`groups`."""
-        told = [_as_finding(status) for name, status in sorted(self._statuses.items()) if f"{CHECKUP}: " not in name]
-        return Group("diagnostics of the nodes", told or [skipped("/diagnostics", "no messages")])
+    def node_diagnostics(self) -> Group:
+        """Return the findings of nodes on /diagnostics, except those of :meth:`check`."""
+        findings = [
+            _as_finding(status) for name, status in sorted(self._statuses.items()) if f"{CHECKUP}: " not in name
+        ]
+        return Group("diagnostics of the nodes", findings or [skipped("/diagnostics", "no messages")])
 
-    def _images(self) -> Iterator[Finding]:
+    def _check_images(self) -> Iterator[Finding]:
         for view, topic in self._topics.items():
-            heard = self._heard[view]
-            heard.publishers = self._speakers(topic)
+            samples = self._images[view]
+            samples.publishers = self._publishers_of(topic)
             size, encoding = self._newest.get(view, ((0, 0), ""))
-            yield streams.check_images(view, topic, heard, size, encoding, self._rig.get(view))
+            yield streams.check_images(view, topic, samples, size, encoding, self._rig.get(view))
             if view in self._cameras:
-                yield self._lens(view)
+                yield self._check_intrinsics(view)
 
-    def _lens(self, view: str) -> Finding:
-        what, info = f"{view} lens", self._infos.get(view)
+    def _check_intrinsics(self, view: str) -> Finding:
+        what, info = f"{view} intrinsics", self._infos.get(view)
         if info is None:
             return skipped(what, "no camera_info received")
         if not info.k.any():
-            return warn(what, "the driver knows no lens (camera_info is zero)", "the calibration's own is used")
+            return warn(what, "none from the driver (camera_info is zero)", "those of the calibration are used")
         try:
-            lens = CameraIntrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
-            Undistorter(self._cameras[view]).require_intrinsics(lens)
+            received = CameraIntrinsics.from_camera_info(info.width, info.height, info.distortion_model, info.d, info.k)
+            Undistorter(self._cameras[view]).require_intrinsics(received)
         except GenimaError as error:
-            return fail(what, str(error), "take the calibration of this camera, at this resolution")
-        return ok(what, f"camera_info agrees with the calibration (fx {lens.fx:.0f} px)")
+            return fail(what, str(error), "use the calibration of this camera at this resolution")
+        return ok(what, f"camera_info agrees with the calibration (fx {received.fx:.0f} px)")
 
     def _problem(self) -> str:
         if self._robot is None or not self._joints.stamps:
@@ -126,7 +128,7 @@ class TopicListener(Node):
             return str(error)
         return ""
 
-    def _speakers(self, topic: str) -> list[TopicPublisher]:
+    def _publishers_of(self, topic: str) -> list[TopicPublisher]:
         return [
             TopicPublisher(
                 f"{info.node_namespace.rstrip('/')}/{info.node_name}",
@@ -139,7 +141,7 @@ class TopicListener(Node):
 
     def _image_callback(self, view: str) -> Callable[[ImageMessage], None]:
         def on_image(message: ImageMessage) -> None:
-            self._heard[view].add(messages.seconds(message.header.stamp), time.time())
+            self._images[view].add(messages.seconds(message.header.stamp), time.time())
             self._newest[view] = (message.width, message.height), message.encoding
 
         return on_image

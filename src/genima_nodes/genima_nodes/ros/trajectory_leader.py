@@ -1,4 +1,4 @@
-"""Virtual leader that plays joint trajectories: base class of such nodes."""
+"""Base class of virtual leaders that play joint trajectories."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genima_nodes.ros.paced_thread import STEADY, PacedThread
 
 _POLL = 0.02  # s between checks for the end of a stage
 
-Stage = Callable[[NDArray[np.float64]], JointTrajectory]  # from the leader's joints; called at the start of the stage
+Stage = Callable[[NDArray[np.float64]], JointTrajectory]  # of the leader's joints (n,) rad at the start of the stage
 
 
 class TrajectoryLeader(Node):
@@ -33,7 +33,7 @@ class TrajectoryLeader(Node):
         super().__init__(name)
         self.robot = self._load_robot()
         rate = parameters.number(self, "rate", 200.0, 20.0, 1000.0)
-        self._stages: list[Stage] = []  # next ones
+        self._stages: list[Stage] = []  # queued
         self._busy = False
         self._lock = threading.Lock()  # of the four below
         self._trajectory: JointTrajectory | None = None
@@ -50,14 +50,14 @@ class TrajectoryLeader(Node):
         self._pace = PacedThread(1 / rate, self._publish, "leader")
 
     def start(self) -> None:
-        """Start the paced thread, once all parameters are accepted: a rejected node must leave no thread behind."""
+        """Start the paced thread, once all parameters are accepted: a node that raises must leave no thread behind."""
         self._pace.start()
 
     def close(self) -> None:
         """End the paced thread."""
         self._pace.close()
 
-    def stand(self, positions: NDArray[np.float64], gripper: float) -> None:
+    def set_joints(self, positions: NDArray[np.float64], gripper: float) -> None:
         """Stop playing and set the leader to ``positions`` (n,) rad at once."""
         self._stages = []
         with self._lock:
@@ -65,7 +65,7 @@ class TrajectoryLeader(Node):
         self._set_busy(False)
 
     def play(self, stages: list[Stage]) -> None:
-        """Play one stage after the other.
+        """Play stages in order.
 
         Raises:
             GenimaError: while it plays.
@@ -78,17 +78,17 @@ class TrajectoryLeader(Node):
     def require_idle(self) -> None:
         """Raise a GenimaError while it plays."""
         if self._busy:
-            raise GenimaError("leader: playing already; wait for its end")
+            raise GenimaError("leader: already playing; wait for its end")
 
-    def enough(self) -> bool:
-        """True where the next stages are not needed."""
+    def is_finished(self) -> bool:
+        """Return True to skip the remaining stages."""
         return False
 
     def _start_next(self) -> None:
         """Start the next stage when the last has ended."""
         if not self._busy or self._trajectory is not None:
             return
-        if not self._stages or self.enough():
+        if not self._stages or self.is_finished():
             self._set_busy(False)
             return
         trajectory = self._stages.pop(0)(self._rest)
@@ -113,7 +113,7 @@ class TrajectoryLeader(Node):
     # The paced thread.
 
     def _load_robot(self) -> RobotModel:
-        """The leader's arm: that of the parameter ``cell``."""
+        """Load the leader's robot model, by default that of the parameter ``cell``."""
         return parameters.cell(self).robot
 
     def _publish(self, deadline: float, periods: int) -> bool:

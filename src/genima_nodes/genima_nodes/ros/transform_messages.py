@@ -1,4 +1,4 @@
-"""Conversion of tf transforms; apart from :mod:`messages`, as few nodes need them and SciPy loads slowly."""
+"""Conversion of tf transforms; not in :mod:`messages`, as few nodes need them and SciPy loads slowly."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def transform_message(stamp: float, parent: str, child: str, T_parent_child: NDA
 
 
 def transform_from(message: TransformStamped) -> NDArray[np.float64]:
-    """The inverse of :func:`transform_message`: the pose (4, 4).
+    """Invert :func:`transform_message`; return the pose (4, 4).
 
     Raises:
-        GenimaError: when it is not finite, or its rotation not of length 1.
+        GenimaError: when it is not finite, or its quaternion not of length 1.
     """
-    at, turned = message.transform.translation, message.transform.rotation
-    T, quaternion = np.eye(4), np.array([turned.x, turned.y, turned.z, turned.w])
-    T[:3, 3] = at.x, at.y, at.z
+    translation, rotation = message.transform.translation, message.transform.rotation
+    T, quaternion = np.eye(4), np.array([rotation.x, rotation.y, rotation.z, rotation.w])
+    T[:3, 3] = translation.x, translation.y, translation.z
     if not np.all(np.isfinite(T)) or not abs(np.linalg.norm(quaternion) - 1) < 1e-3:
-        raise GenimaError(f"the transform of {message.child_frame_id} is malformed")
+        raise GenimaError(f"transform of {message.child_frame_id}: malformed")
     T[:3, :3] = Rotation.from_quat(quaternion).as_matrix()
     return T
