@@ -37,9 +37,11 @@ def test_both_patterns_are_printed_as_by_opencv_and_detected(legacy: bool, first
     assert len(found.ids) == 30 and found.legacy_pattern is legacy
     np.testing.assert_array_equal(found.pixels, detect(image, board, LENS).pixels)
     assert detected_board(unknown, [found, found]) == board
-    with pytest.raises(GenimaError, match="board not seen"):
+    with pytest.raises(GenimaError, match="board: not detected"):
         detect(image, replace(board, legacy_pattern=not legacy), LENS)
-    with pytest.raises(GenimaError, match="legacy pattern, others .* new pattern.*legacy_pattern: true or false"):
+    with pytest.raises(
+        GenimaError, match="legacy pattern in some images, new pattern in others.*legacy_pattern: true or false"
+    ):
         detected_board(unknown, [found, replace(found, legacy_pattern=not legacy)])
 
 
@@ -53,14 +55,14 @@ def test_a_grid_may_begin_with_any_id() -> None:
     board = replace(GRID, first_id=30)
     found = detect(view(board), board, LENS)
     assert isinstance(found, Detection) and len(found.ids) == 48
-    with pytest.raises(GenimaError, match="board not seen: 0"):
+    with pytest.raises(GenimaError, match="board: not detected .0"):
         detect(view(board), GRID, LENS)
 
 
 @pytest.mark.parametrize(
     ("seen", "said", "advice"),
     [
-        (replace(BOARD, dictionary="6X6_250"), BOARD, "DICT_6X6_50 are seen.*: dictionary: 6X6_50$"),
+        (replace(BOARD, dictionary="6X6_250"), BOARD, "DICT_6X6_50 are visible.*: dictionary: 6X6_50$"),
         (replace(BOARD, dictionary="APRILTAG_36h11"), BOARD, ": dictionary: APRILTAG_36h11$"),
         (replace(BOARD, columns=5, rows=7), BOARD, ": columns: 5, rows: 7$"),
         (replace(BOARD, columns=8, rows=6), BOARD, ": columns: 8, rows: 6$"),
@@ -85,9 +87,9 @@ def test_what_is_seen_and_what_to_write_in_the_boards_file_is_told(
 
 def test_prints_that_are_mirrored_inverted_or_doubled_are_told() -> None:
     image = view(BOARD)
-    assert "in the mirrored image only: the print is mirrored" in diagnose(np.ascontiguousarray(image[:, ::-1]), BOARD)
+    assert "in the mirrored image only; print the board again" in diagnose(np.ascontiguousarray(image[:, ::-1]), BOARD)
     assert "print the board in black on white" in diagnose(255 - image, BOARD)
-    assert "more than once: 0, 1, 2" in diagnose(np.hstack([image, image]), BOARD)
+    assert "repeated: 0, 1, 2" in diagnose(np.hstack([image, image]), BOARD)
 
 
 def test_a_part_of_a_board_with_an_offset_is_enough() -> None:

@@ -38,7 +38,7 @@ from genima_calibration.board_detection import detect
 from genima_calibration.calibrator import CalibratorNode
 from genima_calibration.closed_form import HandEye
 from genima_calibration.hand_eye import calibrate
-from genima_calibration.image_feedback import SEEN, WANTED, ImageFeedback, coverage, picture
+from genima_calibration.image_feedback import DETECTED, NEXT, ImageFeedback, coverage, picture
 from genima_calibration.markerless import RobotImage
 from genima_calibration.pose_planner import PosePlanner, TableClearance, forbidden_regions
 from genima_calibration.sample_folder import CameraInfo, load_samples, sample_names
@@ -173,7 +173,7 @@ class Studio:
         return good[0]
 
     def problem(self, words: str) -> CalibratorStatus:
-        return self.until(lambda s: words in s.problem, f"nobody says {words!r}")
+        return self.until(lambda s: words in s.problem, f"problem not reported: {words!r}")
 
     def ready(self) -> CalibratorStatus:
         """The first status that is ready for a sample of an image from now on."""
@@ -268,7 +268,7 @@ def test_another_board_than_its_file_says_is_told_with_what_to_write(graph: Grap
     studio = Studio(graph, tmp_path, board=str(file), base_frame="left_panda_link0")
     studio.problem("markers of DICT_5X5_50 are seen")
     studio.problem("write in its file: columns: 7, rows: 5")
-    assert "board not seen" in studio.ask("take").message
+    assert "board: not detected" in studio.ask("take").message
 
 
 def test_a_session_goes_on_after_a_crash_and_says_what_it_says_offline(tmp_path: Path, shot: Any) -> None:
@@ -286,24 +286,24 @@ def test_a_session_goes_on_after_a_crash_and_says_what_it_says_offline(tmp_path:
     np.testing.assert_array_equal(repeated.camera.T_parent_camera, result.calibration.camera.T_parent_camera)
     assert again.drop() == "0008" and again.drop("0003") == "0003" and len(sample_names(tmp_path)) == 6
     assert again.take(*shot[7][:1], INFO, shot[7][1], detect(shot[7][0], BOARD, LENS)) == "0008"
-    with pytest.raises(GenimaError, match="no sample 0099; there are 0001, 0002, 0004"):
+    with pytest.raises(GenimaError, match="sample 0099: does not exist; there are 0001, 0002, 0004"):
         again.drop("0099")
 
 
 def test_what_samples_cannot_tell_is_said(tmp_path: Path, shot: Any) -> None:
     few = taken(tmp_path, shot, 3)
-    assert "3 samples are too few" in few.compute(few.samples, INFO).text
-    assert few.same_place(Joints(9.0, shot[1][1].positions + 0.005, 1.0)) == "0002"
-    assert few.same_place(Joints(9.0, shot[1][1].positions + 0.1, 1.0)) is None
+    assert "samples: too few (3)" in few.compute(few.samples, INFO).text
+    assert few.find_same_pose(Joints(9.0, shot[1][1].positions + 0.005, 1.0)) == "0002"
+    assert few.find_same_pose(Joints(9.0, shot[1][1].positions + 0.1, 1.0)) is None
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"view": "wrist"}, "has samples of view front, not of wrist: take a folder each"),
+        ({"view": "wrist"}, "samples of view front, not wrist; use a folder for each"),
         (
             {"board": CalibrationBoard("charuco", 6, 5, 0.036, 0.027, "5X5_50")},
-            "sample 0001 in .* cannot be gone on with",
+            "sample 0001 in .*: cannot be used",
         ),
         ({"robot": RobotModel.load("fr3")}, "sample 0001: joints missing (fr3_joint1"),
     ],
@@ -335,22 +335,22 @@ def test_an_arm_stands_still_once_it_has_settled() -> None:
 def test_a_look_tells_where_the_board_is_and_draws_it() -> None:
     turn = Rotation.from_euler("zx", [0.3, 0.4])
     T = pose(turn.as_matrix(), np.array([0, 0, 0.6]) - turn.apply([*np.array(BOARD.size) / 2, 0]))
-    look = ImageFeedback.at(Camera().image(T), 1.0, BOARD, LENS)
+    look = ImageFeedback.detect(Camera().image(T), 1.0, BOARD, LENS)
     assert look.detection is not None and look.T_camera_board is not None
     tilt, distance = look.place(BOARD)
     assert tilt == pytest.approx(0.4, abs=0.01) and distance == pytest.approx(0.6, abs=0.005)
     far = np.array([[*BOARD.size, 0]])  # the corner without the axes
     wanted = T @ pose(np.eye(3), np.array([0.05, 0.0, 0.1]))
     drawn = picture(look, BOARD, LENS, [look.detection], wanted)
-    for shown, colour in ((T, SEEN), (wanted, WANTED)):
+    for shown, colour in ((T, DETECTED), (wanted, NEXT)):
         ((u, v),) = LENS.project(transform(shown, far))
         near = drawn[round(v) - 4 : round(v) + 4, round(u) - 4 : round(u) + 4].astype(int)
         assert np.abs(near - colour).sum(-1).min() < 60
     inner = LENS.project(transform(T, BOARD.points))
     hull = cv2.convexHull(inner.astype(np.float32))
     assert coverage([look.detection], LENS) == pytest.approx(cv2.contourArea(hull) / (480 * 360), rel=0.03)
-    blank = ImageFeedback.at(np.full((360, 480, 3), 90, np.uint8), 1.0, BOARD, LENS)
-    assert "board not seen" in blank.problem and np.isnan(blank.place(BOARD)).all()
+    blank = ImageFeedback.detect(np.full((360, 480, 3), 90, np.uint8), 1.0, BOARD, LENS)
+    assert "board: not detected" in blank.problem and np.isnan(blank.board_view(BOARD)).all()
     np.testing.assert_array_equal(picture(blank, BOARD, LENS, [], None), blank.image)
 
 
@@ -377,11 +377,11 @@ def test_a_tour_keeps_arm_and_board_free(places: Any, shot: Any, parent: Parent)
             assert PANDA.link_poses(along)[:, -1, 2, 3].min() > 0.03 + np.hypot(*BOARD.size)
     low = PANDA.home + np.array([0, 0.7, 0, 0, 0, 0, 0])
     assert PANDA.link_poses(low)[-1, 2, 3] < 0.03
-    with pytest.raises(GenimaError, match="the way is not free: the arm would leave its workspace"):
+    with pytest.raises(GenimaError, match="trajectory: not free .the arm would leave its workspace"):
         tour.plan_trajectory(present, low, 1.0, 0.15)
     folded = PANDA.home.copy()
     folded[[3, 5]] = -3.0, 0.1
-    with pytest.raises(GenimaError, match="the way is not free: the arm would touch itself"):
+    with pytest.raises(GenimaError, match="trajectory: not free .the arm would touch itself"):
         tour.plan_trajectory(present, folded, 1.0, 0.15)
     beyond = present.copy()
     beyond[6] = PANDA.position_max[6]
@@ -412,12 +412,12 @@ def test_samples_are_taken_computed_and_saved(graph: Graph, tmp_path: Path) -> N
     studio = Studio(graph, tmp_path)
     images = graph.subscribe(ImageMessage, "calibrator/image", qos.IMAGE)
     transforms = graph.subscribe(TFMessage, "/tf", qos.STATUS)
-    assert "there are no samples" in studio.ask("compute").message
-    assert "nothing is computed" in studio.ask("save").message
+    assert "no samples; take some first" in studio.ask("compute").message
+    assert "no result of these samples" in studio.ask("save").message
     studio.visit(7)
     refused = studio.ask("take")
-    assert not refused.success and "sample 0007 was taken from here" in refused.message
-    status = studio.until(lambda s: s.computed, "nothing is computed")
+    assert not refused.success and "same pose as sample 0007" in refused.message
+    status = studio.until(lambda s: s.computed, "no result of these samples")
     assert list(status.samples) == [f"{i:04d}" for i in range(1, 8)] and 0.05 < status.coverage < 1
     assert 0 < status.millimetres < 5 and len(status.next_joints) == 7 and not status.automatic
     assert studio.ask("compute").message == status.result
@@ -442,13 +442,13 @@ def test_samples_are_taken_computed_and_saved(graph: Graph, tmp_path: Path) -> N
     assert metres < 0.01 and angle < np.radians(2)
     shown = messages.image_from(images[-1])
     assert shown.shape == (LENS.height + 3 * 18, LENS.width, 3)
-    assert np.abs(shown.astype(int) - SEEN).sum(-1).min() < 60
+    assert np.abs(shown.astype(int) - DETECTED).sum(-1).min() < 60
 
-    assert studio.drop("0002").success and studio.drop().message == "sample 0007 is dropped"
-    assert "no sample 0002" in studio.drop("0002").message
+    assert studio.drop("0002").success and studio.drop().message == "sample 0007: dropped"
+    assert "sample 0002: does not exist" in studio.drop("0002").message
     studio.until(lambda s: s.computed and len(s.samples) == 5, "what is left is not computed")
     graph.until(graph.has_no_fault("calibrator"), "no OK status")
-    assert studio.ask("clear").message == "5 samples are dropped"
+    assert studio.ask("clear").message == "5 samples: dropped"
     studio.until(lambda s: not s.samples and not s.computed and not s.result, "it is not forgotten")
 
 
@@ -457,13 +457,13 @@ def test_a_sample_is_taken_of_an_arm_that_stands_and_a_board_that_is_seen(graph:
     cell = studio.cell
     studio.ready()
     cell.blind = True
-    studio.problem("board not seen")
+    studio.problem("board: not detected")
     assert not studio.ask("take").success
     cell.blind = False
     studio.ready()
     cell.trembling = True
     studio.problem("the arm moves")
-    assert "the arm moves" in studio.ask("take").message
+    assert "the arm is not stationary" in studio.ask("take").message
     cell.trembling = False
     studio.ready()
     cell.names = [name.replace("panda", "fr3") for name in PANDA.joint_names]
@@ -493,9 +493,9 @@ def test_without_camera_info_nothing_is_taken(graph: Graph, tmp_path: Path) -> N
 def test_a_restarted_node_goes_on(graph: Graph, tmp_path: Path, shot: Any) -> None:
     taken(tmp_path / "samples", shot)
     studio = Studio(graph, tmp_path)
-    status = studio.until(lambda s: s.computed, "nothing is computed")
+    status = studio.until(lambda s: s.computed, "no result of these samples")
     assert len(status.samples) == 8
-    with pytest.raises(GenimaError, match="has samples of view front, not of wrist"):
+    with pytest.raises(GenimaError, match="samples of view front, not wrist"):
         CalibratorNode(parameter_overrides=parameters(tmp_path, view="wrist"))
 
 
@@ -526,7 +526,7 @@ def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: P
     assert not studio.cell.commands  # never before it is told
     answer = studio.auto()
     assert answer.success, answer.message
-    assert "runs already" in studio.auto().message
+    assert "already running" in studio.auto().message
     status = studio.until(lambda s: s.automatic in (s.DONE, s.FAILED), "it does not end", seconds=60)
     assert status.automatic_text.startswith("done") and 5 <= len(status.samples) <= 9, status.automatic_text
     found = studio.node.result().calibration
@@ -537,7 +537,7 @@ def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: P
     stamps = np.array([messages.seconds(message.header.stamp) for message in studio.cell.commands])
     assert np.all(np.abs(np.diff(said[:, :7], axis=0)) <= PANDA.velocity_max * np.diff(stamps)[:, None] + 1e-3)
     calm.until(calm.has_no_fault("calibrator"), "no OK status")
-    assert "does not run" in studio.auto(False).message
+    assert "not running" in studio.auto(False).message
 
 
 @pytest.mark.real_time
@@ -549,7 +549,7 @@ def test_what_comes_late_does_not_end_it(alert: Graph, tmp_path: Path) -> None:
     assert studio.auto().success
 
     def moves() -> None:
-        studio.until(lambda s: "moves" in s.automatic_text, "it does not move")
+        studio.until(lambda s: "moving" in s.automatic_text, "it does not move")
 
     def goes_on() -> None:
         count = len(studio.node.session.names)
@@ -586,7 +586,7 @@ def test_the_operator_and_the_guard_end_it(calm: Graph, tmp_path: Path) -> None:
 
     def begin() -> None:
         assert studio.auto().success
-        studio.until(lambda s: "moves" in s.automatic_text, "it does not move")
+        studio.until(lambda s: "moving" in s.automatic_text, "it does not move")
 
     begin()
     assert studio.auto(False).success
@@ -609,8 +609,8 @@ def test_what_keeps_it_from_moving_is_said(calm: Graph, tmp_path: Path) -> None:
     studio = Studio(calm, tmp_path)
     studio.ready()
     assert studio.auto().success
-    studio.until(lambda s: "command_guard: service select not available" in s.automatic_text, "it does not end")
+    studio.until(lambda s: "command_guard/select: service not available" in s.automatic_text, "it does not end")
     studio.cell.blind = True
-    studio.problem("board not seen")
-    assert "first bring the arm to where the board is seen" in studio.auto().message
+    studio.problem("board: not detected")
+    assert "first move the arm to where the camera sees it" in studio.auto().message
     assert not studio.cell.commands

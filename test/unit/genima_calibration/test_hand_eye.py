@@ -196,26 +196,26 @@ def test_a_board_is_found_to_a_fraction_of_a_pixel(board: CalibrationBoard) -> N
 def test_an_image_without_the_board_is_refused() -> None:
     empty = np.full((480, 640, 3), 120, np.uint8)
     for board in (BOARD, GRIDS[0]):
-        with pytest.raises(GenimaError, match="board not seen: 0 of its"):
+        with pytest.raises(GenimaError, match="board: not detected .0 of its"):
             detect(empty, board, LENS)
     seen = photograph(BOARD, ahead(BOARD, [0.1, 0.2, 0.1]), LENS)
-    with pytest.raises(GenimaError, match="board not seen.*APRILTAG_36h11 grid of 4 x 3"):
+    with pytest.raises(GenimaError, match="board: not detected.*APRILTAG_36h11 grid of 4 x 3"):
         detect(seen, GRIDS[0], LENS)
-    with pytest.raises(GenimaError, match="image is 640 x 480, but its intrinsics are for 1280 x 720"):
+    with pytest.raises(GenimaError, match="image: size 640 x 480, but intrinsics for 1280 x 720"):
         detect(seen, BOARD, replace(LENS, width=1280, height=720))
     T = ahead(BOARD, [0, 0, 0])
     strip = photograph(BOARD, T, LENS)
     strip[int(LENS.project(transform(T, np.array([[0.126, 0.074, 0]])))[0, 1]) :] = 110  # two rows of squares are left
-    with pytest.raises(GenimaError, match="only along one line"):
+    with pytest.raises(GenimaError, match="points on one line only"):
         detect(strip, BOARD, LENS)
 
 
 def test_another_board_with_the_same_markers_is_refused() -> None:
     image = photograph(BOARD, ahead(BOARD, [0.2, 0.3, -0.2]), LENS)
-    with pytest.raises(GenimaError, match="does not lie as on this board|board not seen"):
+    with pytest.raises(GenimaError, match="board: points do not fit|board: not detected"):
         detect(image, replace(BOARD, columns=5, rows=7), LENS)
     grid = GRIDS[0]
-    with pytest.raises(GenimaError, match="does not lie as on this board"):
+    with pytest.raises(GenimaError, match="board: points do not fit"):
         detect(photograph(grid, ahead(grid, [0.2, 0.3, -0.2]), LENS), replace(grid, columns=3, rows=4), LENS)
 
 
@@ -443,7 +443,7 @@ def test_a_fifth_of_wrong_samples_is_named_and_costs_little(parent: Parent, join
         assert list(outcome.outliers) == ["13", "14", "15"]
         for reason in outcome.outliers.values():
             assert "13, 14, 15 agree with each other: the board or the camera was moved" in reason
-            told = re.match(r"the board is (.*) mm and (.*) deg from where", reason)
+            told = re.match(r"board (.*) mm and (.*) deg from its pose", reason)
             assert told and float(told[1]) == pytest.approx(22.9, abs=8) and float(told[2]) == pytest.approx(5.4, abs=2)
         spoiled.append(bench.error(outcome.fit.hand_eye, setup.truth))
     assert np.all(np.median(spoiled, axis=0) < 2 * np.median(clean, axis=0))
@@ -460,7 +460,7 @@ def test_wrong_detections_are_named(made: Mapping[Parent, bench.Setup], parent: 
     samples[5] = replace(samples[5], detection=setup.samples[6].detection)  # an image of another stop
     outcome = calibrate(samples, BOARD, LENS, PANDA, parent)
     assert sorted(outcome.outliers) == ["03", "06", "10"]
-    assert "do not lie as on the board" in outcome.outliers["03"] and "agree" not in outcome.outliers["06"]
+    assert "do not fit the board" in outcome.outliers["03"] and "agree" not in outcome.outliers["06"]
     assert bench.error(outcome.fit.hand_eye, setup.truth)[0] < 1.0
 
 
@@ -511,7 +511,7 @@ def shifts(count: int) -> np.ndarray:
 @both_parents
 def test_too_few_samples_are_refused(made: Mapping[Parent, bench.Setup], parent: Parent) -> None:
     for count in (0, 4):
-        with pytest.raises(GenimaError, match=f"{count} samples are too few: take at least 5"):
+        with pytest.raises(GenimaError, match=f"samples: too few .{count}.; take at least 5"):
             calibrate(made[parent].samples[:count], BOARD, LENS, PANDA, parent)
     assert len(calibrate(made[parent].samples[:5], BOARD, LENS, PANDA, parent).samples) == 5
 
@@ -521,7 +521,7 @@ def test_shifts_without_turns_are_refused(parent: Parent) -> None:
     q = shifts(10)
     R = PANDA.link_poses(q)[:, -2, :3, :3]
     np.testing.assert_allclose(R, np.broadcast_to(R[0], R.shape), atol=1e-8)
-    with pytest.raises(GenimaError, match="hardly turns.*about two or more axes"):
+    with pytest.raises(GenimaError, match="hardly rotates.*about two or more axes"):
         calibrate(measured(q, parent), BOARD, LENS, PANDA, parent)
 
 
@@ -544,14 +544,14 @@ def test_samples_that_leave_the_camera_uncertain_are_refused() -> None:
     q[:, 6] += np.linspace(-0.4, 0.4, 6)
     q[:, 4] += rng.uniform(-0.1, 0.1, 6)
     samples = bench.measured(PANDA, bench.around(PANDA, "base", PANDA.home, rng), q, rng, 2.0, 0.0)
-    with pytest.raises(GenimaError, match="leave the camera uncertain by [0-9.]+ (mm|deg).*more samples"):
+    with pytest.raises(GenimaError, match="pose uncertain by [0-9.]+ (mm|deg).*more samples"):
         calibrate(samples, BOARD, LENS, PANDA, "base")
 
 
 @both_parents
 def test_swapped_cameras_are_told_apart(made: Mapping[Parent, bench.Setup], parent: Parent) -> None:
     wrong: Parent = "flange" if parent == "base" else "base"
-    with pytest.raises(GenimaError, match=f"fit a camera on the {parent} .*not one on the {wrong}.*names swapped"):
+    with pytest.raises(GenimaError, match=f"of a camera on the {parent} .*not on the {wrong}.*names are not swapped"):
         calibrate(made[parent].samples, BOARD, LENS, PANDA, wrong)
 
 
@@ -565,7 +565,7 @@ def resized(board: CalibrationBoard, factor: float, samples: list[Sample]) -> tu
 @pytest.mark.parametrize("factor", [0.97, 1.05, 36 / 25, 0.5])
 def test_a_wrong_board_size_is_told(made: Mapping[Parent, bench.Setup], parent: Parent, factor: float) -> None:
     said, samples = resized(BOARD, factor, made[parent].samples)
-    with pytest.raises(GenimaError, match=r"squares are likely (\d+\.\d+) mm") as refused:
+    with pytest.raises(GenimaError, match=r"squares of (\d+\.\d+) \+-") as refused:
         calibrate(samples, said, LENS, PANDA, parent)
     likely = re.search(r"likely (\d+\.\d+) mm", str(refused.value))
     assert likely and float(likely[1]) == pytest.approx(36, abs=0.4)
@@ -602,14 +602,14 @@ def test_joints_of_another_robot_are_refused(made: Mapping[Parent, bench.Setup],
     other = [replace(s, joints=np.clip(s.joints * [1, -1, 1, 1, -1, 0.5, 1], PANDA.position_min, PANDA.position_max))
              for s in samples]  # fmt: skip
     shuffled = [replace(s, joints=samples[(i * 7 + 3) % 15].joints) for i, s in enumerate(samples)]
-    with pytest.raises(GenimaError, match="no fixed place of camera and board.*joints those of panda"):
+    with pytest.raises(GenimaError, match="samples: not consistent.*joints are those of panda"):
         calibrate(other if parent == "base" else shuffled, BOARD, LENS, PANDA, parent)
     degrees = [replace(s, joints=np.degrees(s.joints)) for s in samples]
-    with pytest.raises(GenimaError, match="sample 01 has joints where panda cannot be: panda_joint.*in degrees"):
+    with pytest.raises(GenimaError, match="sample 01: joints outside the range of panda .panda_joint.*unit .rad"):
         calibrate(degrees, BOARD, LENS, PANDA, parent)
-    with pytest.raises(GenimaError, match="sample 01 has not the 7 joints of panda"):
+    with pytest.raises(GenimaError, match="sample 01: not 7 finite joints of panda"):
         calibrate([replace(s, joints=s.joints[:6]) for s in samples], BOARD, LENS, PANDA, parent)
-    with pytest.raises(GenimaError, match="two samples have the same name: 01"):
+    with pytest.raises(GenimaError, match="samples: repeated names .01"):
         calibrate([*samples, samples[0]], BOARD, LENS, PANDA, parent)
 
 
@@ -666,7 +666,7 @@ def test_the_recommended_pose_tells_more_than_most(made: Mapping[Parent, bench.S
 def test_no_pose_is_recommended_from_which_the_board_is_not_seen(made: Mapping[Parent, bench.Setup]) -> None:
     outcome = calibrate(made["base"].samples, BOARD, LENS, PANDA, "base")
     away = np.tile(PANDA.home + [2.5, 0, 0, 0, 0, 0, 0], (3, 1))
-    with pytest.raises(GenimaError, match="in view in none of 3"):
+    with pytest.raises(GenimaError, match="not in view from 3"):
         next_pose(outcome.samples, outcome.fit, BOARD, away)
 
 
@@ -833,7 +833,7 @@ def test_a_calib_file_goes_both_ways(tmp_path: Path, made: Mapping[Parent, bench
         ("w: 1.0", "w: 2.0", "length 1"),
         ("x: 0.1", "x: .nan", "transform.translation.x: .*nan"),
         ("x: 0.1", "x: 900.5", "900.5 m from the flange.*millimetres"),
-        ("transform:", "pose:", "neither a transform, as of easy_handeye2, nor a transformation"),
+        ("transform:", "pose:", "no transform .easy_handeye2. or transformation"),
         ("transform:", "transformation:", "eye_on_hand: Field required"),
         ("  calibration_type: eye_in_hand\n", "", "parameters.calibration_type: Field required"),
         ("parameters:", "parameters: [", "not YAML"),

@@ -195,7 +195,7 @@ def test_a_guess_that_leads_nowhere_is_done_without(
 def test_photos_that_cannot_tell_are_refused(shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel) -> None:
     image_set, images = shot
     photos, lens = photos_of(image_set, images), image_set.intrinsics
-    with pytest.raises(GenimaError, match="2 images are too few"):
+    with pytest.raises(GenimaError, match="images: too few .2"):
         locate_camera(photos[:2], lens, robot, image_set.T_base_camera)
     still = [photos[0], *(replace(photos[0], name=f"{i}") for i in range(3))]
     with pytest.raises(GenimaError, match="the arm hardly moves"):
@@ -203,7 +203,7 @@ def test_photos_that_cannot_tell_are_refused(shot: tuple[RobotImageSet, Sequence
     in_degrees = [
         replace(photo, joints=replace(photo.joints, positions=np.degrees(photo.joints.positions))) for photo in photos
     ]
-    with pytest.raises(GenimaError, match="beyond the ranges of panda"):
+    with pytest.raises(GenimaError, match="outside the ranges of panda"):
         locate_camera(in_degrees, lens, robot, image_set.T_base_camera)
     with pytest.raises(GenimaError, match="take both from the same stream"):
         locate_camera(photos, replace(lens, width=640, height=480), robot, image_set.T_base_camera)
@@ -216,12 +216,12 @@ def test_other_joints_and_moved_cameras_are_refused(
     image_set, images = shot
     photos, lens = photos_of(image_set, images), image_set.intrinsics
     swapped = [replace(photo, joints=photos[i - 1].joints) for i, photo in enumerate(photos[:3])]
-    with pytest.raises(GenimaError, match="the robot is not seen where it should be"):
+    with pytest.raises(GenimaError, match="robot: not found in the images"):
         locate_camera(swapped, lens, robot, image_set.T_base_camera)
     shifted = [replace(photo, image=np.roll(photo.image, 6 * (i == 3), axis=1)) for i, photo in enumerate(photos)]
-    with pytest.raises(GenimaError, match="in 3 the robot is not seen where the other images have it"):
+    with pytest.raises(GenimaError, match="images: 3 do not agree with the others"):
         locate_camera(shifted, lens, robot, image_set.T_base_camera)
-    with pytest.raises(GenimaError, match=r"looks \d% too small for these intrinsics"):
+    with pytest.raises(GenimaError, match=r"\d% too small for the intrinsics"):
         locate_camera(photos, replace(lens, fx=1.06 * lens.fx, fy=1.06 * lens.fy), robot, image_set.T_base_camera)
 
 
@@ -341,7 +341,7 @@ def test_an_unknown_gripper_is_refused(
         sample = yaml.safe_load(file.read_text(encoding="utf-8"))
         del sample["joints"][robot.gripper_joint]
         file.write_text(yaml.safe_dump(sample), encoding="utf-8")
-    with pytest.raises(GenimaError, match=f"gripper's joint {robot.gripper_joint} is missing"):
+    with pytest.raises(GenimaError, match=f"gripper joint missing .{robot.gripper_joint}"):
         robot_main([str(samples), "--out", str(tmp_path / "found")])
     assert not (tmp_path / "found").exists()
 
@@ -425,7 +425,7 @@ def test_a_moved_camera_is_a_fault_until_it_is_fine_again(graph: Graph, scenes: 
         see["front"](messages.image_message(scenes[0].images[front], stamp))
         see["left_shoulder"](messages.image_message(scenes[0].images["left_shoulder"], stamp))
 
-    said = graph.reports_fault("calibration_watch", "camera front: has moved")
+    said = graph.reports_fault("calibration_watch", "camera front: moved")
     graph.until(said, "no fault", lambda: look("front moved"))
     assert "left_shoulder" not in graph.diagnostics["calibration_watch"].message
     graph.until(graph.has_no_fault("calibration_watch"), "the fault stays", lambda: look("front"))
