@@ -87,20 +87,20 @@ class Bench:
 
         self.driver: GraphClient = GraphClient("bench")
         stack.callback(self.driver.close)
-        self.driver.callee(Trigger, "sim/bump")
+        self.driver.client(Trigger, "sim/bump")
         self.driver.wait_ready([process.node for process in processes], READY, self._supervisor.check)
         self._next = 0
 
     def run(self, name: str, most: int, enough: Callable[[], bool] = lambda: False) -> Part:
         """Tasks, until there are so many or there is enough."""
         before = self._late()
-        self.driver.complaints.clear()
+        self.driver.faults_so_far.clear()
         begin, successes, tasks, loads = time.monotonic(), 0, 0, []
         for _ in tqdm(range(most), desc=name, unit="task", disable=None):
             task = list(TASKS)[self._next % len(TASKS)]
             instruction = self.driver.reset(task, self._next, self._supervisor.check)
             running = self.driver.begin_task(instruction, 20.0, self._supervisor.check)
-            result = self.driver.answer(running, "run_task", 60.0, self._supervisor.check).result
+            result = self.driver.wait_for(running, "run_task", 60.0, self._supervisor.check).result
             successes, tasks = successes + (result.outcome == result.SUCCEEDED), tasks + 1
             loads.append(psutil.getloadavg()[0])
             self._next += 1
@@ -112,7 +112,7 @@ class Bench:
             tasks,
             successes,
             {node: (bad - before[node][0], due - before[node][1]) for node, (bad, due) in self._late().items()},
-            sorted({words for words in self.driver.complaints if words.startswith(WATCH)}),
+            sorted({words for words in self.driver.faults_so_far if words.startswith(WATCH)}),
             self._said(),
             sum(loads) / len(loads),
         )
@@ -123,9 +123,9 @@ class Bench:
     def _said(self) -> dict[str, str]:
         from genima_nodes.ros.diagnostics import measurements
 
-        if WATCH not in self.driver.health:
+        if WATCH not in self.driver.statuses:
             return {}
-        status = self.driver.health[WATCH]
+        status = self.driver.statuses[WATCH]
         measured = measurements(status)
         latencies = {key: f"{measured[key]:.4g}" for key in ("check p50 [ms]", "check p99 [ms]")}
         return {"fault": status.message or "none"} | latencies
@@ -136,7 +136,7 @@ class Bench:
 
     def alarmed(self, view: str) -> bool:
         """Return whether the watch reports a moved camera."""
-        return WATCH in self.driver.health and f"camera {view}: has moved" in self.driver.health[WATCH].message
+        return WATCH in self.driver.statuses and f"camera {view}: moved" in self.driver.statuses[WATCH].message
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def main() -> None:
                     task = list(TASKS)[tasks % len(TASKS)]
                     instruction = driver.reset(task, options.seed + tasks, watch)
                     running = driver.begin_task(instruction, 20.0, watch)
-                    result = driver.answer(running, "run_task", 40.0, watch).result
+                    result = driver.wait_for(running, "run_task", 40.0, watch).result
                     tasks, successes = tasks + 1, successes + (result.outcome == result.SUCCEEDED)
                     driver.spin_until(lambda: False, 0.5, watch)
             floor.close()
@@ -117,7 +117,7 @@ def late(driver, name: str) -> tuple[int, int]:  # type: ignore[no-untyped-def]
     """Ticks that were late, and that were due, as the node counts them."""
     from genima_nodes.ros.diagnostics import measurements
 
-    measured = measurements(driver.health[name])
+    measured = measurements(driver.statuses[name])
     due, missed = COUNTERS[name]
     return int(measured[missed]), int(measured[due])
 

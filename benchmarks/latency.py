@@ -178,7 +178,7 @@ def trace(options: Options) -> tuple[NDArray[np.float64], str, int]:
 
                 for _ in tasks(driver, options.seed, begin + options.seconds, watch, lambda: None):
                     pass
-            measured = measurements(driver.health["controller"])
+            measured = measurements(driver.statuses["controller"])
             own = ", ".join(f"{p} {measured[f'image to command {p} [ms]']:.4g} ms" for p in ("p50", "p99"))
         if abs(_offset() - before) > 1e-3:
             raise GenimaError("the clock was set meanwhile: run it again")

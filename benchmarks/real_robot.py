@@ -151,7 +151,7 @@ def tasks(
         driver.spin_until(lambda: False, _REST, watch)
         begin()
         ended = driver.begin_task(instruction, _LIMIT, watch)
-        result = driver.answer(ended, "run_task", _LIMIT + 30, watch).result
+        result = driver.wait_for(ended, "run_task", _LIMIT + 30, watch).result
         driver.spin_until(lambda: False, _REST, watch)
         yield result
 
@@ -210,7 +210,7 @@ def watched(options: Options, graph: Graph) -> dict[str, Any]:
 
 def watcher(graph: Graph, seen: Seen, begin: float, progress: Any) -> Callable[[], None]:
     """Return a function that samples the graph a few times a second, and logs it once a second."""
-    noted, health = [begin], graph.driver.health
+    noted, health = [begin], graph.driver.statuses
 
     def watch() -> None:
         graph.supervisor.check()

@@ -187,7 +187,7 @@ def _watch(seconds: float, name: str, title: str, supervisor: Supervisor) -> dic
         driver.wait_ready(NODES, _READY, supervisor.check)
         driver.spin_until(lambda: False, 2.0, supervisor.check)  # all is heard by now
         request = StartEpisode.Request(name=name, instruction="measure")
-        answer = driver.answer(start.call_async(request), "recorder/start", 10.0, supervisor.check)
+        answer = driver.wait_for(start.call_async(request), "recorder/start", 10.0, supervisor.check)
         if not answer.success:
             raise GenimaError(answer.message)
 
@@ -203,7 +203,7 @@ def _watch(seconds: float, name: str, title: str, supervisor: Supervisor) -> dic
         after, late = _used(nodes), _late(driver)
         if said.problem:
             raise GenimaError(said.problem)
-        stopped = driver.answer(stop.call_async(Trigger.Request()), "recorder/stop", 60.0, supervisor.check)
+        stopped = driver.wait_for(stop.call_async(Trigger.Request()), "recorder/stop", 60.0, supervisor.check)
         if not stopped.success:
             raise GenimaError(stopped.message)
     finally:
@@ -229,7 +229,7 @@ def _late(driver: Any) -> dict[str, tuple[int, int]]:
     """Ticks of the sources that were late, and that were due."""
     from genima_nodes.ros.diagnostics import measurements
 
-    measured = {node: measurements(driver.health[node]) for node in NODES if node != "recorder"}
+    measured = {node: measurements(driver.statuses[node]) for node in NODES if node != "recorder"}
     return {node: (int(values["late"]), int(values["due"])) for node, values in measured.items()}
 
 

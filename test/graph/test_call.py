@@ -1,4 +1,4 @@
-"""`./genima call` beside a robot that runs, from a terminal in which nobody has named a DDS profile."""
+"""`./genima call` beside a running robot, from a terminal without a DDS profile."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_no_is_one_line_and_exit_code_2(call: Callable[..., tuple[int, str]]) 
 def test_nobody_there_is_one_line_and_exit_code_2(call: Callable[..., tuple[int, str]]) -> None:
     code, said = call("stop", "--namespace", "left", "--patience", "1")
     assert code == 2 and "\n" not in said
-    assert said.startswith("genima: error: nobody serves /left/command_guard/stop in ROS_DOMAIN_ID "), said
+    assert said.startswith("genima: error: service /left/command_guard/stop: not available in ROS_DOMAIN_ID "), said
 
 
 def test_what_a_terminal_says_of_dds_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

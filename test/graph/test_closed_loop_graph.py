@@ -136,7 +136,7 @@ def test_a_node_that_dies_is_named(demo: Demo, tmp_path: Path) -> None:
         if "genima_nodes.command_guard" in " ".join(child.cmdline()):
             child.kill()
     error = error_line(process)
-    assert "command_guard ended with code -9" in error
+    assert "command_guard: ended with code -9" in error
     assert not (tmp_path / "out" / "report.json").exists()
 
 

@@ -137,7 +137,7 @@ def test_results_are_told_in_a_line_and_a_table() -> None:
     held = Result("controller: NaN", 0, 119.7, 170.2, True, True, "went on", 150, said)
     moving = Result("clock: 10 s back", 2, None, None, False, False, "went on", 150, [])
     assert line(held) == (
-        "controller: NaN: holds after 120 ms, stands after 170 ms, 0 of 150 set-points over a limit, recovers; "
+        "controller: NaN: holds after 120 ms, at rest after 170 ms, 0 of 150 set-points over a limit, recovers; "
         "task went on"
     )
     assert table([held, moving]).splitlines()[2:] == [
@@ -149,7 +149,7 @@ def test_results_are_told_in_a_line_and_a_table() -> None:
 def test_bad_arguments_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"a": 1}')
     for arguments, words in (
-        (["--only", "meteor"], "no fault has 'meteor' in its name; there are: camera wrist: silent"),
+        (["--only", "meteor"], "--only meteor: no such fault; there are: camera wrist: silent"),
         (["--out", str(tmp_path / "other.json")], "was not written by ./genima faults"),
         (["--table", str(tmp_path / "none.md")], "page .* does not exist"),
         (["--checkpoint", "/nowhere"], "no checkpoint at /nowhere"),

@@ -53,10 +53,10 @@ def test_what_the_files_say_is_found_before_anything_starts(place: Place, starte
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"robot-ip": "robot.nowhere"}, r"franka_arm ended with code 2: .*robot.nowhere.*Connection timeout"),
+        ({"robot-ip": "robot.nowhere"}, r"franka_arm: ended with code 2 .*robot.nowhere.*Connection timeout"),
         pytest.param(
             {"serial": "777"},
-            r"front_camera ended with code 2: .*camera 777 is not connected; there are: 0000000001 ",
+            r"front_camera: ended with code 2 .*camera 777: not connected; connected: 0000000001 ",
             marks=pytest.mark.nightly,  # in test_realsense_camera.py without the processes
         ),
     ],

@@ -89,9 +89,9 @@ def play(found: Cell, logs: Path, environment: dict[str, str]) -> Played:
 
             driver.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, qos.STATUS)
             unplug = "cameras/wrist/standin/unplug"
-            driver.callee(SetBool, unplug)
+            driver.client(SetBool, unplug)
             driver.wait_ready([p.node for p in found.ours if p != CLOCK_WATCH], _START, alive)
-            assert any(name.startswith("clock_watch") for name in driver.health)
+            assert any(name.startswith("clock_watch") for name in driver.statuses)
             instruction = set_scene(driver, "push_button", _SEED, alive)
             commands.clear()
             targets.clear()
@@ -99,17 +99,17 @@ def play(found: Cell, logs: Path, environment: dict[str, str]) -> Played:
             driver.spin_until(lambda: len(drawings) > 3 or ended.done(), _LIMIT, alive)
 
             driver.call(SetBool, unplug, SetBool.Request(data=True), alive)
-            driver.spin_until(lambda: "wrist timeout" in driver.health["diffusion_agent"].message, 5.0, alive)
+            driver.spin_until(lambda: "wrist timeout" in driver.statuses["diffusion_agent"].message, 5.0, alive)
             driver.spin_until(lambda: False, 0.5, alive)  # by then the arm rests
             still = len(commands)
             driver.spin_until(lambda: False, 0.5, alive)
             places = np.array([message.position[:7] for message in commands[still:]])
-            seeing, acting = (driver.health[name].message for name in ("diffusion_agent", "controller"))
+            seeing, acting = (driver.statuses[name].message for name in ("diffusion_agent", "controller"))
             driver.call(SetBool, unplug, SetBool.Request(data=False), alive)
             back = time.time()
             driver.spin_until(lambda: ended.done() or drawings[-1] > back, _LIMIT, alive)
 
-            result = driver.answer(ended, "run_task", _LIMIT + 30, alive).result
+            result = driver.wait_for(ended, "run_task", _LIMIT + 30, alive).result
             driver.spin_until(lambda: False, 0.5, alive)
         finally:
             driver.close()
@@ -117,7 +117,7 @@ def play(found: Cell, logs: Path, environment: dict[str, str]) -> Played:
     moved = float(np.ptp(places, axis=0).max()) if len(places) else 0.0
     drawn = bool(drawings) and drawings[-1] > back
     hung = in_tf["cameras in tf"]
-    return Played(result, driver.complaints, commands, targets, reflexes[-1], hung, seeing, acting, moved, drawn)
+    return Played(result, driver.faults_so_far, commands, targets, reflexes[-1], hung, seeing, acting, moved, drawn)
 
 
 def test_the_whole_robot_does_a_task_without_a_reflex_and_outlives_a_camera_that_is_unplugged(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def play(found: Cell, clock: Path, shifted: dict[str, str], logs: Path, environm
             return driver.spin_until(condition, seconds, alive)
 
         def said(node: str) -> str:
-            return str(driver.health[node].message)
+            return str(driver.statuses[node].message)
 
         try:
             driver.create_subscription(JointState, "joint_command", commands.append, qos.COMMAND_LOG)
@@ -135,7 +135,7 @@ def play(found: Cell, clock: Path, shifted: dict[str, str], logs: Path, environm
             instruction = set_scene(driver, "push_button", 3, alive)
             commands.clear()
             ended = driver.begin_task(instruction, _LIMIT, alive)
-            result = driver.answer(ended, "run_task", _LIMIT + 30, alive).result
+            result = driver.wait_for(ended, "run_task", _LIMIT + 30, alive).result
             told.started_apart = result, span(commands), said(ROBOT.node)
 
             set_clock(clock, 0.0)

@@ -88,7 +88,7 @@ CALLEES = {
 def prepare(driver: GraphClient) -> None:
     """Have it know the services of :func:`set_scene` long before they are called."""
     for kind, name in CALLEES.items():
-        driver.callee(kind, name)
+        driver.client(kind, name)
 
 
 def set_scene(driver: GraphClient, task: str, seed: int, alive: Callable[[], None]) -> str:
@@ -96,7 +96,7 @@ def set_scene(driver: GraphClient, task: str, seed: int, alive: Callable[[], Non
     then the robot is recovered. Returns the instruction."""
 
     def all_are(state: int) -> bool:
-        return all(driver.health[name].state == state for name in ("arm_recovery", "command_guard"))
+        return all(driver.statuses[name].state == state for name in ("arm_recovery", "command_guard"))
 
     driver.call(SetBool, "standin/user_stop", SetBool.Request(data=True), alive)
     driver.spin_until(lambda: all_are(NodeStatus.FAULT), _NOTICED, alive)

@@ -1,4 +1,4 @@
-"""Find and run the sub-command; print errors for the user in one line."""
+"""Run a sub-command, and print errors in one line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def dispatch(argv: list[str]) -> int:
     if argv[0] == "--version":
         print(f"genima {__version__}")
         return 0
-    if argv[0] == "--check":  # the entry script checks the name before a set-up of minutes
+    if argv[0] == "--check":  # the entry script checks the command's name before a set-up that takes minutes
         GROUP.require(argv[1] if len(argv) > 1 else argv[0])
         return 0
     return GROUP.run(argv)
@@ -43,9 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        if was_interrupted():  # libraries turn it into errors of their own
+        if was_interrupted():  # libraries raise errors of their own for it
             return 130
-        if not isinstance(error, OSError):  # no space, no permission, no device: the system's message says which
+        if not isinstance(error, OSError):  # no space, permission or device: the system's message names it
             raise
         error_line(error)
         return 2
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 def end(code: int) -> NoReturn:
     """Exit the process.
 
-    ROS objects are destroyed before Python's final clean-up, in which finished commands crashed now and then.
+    ROS objects are destroyed before Python's final clean-up, in which finished commands could crash.
     """
     end_by_interrupt()
     if "rclpy" in sys.modules:

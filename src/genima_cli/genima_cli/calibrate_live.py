@@ -1,7 +1,7 @@
-"""`./genima calibrate live`: calibrate a camera on the robot, by hand or automatically; or on the simulated one.
+"""`./genima calibrate live`: calibrate a camera on a real or simulated robot, by hand or automatically.
 
-It starts the simulator, our own drivers of a real robot, or only the calibrator for a running robot; or it controls a
-running calibrator.
+Starts the simulator, the project's drivers of a real robot, or only the calibrator beside a running robot; or controls
+a running calibrator.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
     from genima.cell import Cell
 
 _NODES = ("calibrator",)  # of a running robot
-_SPEED, _SIMULATED_SPEED = 0.15, 0.4  # of the arm's own; no person is near a simulated one
+_SPEED, _SIMULATED_SPEED = 0.15, 0.4  # fraction of the arm's velocity limits, on a real and a simulated robot
 _MOST = 20  # samples
-_SEEN, _DONE = 60.0, 1200.0  # s for the board to be seen, and for all samples
-_NEAR = 1.0, 0.1  # mm, deg from the simulator's truth
+_START_TIMEOUT, _TIMEOUT = 60.0, 1200.0  # s until the board is detected, and for all samples
+_TOLERANCE = 1.0, 0.1  # mm, deg from the simulator's true pose
 
 
 @dataclass
 class CalibrateLive(GraphOptions):
     """Calibrate a camera on the robot: take samples by keys, or automatically.
 
-    With --sim on the simulated robot. With --robot-ip, --cell and --view it starts our own drivers of a real Franka
-    robot and of that camera, with the guard and the calibrator. With --view and --parent it starts the calibrator
-    alone, beside a robot whose nodes run already. Without these it has the keys of a calibrator that runs already.
+    With --sim: on the simulated robot. With --robot-ip, --cell and --view: start the project's drivers of a real Franka
+    robot and of that camera, with the guard and the calibrator. With --view and --parent: start the calibrator beside a
+    running robot. Without these: control a running calibrator by keys.
     """
 
     sim: bool = False
-    """On the simulated robot, which holds or sees a board."""
+    """Use the simulated robot, with a board in the gripper or on the table."""
     robot_ip: str = ""
     """Address of the real robot, to start its drivers."""
     cell: str | None = None
     """Robot cell: a name in config/cells or a YAML file; default: sim_panda with --sim, else fr3_own_driver."""
     view: RosName | None = None
-    """The camera to be calibrated (with --sim: front)."""
+    """Camera to be calibrated; default with --sim: front."""
     parent: Literal["base", "flange"] | None = None
     """Mount of the camera, where --cell does not define it."""
     board: Path | None = None
@@ -76,19 +76,19 @@ class CalibrateLive(GraphOptions):
     auto: bool = False
     """With --sim: run without an operator. On a real robot, key m starts the automatic motion."""
     most: Annotated[int, Field(ge=5, le=1000)] | None = None
-    """Samples that the arm takes by itself; default: 20."""
+    """Number of samples of the automatic mode; default: 20."""
     speed: Annotated[float, Field(ge=0.01, le=1)] | None = None
-    """Of the arm's own, while it moves by itself; default: 0.15, with --sim 0.4."""
+    """Speed of the automatic mode, fraction of the arm's velocity limits; default: 0.15, with --sim 0.4."""
     base_frame: str | None = None
-    """The robot's base in tf, where it is not called as in franka_description: left_fr3_link0."""
+    """Name of the robot's base in tf, if different from franka_description, such as left_fr3_link0."""
     flange_frame: str | None = None
-    """The robot's flange in tf, where it is not called as in franka_description: left_fr3_link8."""
+    """Name of the robot's flange in tf, if different from franka_description, such as left_fr3_link8."""
     logs: Path | None = None
-    """Folder for the logs of the nodes that are started; default: runs/calibrate/<time>/logs, with --sim none."""
+    """Folder for the logs of the started nodes; default: runs/calibrate/<time>/logs, with --sim none."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Calibrate; return the exit code: 1 when a simulated camera's pose was not found."""
+    """Calibrate; return the exit code: 1 when the result differs from a simulated camera's true pose."""
     options = parse_options(CalibrateLive, "genima calibrate live", argv, "./genima calibrate live --sim --auto")
     _require_possible(options)
     with interrupt_on_signals():
@@ -100,29 +100,28 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _require_possible(options: CalibrateLive) -> None:
-    """Raise a GenimaError for options that do not go together, and for files that cannot be read."""
+    """Raise a GenimaError for options that contradict each other, and for files that cannot be read."""
     described = ("parent", "base_frame", "flange_frame")
     if options.sim:
-        _refuse(options, ("robot_ip", *described, "namespace"), "is of a real robot; leave it out, or --sim")
+        _refuse(options, ("robot_ip", *described, "namespace"), "goes with a real robot; remove it, or --sim")
     elif options.robot_ip:
         for name in ("cell", "view"):
             if not getattr(options, name):
-                raise GenimaError(f"--{name} is missing: which camera is to be calibrated, and how it is connected")
-        _refuse(options, ("parent",), "goes without --cell, which says what carries the camera")
-        _refuse(options, ("namespace",), "is of a robot that runs already; this one's nodes have none")
+                raise GenimaError(f"--{name} is missing; --robot-ip needs the cell and the camera's view")
+        _refuse(options, ("parent",), "goes without --cell, which defines the camera's mount")
+        _refuse(options, ("namespace",), "goes with a running robot; the nodes that are started here have none")
         _refuse(options, ("auto",), "goes with --sim; on a real robot key m starts the automatic motion")
     elif options.view:
         if not (options.parent or options.cell):
             raise GenimaError(
-                "give --parent base or --parent flange; or start robot and camera here as well, "
-                "with --robot-ip and --cell"
+                "give --parent base or --parent flange; or start robot and camera here, too, with --robot-ip and --cell"
             )
         _refuse(options, ("auto",), "goes with --sim; on a real robot key m starts the automatic motion")
     else:
         unused = ("cell", *described, "board", "out", "samples", "auto", "most", "speed", "logs")
         _refuse(
             options, unused, "goes with --sim, or with the --view of a real robot whose calibrator is started here; a "
-            "calibrator that runs already has its own"
+            "running calibrator has its own"
         )  # fmt: skip
     if not options.auto:
         require_terminal("calibrating by hand")
@@ -133,7 +132,7 @@ def _require_possible(options: CalibrateLive) -> None:
 
 
 def _refuse(options: CalibrateLive, names: Sequence[str], why: str) -> None:
-    """Raise a GenimaError for the first of some options that was given."""
+    """Raise a GenimaError for the first given option of ``names``."""
     for name in names:
         if getattr(options, name) not in (None, "", False):
             raise GenimaError(f"--{name.replace('_', '-')} {why}")
@@ -143,7 +142,7 @@ def _refuse(options: CalibrateLive, names: Sequence[str], why: str) -> None:
 
 
 def _start_robot(options: CalibrateLive) -> int:
-    """Start our own drivers of robot and camera, the guard, a leader that keys push, and the calibrator."""
+    """Start the project's drivers of robot and camera, the guard, a keyboard leader, and the calibrator."""
     from genima_cli.join_graph import joined_graph
     from genima_cli.real import require_alone, require_own_driver
     from genima_nodes.ros.ros_environment import robot_environment
@@ -166,7 +165,7 @@ def _start_robot(options: CalibrateLive) -> int:
 
 
 def _start_calibrator(options: CalibrateLive) -> int:
-    """Start the calibrator alone, in the graph of a robot whose nodes run already."""
+    """Start the calibrator in the graph of a running robot."""
     from genima_cli.join_graph import joined_graph
     from genima_cli.real import require_alone
     from genima_cli.supervisor import Supervisor
@@ -196,7 +195,7 @@ def _start_calibrator(options: CalibrateLive) -> int:
 
 
 def _control_running_calibrator(options: CalibrateLive) -> int:
-    """Run the keys of a running robot and calibrator."""
+    """Control a running robot and calibrator by keys."""
     with attach_operator(_NODES, options.namespace, options.dds) as session:
         _run_manual(session)
     return 0
@@ -250,14 +249,14 @@ def _simulate(options: CalibrateLive) -> int:
             try:
                 _run_automatic(session, most)
             except GenimaError as error:
-                raise GenimaError(f"{error}; --out {out} goes on with the samples that it has") from None
+                raise GenimaError(f"{error}; --out {out} continues with its samples") from None
             print(session.operator.call_trigger("calibrator/save", session.live))
         return _compare(out, truth)
     with teleop_session(
         [*simulator, *simulated_leader(cell, "jog"), *leader_follower_nodes(cell), node], options.logs
     ) as session:
         if place == "gripper":
-            session.operator.toggle_gripper()  # it stays closed
+            session.operator.toggle_gripper()  # keep the gripper closed
         session.lead()
         _run_manual(session)
     return _compare(out, truth) if (out / f"{view}.yaml").exists() else 0
@@ -287,7 +286,7 @@ def _run_automatic(session: TeleopSession, most: int) -> None:
     """Run the automatic mode to its end.
 
     Raises:
-        GenimaError: when it does not begin, or ends for something that is wrong.
+        GenimaError: when it does not start, or ends by a fault.
     """
     operator = session.operator
     from tqdm import tqdm
@@ -303,7 +302,7 @@ def _run_automatic(session: TeleopSession, most: int) -> None:
                 progress.set_postfix_str(f"{status.millimetres:.2f} mm, {status.degrees:.3f} deg", refresh=False)
             return status.automatic in (status.DONE, status.CANCELLED, status.FAILED)
 
-        finished = operator.spin_until(ended, _DONE, session.live)
+        finished = operator.spin_until(ended, _TIMEOUT, session.live)
     status = operator.calibrator
     text = status.automatic_text if status else "no status received"
     if not finished or status is None or status.automatic != status.DONE:
@@ -312,8 +311,8 @@ def _run_automatic(session: TeleopSession, most: int) -> None:
 
 
 def _wait_for_start(session: TeleopSession) -> str:
-    """Start it as soon as the board is seen."""
-    deadline = time.monotonic() + _SEEN
+    """Start the automatic mode as soon as the board is detected."""
+    deadline = time.monotonic() + _START_TIMEOUT
     while True:
         try:
             return session.operator.run_automatic_calibration(True, session.live)
@@ -324,7 +323,7 @@ def _wait_for_start(session: TeleopSession) -> str:
 
 
 def _compare(out: Path, truth: Camera) -> int:
-    """Print how far the saved calibration is from the simulator's truth; returns the exit code."""
+    """Print the distance of the saved calibration from the simulator's true pose; return the exit code."""
     import numpy as np
 
     from genima.cameras.calibration_file import CameraCalibration
@@ -337,4 +336,4 @@ def _compare(out: Path, truth: Camera) -> int:
     rows = zip(("mm", "deg"), off, sure, strict=True)
     parts = [f"{value:.3f} {unit} (1 sigma as stated: {sigma:.3f})" for unit, value, sigma in rows]
     print(f"{path}: {' and '.join(parts)} from where the simulated camera is")
-    return 0 if off[0] <= _NEAR[0] and off[1] <= _NEAR[1] else 1
+    return 0 if off[0] <= _TOLERANCE[0] and off[1] <= _TOLERANCE[1] else 1

@@ -30,19 +30,19 @@ Example: source <(./genima completion bash)"""
 
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima completion``."""
-    if argv and argv[0] == "words":  # the script asks for them
+    if argv and argv[0] == "words":  # called by the script
         print("\n".join(candidates(argv[1:])))
     elif not argv or argv[0] in ("-h", "--help"):
         print(_HELP)
     elif argv[0] in _SHELLS:
         print(_SHELLS[argv[0]], end="")
     else:
-        raise GenimaError(f"completion {argv[0]}: no such shell; there are {' and '.join(_SHELLS)}")
+        raise GenimaError(f"completion: unknown shell ({argv[0]}); use {' or '.join(_SHELLS)}")
     return 0
 
 
 def candidates(words: Sequence[str]) -> list[str]:
-    """Return completions of the last of ``words``, which follow ``./genima``."""
+    """Return completions of the last of ``words``, the arguments after ``./genima``."""
     if len(words) < 2:
         return [*COMMANDS, "--help", "--version"]
     name, *between, _ = words
@@ -58,7 +58,7 @@ def candidates(words: Sequence[str]) -> list[str]:
 
 
 def _page(command: Sequence[str]) -> str:
-    """Return a command's help page; empty where nothing is installed yet."""
+    """Return a command's help page; empty if nothing is installed yet."""
     from genima_cli.__main__ import dispatch
 
     text = io.StringIO()

@@ -163,15 +163,15 @@ def _run(options: Demo, nodes: Sequence[NodeSpec], views: Sequence[str], out: Pa
                         line.refresh()
 
                     pictures.instruction = instruction = monitor.reset(options.task, seed, live)
-                    before = monitor.seen.drawn
+                    before = monitor.statistics.drawn
                     result = monitor.run_task(instruction, options.time_limit, live)
-                    drawn = monitor.seen.drawn - before
+                    drawn = monitor.statistics.drawn - before
                     outcome = TaskOutcome(result.outcome)
                     report.results.append(
                         EpisodeResult(options.task, seed, outcome, result.reason, result.elapsed, drawn)
                     )
                     line.write(f"seed {seed}: {outcome.name} after {result.elapsed:.1f} s ({result.reason})")
-                    scene = monitor.health.get(nodes[0].node)  # the simulator
+                    scene = monitor.statuses.get(nodes[0].node)  # the simulator
                     if outcome is not TaskOutcome.SUCCEEDED and scene is not None and scene.state != scene.OK:
                         raise GenimaError(f"{scene.node}: {scene.message}")
                     monitor.spin_until(lambda: False, _SETTLE, live)

@@ -1,4 +1,4 @@
-"""Report of a demo run: one file that is either whole or absent."""
+"""Report of a demo run, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from genima.io.files import atomic_write
 from genima.types import TaskOutcome
 from genima_cli.machine_load import MachineLoad
 
-_SLOW = 0.9  # real-time factor below which the simulation lags behind
-_LATE = 0.05  # share of commands that are late
+_MIN_REAL_TIME_FACTOR = 0.9
+_MAX_LATE = 0.05  # fraction of commands
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Rates and delays over all episodes; NaN where nothing was measured."""
+    """Rates and delays over all episodes; NaN: not measured."""
 
     drawing_hz: float
     command_hz: float
@@ -53,7 +53,7 @@ class Report:
     """Report of a run."""
 
     task: str
-    requested: int  # episodes asked for
+    requested: int  # number of episodes
     results: list[EpisodeResult] = field(default_factory=list)
     measurements: Measurements | None = None
     interrupted: bool = False
@@ -76,10 +76,10 @@ class Report:
         }
 
     def write(self, path: Path) -> None:
-        """Write as JSON.
+        """Write a JSON file atomically.
 
         Raises:
-            GenimaError: when it cannot be written whole; nothing is left then.
+            GenimaError: when it cannot be written.
         """
         atomic_write(path, (json.dumps(self.to_dict(), indent=2) + "\n").encode())
 
@@ -102,16 +102,16 @@ class Report:
         return "\n".join(lines)
 
     def advice(self) -> str:
-        """Message that the machine was too busy for the run, with figures and remedy; empty where it was not."""
+        """Return the message for a run on a machine that was too busy or slow; empty if it was not."""
         m, failed = self.measurements, sum(not result.success for result in self.results)
-        slow = m is not None and (m.real_time_factor < _SLOW or m.late_fraction > _LATE)
+        slow = m is not None and (m.real_time_factor < _MIN_REAL_TIME_FACTOR or m.late_fraction > _MAX_LATE)
         if self.load is None or not (slow or (failed and self.load.busy)):
             return ""
         figures = ""
         if m is not None and slow:
             figures = f" (real-time factor {m.real_time_factor:.2f}, {100 * m.late_fraction:.1f}% of the commands late)"
-        remedy = self.load.remedy() or f"this machine is too slow for real time: {self.load}; use one with more cores"
-        return f"{remedy}{figures}; lock-step does not depend on it: ./genima eval --task {self.task}"
+        remedy = self.load.remedy() or f"machine: too slow for real time ({self.load}); use one with more cores"
+        return f"{remedy}{figures}; or measure in lock-step: ./genima eval --task {self.task}"
 
 
 def machine() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Monitor of a running graph: node states on /diagnostics, and topic rates."""
+"""Monitor of the demo's graph: observations, drawn targets, rates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from genima_interfaces.msg import SceneStatus
 from genima_nodes.ros import messages, qos
 from genima_nodes.ros.diagnostics import measurements
 
-_REMEMBERED = 40  # sets of images kept, to find the one that a drawing was made from
+_WINDOW = 40  # sets of images that are kept, to find that of a drawn target
 
 
 @dataclass
@@ -50,15 +50,15 @@ class Rate:
 
     @property
     def hz(self) -> float:
-        """Return the rate in Hz; NaN before the second sample."""
+        """Rate in Hz; NaN before the second sample."""
         return self._count / self._span if self._span else math.nan
 
 
 @dataclass
 class GraphStatistics:
-    """State observed so far."""
+    """Statistics over all episodes so far."""
 
-    drawings: Rate = field(default_factory=Rate)
+    predictions: Rate = field(default_factory=Rate)
     commands: Rate = field(default_factory=Rate)
     real_time_factors: list[float] = field(default_factory=list)
     drawn: int = 0
@@ -66,20 +66,20 @@ class GraphStatistics:
 
 
 class GraphMonitor(GraphClient):
-    """Node of the demo."""
+    """Monitoring client of the demo."""
 
     def __init__(
         self, views: Sequence[str], on_pair: Callable[[Image, Image | None, bool], None], drawn_targets: bool = True
     ) -> None:
         """Args:
-        views: the cameras, in tile order.
-        on_pair: called with every tiled observation beside the newest drawn tile, and whether the one was generated
-            from the other; None in its place without drawn targets.
-        drawn_targets: whether the policy publishes them; else its action chunks are counted.
+        views: of the cameras, in tile order.
+        on_pair: called with a tiled observation, the newest drawn tile (None without drawn targets), and True if the
+            tile was generated from that observation.
+        drawn_targets: the policy publishes drawn targets; else its action chunks are counted.
         """
         super().__init__("monitor")
-        self.seen = GraphStatistics()
-        self.recording = False  # whether an episode is under way
+        self.statistics = GraphStatistics()
+        self.recording = False  # True during an episode
         self._views, self._on_pair = tuple(views), on_pair
         self._images: OrderedDict[float, dict[str, Image]] = OrderedDict()
         self._drawn: DrawnTarget | None = None
@@ -96,13 +96,13 @@ class GraphMonitor(GraphClient):
             )
 
     def run_task(self, instruction: str, time_limit: float, alive: Callable[[], None]) -> RunTask.Result:
-        """Run the task to its end."""
+        """Run a task to its end; return its result."""
         running = self.begin_task(instruction, time_limit, alive)
-        self.seen.drawings.begin()
-        self.seen.commands.begin()
+        self.statistics.predictions.begin()
+        self.statistics.commands.begin()
         self.recording = True
         try:
-            return self.answer(running, "run_task", time_limit + 10.0, alive).result
+            return self.wait_for(running, "run_task", time_limit + 10.0, alive).result
         finally:
             self.recording = False
 
@@ -110,35 +110,35 @@ class GraphMonitor(GraphClient):
 
     def measurements(self, program_start: float) -> Measurements:
         """Return the measurements over all episodes so far."""
-        control = measurements(self.health["controller"]) if "controller" in self.health else {}
+        control = measurements(self.statuses["controller"]) if "controller" in self.statuses else {}
         due = control.get("due commands", 0.0)
-        factors = self.seen.real_time_factors
+        factors = self.statistics.real_time_factors
         return Measurements(
-            drawing_hz=self.seen.drawings.hz,
-            command_hz=self.seen.commands.hz,
+            drawing_hz=self.statistics.predictions.hz,
+            command_hz=self.statistics.commands.hz,
             late_fraction=control["late commands"] / due if due else math.nan,
             latency_ms={p: control.get(f"image to command {p} [ms]", math.nan) for p in ("p50", "p99")},
             real_time_factor=float(np.mean(factors)) if factors else math.nan,
-            first_drawn_target_s=(self.seen.first_drawn or math.nan) - program_start,
+            first_drawn_target_s=(self.statistics.first_drawn or math.nan) - program_start,
         )
 
-    # Callbacks.
+    # Callbacks
 
     def _on_command(self, message: JointState) -> None:
         if self.recording:
-            self.seen.commands.tick()
+            self.statistics.commands.tick()
 
     def _on_scene(self, message: SceneStatus) -> None:
         if self.recording:
-            self.seen.real_time_factors.append(message.real_time_factor)
+            self.statistics.real_time_factors.append(message.real_time_factor)
 
     def _image_callback(self, view: str) -> Callable[[ImageMessage], None]:
         def on_image(message: ImageMessage) -> None:
             stamp = messages.seconds(message.header.stamp)
             images = self._images.setdefault(stamp, {})
-            with contextlib.suppress(GenimaError):  # the diffusion agent complains about it
+            with contextlib.suppress(GenimaError):  # the diffusion agent reports it
                 images[view] = messages.image_from(message)
-            while len(self._images) > _REMEMBERED:
+            while len(self._images) > _WINDOW:
                 self._images.popitem(last=False)
             complete = self.recording and len(images) == len(self._views)
             if complete and self._drawn is not None:
@@ -152,16 +152,16 @@ class GraphMonitor(GraphClient):
         self._count()
 
     def _count(self) -> None:
-        self.seen.first_drawn = self.seen.first_drawn or time.time()
+        self.statistics.first_drawn = self.statistics.first_drawn or time.time()
         if self.recording:
-            self.seen.drawn += 1
-            self.seen.drawings.tick()
+            self.statistics.drawn += 1
+            self.statistics.predictions.tick()
 
     def _on_drawn(self, message: DrawnTargetMessage) -> None:
         try:
             drawn = messages.drawn_target_from(message)
         except GenimaError:
-            return  # the controller complains about it
+            return  # the controller reports it
         self._drawn = drawn
         self._count()
         if not self.recording:

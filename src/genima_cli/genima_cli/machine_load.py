@@ -9,21 +9,21 @@ from dataclasses import asdict, dataclass
 
 import psutil
 
-_BUSY = 0.2  # share of all cores that is gone
+_BUSY = 0.2  # fraction of all cores used by others
 
 
 @dataclass(frozen=True)
 class MachineLoad:
     """Mean number of cores used during a run."""
 
-    cores: int  # that this process may use
+    cores: int  # available to this process
     own: float  # by this process and its children
     others: float  # by other programs
     stolen: float  # by other virtual machines on the same host
 
     @property
     def busy(self) -> bool:
-        """Return whether other processes take a considerable share of the machine."""
+        """True if other programs use more than a fifth of the machine."""
         return self.others + self.stolen > _BUSY * self.cores
 
     def __str__(self) -> str:
@@ -31,22 +31,22 @@ class MachineLoad:
         return f"other programs used {self.others:.1f}{stolen} of {self.cores} cores"
 
     def to_dict(self) -> dict[str, float]:
-        """Return plain JSON types."""
+        """Return the load as plain JSON types."""
         return {key: round(value, 3) for key, value in asdict(self).items()}
 
     def remedy(self) -> str:
-        """Return the remedy for a busy machine; empty where it is not."""
+        """Return the remedy for a busy machine; empty if it is not busy."""
         if not self.busy:
             return ""
-        who = "end them (top lists them)" if self.others >= self.stolen else "use a machine with cores of its own"
-        return f"this machine is too busy: {self}; {who}, or run when the machine is quiet"
+        remedy = "end them (top lists them)" if self.others >= self.stolen else "use a machine with dedicated cores"
+        return f"machine: too busy ({self}); {remedy}, or run when it is quiet"
 
 
 class LoadMeter:
-    """Measurement from its creation on.
+    """Meter of the load since its creation.
 
     Args:
-        process: its CPU time and its children's are the run's own; this process if None.
+        process: process whose CPU time, with its children's, is the run's own; None: this process.
     """
 
     def __init__(self, process: psutil.Process | None = None) -> None:
@@ -54,7 +54,7 @@ class LoadMeter:
         self._begin, self._times, self._own = time.monotonic(), psutil.cpu_times(), _seconds(self._process)
 
     def read(self) -> MachineLoad:
-        """Return the load since the meter was made; children that ended count once they are waited for."""
+        """Return the load since creation; ended children are included once they are waited for."""
         seconds = max(time.monotonic() - self._begin, 1e-3)
         now, own = psutil.cpu_times(), max(0.0, _seconds(self._process) - self._own)
         stolen = getattr(now, "steal", 0.0) - getattr(self._times, "steal", 0.0)
@@ -73,5 +73,5 @@ def _seconds(parent: psutil.Process) -> float:
     for process in (parent, *parent.children(recursive=True)):
         with contextlib.suppress(psutil.Error):
             times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system  # of those that ended, too
+            total += times.user + times.system + times.children_user + times.children_system  # with ended children
     return total

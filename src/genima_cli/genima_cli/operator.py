@@ -54,7 +54,7 @@ class Operator(GraphClient):
         self._gripper: float | None = None  # commanded open fraction; None until one is received
         for kind, names in _SERVICES.items():
             for name in names:
-                self.callee(kind, name)
+                self.client(kind, name)
         self._push = self.create_publisher(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
         self._grip = self.create_publisher(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
         self.create_subscription(TeleopStatus, "teleop/status", self._on_status, qos.STATUS)

@@ -1,4 +1,4 @@
-"""Start nodes as processes, check that they run, and stop them all."""
+"""Start nodes as processes, monitor and stop them."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from genima_bringup.node_specs import ENVIRONMENT, NodeSpec
 _SHARED_MEMORY = Path("/dev/shm")
 _LOCKS = ("_el", "_sl")  # exclusive, shared
 _SEGMENT = re.compile(r"fast(rtps|dds)_([0-9a-f]{16}|port[0-9]+)")  # Fast DDS's names
-_NEWBORN = 5.0  # s in which a segment may not be locked yet
+_MIN_AGE = 5.0  # s: a newer segment may not be locked yet
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
 
 def remove_stale_shared_memory() -> None:
-    """Remove what killed processes of this user left of Fast DDS's shared memory, as `fastdds shm clean` does.
+    """Remove Fast DDS's shared memory of killed processes of this user, as `fastdds shm clean` does.
 
-    A living process holds a lock on a file beside each of its segments and ports. Segments and ports of other users
-    and files with other names stay.
+    A running process holds a lock on a file beside each of its segments and ports. Segments and ports of other users
+    and files with other names are not touched.
     """
     for segment in _SHARED_MEMORY.glob("fast*_*"):
         if not _SEGMENT.fullmatch(segment.name):
             continue
         locks = [segment.with_name(segment.name + ending) for ending in _LOCKS]
         semaphore = segment.with_name(f"sem.{segment.name}_mutex")
-        with contextlib.suppress(OSError):  # just gone
+        with contextlib.suppress(OSError):  # removed meanwhile
             found = segment.lstat()
-            old = time.time() - found.st_mtime > _NEWBORN
+            old = time.time() - found.st_mtime > _MIN_AGE
             if old and found.st_uid == os.getuid() and not any(map(_is_held, locks)):
                 for file in (segment, *locks, semaphore):
                     file.unlink(missing_ok=True)
@@ -58,18 +58,18 @@ def _is_held(lock: Path) -> bool:
 
 
 class Supervisor:
-    """Runs processes while its context is open.
+    """Context in which a set of processes runs.
 
-    Every process has a process group of its own, so that a terminal's Ctrl-C reaches this process alone, which then
-    ends the others in order; not a session, as Linux weighs priorities only within one. Should this process die, the
-    kernel ends the others.
+    Every process has its own process group, so that a terminal's Ctrl-C reaches only this process, which then stops the
+    others in order; not its own session, as Linux compares priorities only within one. If this process dies, the kernel
+    kills the others.
     """
 
     def __init__(self, processes: Sequence[NodeSpec], logs: Path, environment: dict[str, str]) -> None:
         """Args:
-        processes: what to run.
-        logs: folder for one log file each.
-        environment: added to this process's own, see :func:`ros_environment`.
+        processes: nodes to run.
+        logs: folder for one log file per node.
+        environment: added to this process's environment, see :func:`ros_environment`.
         """
         self._processes = {process.node: process for process in processes}
         self._logs, self._environment = logs, ENVIRONMENT | os.environ | environment
@@ -92,7 +92,7 @@ class Supervisor:
         self.close()
 
     def start(self, name: str) -> None:
-        """Start a process, for the first time or again; its log goes on."""
+        """Start a process, for the first time or again; its log is continued."""
         with open(self._log(name), "ab" if name in self._children else "wb") as log:
             self._children[name] = subprocess.Popen(
                 _command(self._processes[name]),
@@ -101,24 +101,24 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_end_with_parent,
             )
 
     def kill(self, name: str) -> None:
-        """End a process without a warning, as a crash does."""
+        """Kill a process, as a crash would."""
         child = self._children[name]
         child.kill()
         child.wait()
 
     def pid(self, name: str) -> int:
-        """The number of a process."""
+        """Return the id of a process."""
         return self._children[name].pid
 
     def check(self) -> None:
-        """Raise a GenimaError that names a process that has ended, with its last words."""
+        """Raise a GenimaError for a process that has ended, with its last error line."""
         for name, child in self._children.items():
             if (code := child.poll()) is not None:
-                raise GenimaError(f"{name} ended with code {code}: {self._last_words(name)} (log: {self._log(name)})")
+                raise GenimaError(f"{name}: ended with code {code} ({self._last_error(name)}); log: {self._log(name)}")
 
     def close(self) -> None:
         """Stop all processes: SIGINT, then SIGKILL to those that run longer than the ``stop_timeout`` of their node."""
@@ -140,10 +140,10 @@ class Supervisor:
     def _log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
 
-    def _last_words(self, name: str) -> str:
+    def _last_error(self, name: str) -> str:
         lines = self._log(name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         errors = [line for line in lines if "error" in line.lower()]
-        return (errors or lines or ["it said nothing"])[-1]
+        return (errors or lines or ["no output"])[-1]
 
 
 def _command(process: NodeSpec) -> list[str]:
@@ -151,8 +151,14 @@ def _command(process: NodeSpec) -> list[str]:
     parameters = [part for key, value in process.parameters.items() for part in ("-p", f"{key}:={json.dumps(value)}")]
     renamings = ({"__node": process.name} if process.name else {}) | process.remappings
     remappings = [part for topic, other in renamings.items() for part in ("-r", f"{topic}:={other}")]
-    return [*command, "--ros-args", "--disable-external-lib-logs", *parameters, *remappings]  # our logs are enough
+    return [
+        *command,
+        "--ros-args",
+        "--disable-external-lib-logs",
+        *parameters,
+        *remappings,
+    ]  # the log file has all output
 
 
-def _die_with_parent() -> None:
+def _end_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

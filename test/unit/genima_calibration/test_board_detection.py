@@ -40,7 +40,7 @@ def test_both_patterns_are_printed_as_by_opencv_and_detected(legacy: bool, first
     with pytest.raises(GenimaError, match="board: not detected"):
         detect(image, replace(board, legacy_pattern=not legacy), LENS)
     with pytest.raises(
-        GenimaError, match="legacy pattern in some images, new pattern in others.*legacy_pattern: true or false"
+        GenimaError, match="legacy pattern in some images, new .* in others.*legacy_pattern: true or false"
     ):
         detected_board(unknown, [found, replace(found, legacy_pattern=not legacy)])
 

@@ -832,7 +832,7 @@ def test_a_calib_file_goes_both_ways(tmp_path: Path, made: Mapping[Parent, bench
         ("eye_in_hand", "eye_somewhere", "'eye_somewhere'"),
         ("w: 1.0", "w: 2.0", "length 1"),
         ("x: 0.1", "x: .nan", "transform.translation.x: .*nan"),
-        ("x: 0.1", "x: 900.5", "900.5 m from the flange.*millimetres"),
+        ("x: 0.1", "x: 900.5", r"from the flange \(900.5 m\).*millimetres"),
         ("transform:", "pose:", "no transform .easy_handeye2. or transformation"),
         ("transform:", "transformation:", "eye_on_hand: Field required"),
         ("  calibration_type: eye_in_hand\n", "", "parameters.calibration_type: Field required"),

@@ -82,7 +82,8 @@ def test_a_folder_of_samples_gives_the_calibration(
     assert main([str(folder), "--out", str(out), "--easy-handeye2", str(calib)]) == 0
     printed = capsys.readouterr().out
     for words in (
-        "99 is left out: board: not detected", f"{view} on the {parent}: x, y, z", "standard deviation", f"{COUNT} used, 0 outliers",
+        "99 is left out: board: not detected", f"{view} on the {parent}: x, y, z",
+        "standard deviation", f"{COUNT} used, 0 outliers",
         "park", "daniilidis", "recommended next pose", f"{view}.yaml is written\n",
     ):  # fmt: skip
         assert words in printed

@@ -67,7 +67,7 @@ def test_overrun_counts_missed_deadlines() -> None:
     for (earlier, _), (later, periods) in zip(calls, calls[1:], strict=False):
         assert abs((later - earlier) / 0.02 - periods) < 0.05
     assert thread.late >= 4  # three were skipped, and the slow one itself ended late
-    assert thread.ticks == sum(periods for _, periods in told)
+    assert thread.ticks == sum(periods for _, periods in calls)
 
 
 def test_ticks_without_work_are_not_counted() -> None:

@@ -120,7 +120,7 @@ def test_process_with_invalid_environment_ends_with_one_line(words: list[str], c
 @pytest.mark.parametrize("changes", [{"HOME": None}, {"HOME": "/proc/nobody"}, {"ROS_LOG_DIR": "/proc/nowhere"}])
 def test_unwritable_log_folder_is_a_warning(changes: dict[str, str | None]) -> None:
     code, (line,) = run(CALL, **changes)
-    assert code == 2 and "nobody serves /command_guard/stop" in line
+    assert code == 2 and "service /command_guard/stop: not available" in line
     code, lines = run(NODE, **changes)
     assert code == 0 and "ROS log folder" in lines[0] and "ready" in lines[-1]
 

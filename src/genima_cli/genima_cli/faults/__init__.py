@@ -1,1 +1,1 @@
-"""Fault injection: ``./genima faults``, and what tests inject: relays between nodes and clocks that jump."""
+"""Fault injection of ``./genima faults`` and of tests: relays between nodes, clock jumps, killed processes."""

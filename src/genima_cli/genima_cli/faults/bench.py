@@ -2,7 +2,7 @@
 
 ::
 
-    reset the scene ──► run the task ──► arm moving ──► fault ──► its cause goes away ──► does the arm move again?
+    reset the scene ──► run the task ──► arm moving ──► fault ──► end of its cause ──► arm moving again
                                                           └─ every set-point at the robot's input is recorded ──┘
 """
 
@@ -46,14 +46,14 @@ if TYPE_CHECKING:  # ROS starts only once its environment is set
 
 TASK = "push_button"
 _READY_TIMEOUT = 180.0  # s
-_SETTLE = 1.0  # s between faults
-_UNDER_WAY = 25.0  # s for the arm to move
-_RECOVERY = 30.0  # s for it to move again, once the cause has gone and killed nodes are back
+_SETTLING_TIME = 1.0  # s between faults
+_START_TIMEOUT = 25.0  # s for the arm to move
+_RECOVERY_TIMEOUT = 30.0  # s for the arm to move again, after the end of the cause and the restart of killed nodes
 _MOVING = 0.1  # rad/s of any joint
 _MOVED = 0.02  # rad
-_STILL, _STANDING = 1e-3, 0.1  # rad (half a millimetre at the gripper) within s: the set-points stand
-_SLACK = 0.02  # s at its speed that an arm may go beyond its quickest stop: jerk is limited, set-points are apart
-_TRIES = 3  # at a moving arm
+_REST, _REST_TIME = 1e-3, 0.1  # rad (half a millimetre at the gripper) within s: the set-points are at rest
+_SLACK = 0.02  # s at its speed beyond the shortest stop: jerk is limited, set-points are discrete
+_TRIES = 3  # to start a motion
 _BEGIN, _END = "<!-- table of faults -->", "<!-- end -->"
 
 
@@ -64,16 +64,16 @@ class Result:
     fault: str
     limit_violations: int  # set-points beyond a limit of position, velocity, acceleration or jerk
     hold_ms: float | None  # from the first bad or missing sample until the arm's stop begins; None: never
-    rest_ms: float | None  # and until the set-points stand
+    rest_ms: float | None  # and until the set-points are at rest
     must_hold: bool
-    recovered: bool  # by itself, killed nodes started again and an ended task asked for again
+    recovered: bool  # the arm moved again, after a restart of killed nodes and of an ended task
     task: str  # result of the task
     set_points: int
     said: list[str]  # faults on /diagnostics meanwhile
 
     @property
     def passed(self) -> bool:
-        """Return whether the arm kept its limits, held where required, and recovered."""
+        """True if the arm kept its limits, held where required, and recovered."""
         return self.limit_violations == 0 and self.recovered and not (self.must_hold and self.hold_ms is None)
 
 
@@ -85,7 +85,7 @@ class _Record(FileSchema):
 
 
 class FaultBench:
-    """Processes of the demo with relays between them."""
+    """Graph of the demo with relays between its nodes."""
 
     def __init__(
         self, driver: GraphClient, relays: Relays, scene: Scene, robot: RobotModel, nodes: Sequence[str]
@@ -98,15 +98,15 @@ class FaultBench:
         Raises:
             GenimaError: when the graph does not get ready, or the arm does not move before the fault.
         """
-        running, instruction = self._get_moving(seed)
-        self._driver.complaints.clear()
+        running, instruction = self._start_motion(seed)
+        self._driver.faults_so_far.clear()
         with fault.inject(self._scene) as onset:
             if fault.restarts:
-                self._driver.health.pop(fault.restarts, None)
-            self._driver.spin_until(lambda: False, fault.seconds, lambda: None)  # nodes may die of it
+                self._driver.statuses.pop(fault.restarts, None)
+            self._driver.spin_until(lambda: False, fault.seconds, lambda: None)  # nodes may end by it
             begin, end = onset(), time.monotonic()
-        said = list(dict.fromkeys(self._driver.complaints))
-        recovered, task = self._recovers(fault, running, instruction)
+        faults = list(dict.fromkeys(self._driver.faults_so_far))
+        recovered, task = self._await_recovery(fault, running, instruction)
         record = self._relays.record()
         from genima.control.limit_violations import count_violations
 
@@ -119,28 +119,28 @@ class FaultBench:
             recovered=recovered,
             task=task,
             set_points=len(record.times),
-            said=said,
+            said=faults,
         )
 
-    def _get_moving(self, seed: int) -> tuple[Future, str]:
+    def _start_motion(self, seed: int) -> tuple[Future, str]:
         for k in range(_TRIES):
             self._wait_ready()
             instruction = self._driver.reset(TASK, seed + 1000 * k, self._alive)
-            self._spin(_SETTLE)  # the reset has moved the arm without a command
+            self._spin(_SETTLING_TIME)  # the reset has moved the arm without a command
             self._relays.reset_record()
             running = self._driver.begin_task(instruction, 0.0, self._alive)
-            self._driver.spin_until(self._is_moving, _UNDER_WAY, self._alive)
+            self._driver.spin_until(self._is_moving, _START_TIMEOUT, self._alive)
             if not running.done() and self._is_moving():
                 return running, instruction
             self._finish(running)
-        raise GenimaError(f"the arm did not begin to move: {'; '.join(self._driver.faults()) or 'unknown reason'}")
+        raise GenimaError(f"arm: did not begin to move ({'; '.join(self._driver.faults()) or 'unknown reason'})")
 
-    def _recovers(self, fault: Fault, running: Future, instruction: str) -> tuple[bool, str]:
-        """Return whether the arm moves again, and the task's result."""
+    def _await_recovery(self, fault: Fault, running: Future, instruction: str) -> tuple[bool, str]:
+        """Return True if the arm moves again, and the task's result."""
         if fault.restarts:
             self._wait_ready([fault.restarts])
         before = self._relays.record().positions[-1]
-        deadline, task = time.monotonic() + _RECOVERY, "went on"
+        deadline, task = time.monotonic() + _RECOVERY_TIMEOUT, "continued"
         while (left := deadline - time.monotonic()) > 0 and not self._has_moved(before):
             if not running.done():
                 self._spin(0.1)
@@ -148,7 +148,7 @@ class FaultBench:
             result = running.result().result
             if result.outcome == result.SUCCEEDED:
                 return True, "succeeded"
-            task = f"ended ({result.reason}), asked for again"
+            task = f"ended ({result.reason}), restarted"
             try:
                 self._wait_ready(timeout=left)
             except GenimaError as error:
@@ -165,7 +165,7 @@ class FaultBench:
         if not running.done():
             self._driver.end_task()
             self._driver.spin_until(running.done, 10.0, self._alive)
-        self._spin(_SETTLE)
+        self._spin(_SETTLING_TIME)
 
     def _is_moving(self) -> bool:
         record = self._relays.record()
@@ -186,18 +186,18 @@ def rest_ms(record: Record, begin: float, end: float) -> float | None:
     """Return ms from ``begin`` until the set-points rest before ``end`` (monotonic s); None without rest."""
     for k in range(max(0, int(np.searchsorted(record.times, begin, "right")) - 1), len(record.times)):
         since = max(begin, float(record.times[k]))
-        if since + _STANDING > end:
+        if since + _REST_TIME > end:
             return None
-        next_ones = record.positions[k : np.searchsorted(record.times, since + _STANDING)]
-        if np.max(np.abs(next_ones - record.positions[k])) < _STILL:
+        next_ones = record.positions[k : np.searchsorted(record.times, since + _REST_TIME)]
+        if np.max(np.abs(next_ones - record.positions[k])) < _REST:
             return round(1000 * (since - begin), 1)
     return None
 
 
 def hold_ms(record: Record, begin: float, end: float, robot: RobotModel) -> float | None:
-    """Return ms from ``begin`` until the set-points move no further than the quickest stop needs.
+    """Return ms from ``begin`` until the set-points move no further than the shortest stop needs.
 
-    Arguments and result as for :func:`rest_ms`; found to a set-point or two.
+    Arguments and result as for :func:`rest_ms`; accurate to a set-point or two.
     """
     rest = rest_ms(record, begin, end)
     if rest is None:
@@ -208,7 +208,7 @@ def hold_ms(record: Record, begin: float, end: float, robot: RobotModel) -> floa
         before, here = record.positions[k - 1 : k + 1]
         speed = np.abs(here - before) / (record.stamps[k] - record.stamps[k - 1])
         farthest = np.max(np.abs(record.positions[k:last] - here), axis=0)
-        if np.all(farthest <= speed**2 / (2 * robot.acceleration_max) + speed * _SLACK + _STILL):
+        if np.all(farthest <= speed**2 / (2 * robot.acceleration_max) + speed * _SLACK + _REST):
             return round(1000 * max(0.0, float(record.times[k]) - begin), 1)
     return rest
 
@@ -223,9 +223,9 @@ class Faults:
     out: Path | None = None
     """JSON file with a record of each fault; one of the same seed and models is continued."""
     overwrite: bool = False
-    """Begin the JSON file anew."""
+    """Replace the JSON file."""
     only: str = ""
-    """Faults with this in their names."""
+    """Inject only faults whose names contain this text."""
     seed: Seed = 0
     """Seed of the first scene."""
     table: Path | None = None
@@ -272,15 +272,15 @@ def _bench(options: Faults, cell: Cell, spec: PolicySpec, settings: dict[str, An
     known = all_faults(spec.views)
     wanted = [fault for fault in known if options.only in fault.name]
     if not wanted:
-        raise GenimaError(f"no fault has {options.only!r} in its name; there are: {', '.join(f.name for f in known)}")
+        raise GenimaError(f"--only {options.only}: no such fault; there are: {', '.join(f.name for f in known)}")
     names = {result.fault for result in done}
-    open_ones = [fault for fault in wanted if fault.name not in names]
+    remaining = [fault for fault in wanted if fault.name not in names]
     if done:
-        print(f"{len(done)} faults are in {options.out} from before; --overwrite begins anew")
+        print(f"{options.out}: continuing after {len(done)} faults; --overwrite starts again")
     interrupted = False
     try:
-        with tqdm(total=len(wanted), initial=len(wanted) - len(open_ones), unit="fault", disable=None) as progress:
-            for result in _run(options, cell, spec, known, open_ones):
+        with tqdm(total=len(wanted), initial=len(wanted) - len(remaining), unit="fault", disable=None) as progress:
+            for result in _run(options, cell, spec, known, remaining):
                 done.append(result)
                 _write(options.out, settings, done)
                 progress.write(line(result))
@@ -299,7 +299,7 @@ def _bench(options: Faults, cell: Cell, spec: PolicySpec, settings: dict[str, An
 def _run(
     options: Faults, cell: Cell, spec: PolicySpec, known: Sequence[Fault], faults: Sequence[Fault]
 ) -> Iterator[Result]:
-    seeds = {fault.name: options.seed + k for k, fault in enumerate(known)}  # whatever else is tried
+    seeds = {fault.name: options.seed + k for k, fault in enumerate(known)}  # independent of --only
     with tempfile.TemporaryDirectory() as folder:
         for clock in (False, True):
             chosen = [(fault, seeds[fault.name]) for fault in faults if fault.clock is clock]
@@ -343,9 +343,9 @@ def _run_graph(
 
 def line(result: Result) -> str:
     """Return one result as a line."""
-    held = "goes on"
+    held = "does not hold"
     if result.hold_ms is not None:
-        held = f"holds after {result.hold_ms:.0f} ms, stands after {result.rest_ms:.0f} ms"
+        held = f"holds after {result.hold_ms:.0f} ms, at rest after {result.rest_ms:.0f} ms"
     recovery = "recovers" if result.recovered else "DOES NOT RECOVER"
     over = f"{result.limit_violations} of {result.set_points} set-points over a limit"
     return f"{result.fault}: {held}, {over}, {recovery}; task {result.task}"

@@ -63,16 +63,16 @@ def all_faults(views: Sequence[str]) -> list[Fault]:
     return [
         *(fault for view in views for fault in _camera_faults(view)),
         Fault("joint_states: silent", _message_fault(JOINTS, lambda message: None)),
-        Fault("joint_states: a joint is missing", _message_fault(JOINTS, _without_a_joint)),
-        Fault("joint_states: NaN", _message_fault(JOINTS, _not_finite)),
-        Fault("joint_states: joints in another order", _message_fault(JOINTS, _reversed), must_hold=False),
+        Fault("joint_states: a joint is missing", _message_fault(JOINTS, _remove_joint)),
+        Fault("joint_states: NaN", _message_fault(JOINTS, _set_nan)),
+        Fault("joint_states: joints in another order", _message_fault(JOINTS, _reverse_joints), must_hold=False),
         Fault("joint_states: time goes back", _reverse_time),
         Fault("diffusion_agent: killed", _kill_node("diffusion_agent"), restarts="diffusion_agent"),
-        Fault("diffusion_agent: draws noise", _message_fault(DRAWN, _noise)),
+        Fault("diffusion_agent: draws noise", _message_fault(DRAWN, _replace_by_noise)),
         Fault("diffusion_agent: 3 s late", _delay_drawn_targets, seconds=4.0),
         Fault("controller: killed", _kill_node("controller"), restarts="controller"),
-        Fault("controller: NaN", _message_fault(COMMAND, _not_finite)),
-        Fault("controller: jumps by 1 rad", _message_fault(COMMAND, _jumped)),
+        Fault("controller: NaN", _message_fault(COMMAND, _set_nan)),
+        Fault("controller: jumps by 1 rad", _message_fault(COMMAND, _add_offset)),
         Fault("controller: two publishers at 500 Hz", _flood_commands),
         Fault("command_guard: killed", _kill_node("command_guard"), restarts="command_guard"),
         Fault("processor: starved", _starve_processor, seconds=5.0, must_hold=False),
@@ -86,7 +86,7 @@ def _camera_faults(view: str) -> list[Fault]:
     return [
         Fault(f"{name}: silent", _message_fault(topic, lambda message: None)),
         Fault(f"{name}: frozen", _freeze_image(topic)),
-        Fault(f"{name}: size is no number", _message_fault(topic, _without_size)),
+        Fault(f"{name}: size is no number", _message_fault(topic, _set_invalid_size)),
         Fault(f"{name}: {1000 * CAMERA_DELAY:.0f} ms late", _message_fault(topic, None, CAMERA_DELAY)),
     ]
 
@@ -99,14 +99,16 @@ def _message_fault(
 ) -> Callable[[Scene], AbstractContextManager[Onset]]:
     @contextmanager
     def inject(scene: Scene) -> Iterator[Onset]:
-        with _changed(scene.relays.relays[topic], message_fault, delay) as relay:
+        with _inject_message_fault(scene.relays.relays[topic], message_fault, delay) as relay:
             yield lambda: relay.first_fault
 
     return inject
 
 
 @contextmanager
-def _changed(relay: Relay, message_fault: Callable[[Any], Any] | None, delay: float = 0.0) -> Iterator[Relay]:
+def _inject_message_fault(
+    relay: Relay, message_fault: Callable[[Any], Any] | None, delay: float = 0.0
+) -> Iterator[Relay]:
     relay.delay, relay.fault = delay, message_fault
     try:
         yield relay
@@ -115,19 +117,19 @@ def _changed(relay: Relay, message_fault: Callable[[Any], Any] | None, delay: fl
 
 
 def _freeze_image(topic: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
-    """Repeat the last good image with its old stamp."""
+    """Repeat the last valid image with new stamps."""
 
     @contextmanager
     def inject(scene: Scene) -> Iterator[Onset]:
         relay = scene.relays.relays[topic]
-        still = relay.last
+        frozen_image = relay.last
 
         def message_fault(message: Image) -> Image:
             frozen = copy.copy(message)
-            frozen.data = still.data
+            frozen.data = frozen_image.data
             return frozen
 
-        with _changed(relay, message_fault):
+        with _inject_message_fault(relay, message_fault):
             yield lambda: relay.first_fault
 
     return inject
@@ -145,48 +147,48 @@ def _reverse_time(scene: Scene) -> Iterator[Onset]:
         message.header.stamp = messages.time_message(2 * first[0] - stamp - 0.01)
         return message
 
-    with _changed(relay, message_fault):
+    with _inject_message_fault(relay, message_fault):
         yield lambda: relay.first_fault
 
 
 @contextmanager
 def _delay_drawn_targets(scene: Scene) -> Iterator[Onset]:
-    """Delay drawn targets; the arm may follow the last one in time to its end."""
+    """Delay drawn targets; the arm may follow the last timely one to its end."""
     relay = scene.relays.relays[DRAWN]
     reach = scene.spec.horizon / scene.spec.action_rate
-    with _changed(relay, None, DRAWING_DELAY):
+    with _inject_message_fault(relay, None, DRAWING_DELAY):
         last: DrawnTarget = relay.last
         end = messages.seconds(last.header.stamp) + reach - time.time() + time.monotonic()
         yield lambda: end
 
 
-def _without_size(message: Image) -> Image:
-    message.width = message.height = message.step = 2**31  # what a NaN becomes as a whole number
+def _set_invalid_size(message: Image) -> Image:
+    message.width = message.height = message.step = 2**31  # a NaN converted to an integer
     return message
 
 
-def _without_a_joint(message: JointState) -> JointState:
+def _remove_joint(message: JointState) -> JointState:
     message.name, message.position = message.name[1:], message.position[1:]
     return message
 
 
-def _reversed(message: JointState) -> JointState:
+def _reverse_joints(message: JointState) -> JointState:
     message.name, message.position = message.name[::-1], message.position[::-1]
     return message
 
 
-def _not_finite(message: JointState) -> JointState:
+def _set_nan(message: JointState) -> JointState:
     message.position[2] = float("nan")
     return message
 
 
-def _jumped(message: JointState) -> JointState:
+def _add_offset(message: JointState) -> JointState:
     for i in range(len(message.position) - 1):  # the last is the gripper
         message.position[i] += 1.0
     return message
 
 
-def _noise(message: DrawnTarget) -> DrawnTarget:
+def _replace_by_noise(message: DrawnTarget) -> DrawnTarget:
     h, w = message.tile.height, message.tile.width
     garbage = np.random.default_rng().integers(0, 256, (h, w, 3)).astype(np.uint8)
     message.tile = messages.image_message(garbage, messages.seconds(message.header.stamp))
@@ -242,7 +244,7 @@ def _kill_node(name: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
 
 @contextmanager
 def _starve_processor(scene: Scene) -> Iterator[Onset]:
-    """Run programs that compute without end."""
+    """Run programs that use the processor without pause."""
     begin = time.monotonic()
     with ExitStack() as stack:
         for _ in range(_BURNERS * (psutil.cpu_count() or 1)):

@@ -3,7 +3,7 @@
 ::
 
     before_relay/TOPIC ──► TOPIC      joint_states, cameras/..., drawn_target, controller/command
-    joint_command ──► recorded
+    joint_command ──► Record
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ class Relay:
             return
         if self.first_fault is None:
             self.first_fault = time.monotonic()
-        passed = message if self.fault is None else self.fault(message)
-        if passed is None:
+        forwarded = message if self.fault is None else self.fault(message)
+        if forwarded is None:
             return
         if self.delay:
-            timer = threading.Timer(self.delay, self.publish, [passed])
+            timer = threading.Timer(self.delay, self.publish, [forwarded])
             timer.daemon = True
             timer.start()
         else:
-            self.publish(passed)
+            self.publish(forwarded)
 
     def clear_fault(self) -> None:
         """Forward messages unchanged from now on."""
@@ -123,7 +123,7 @@ class Relays(Node):
         self._received, self._observed = [], []
 
     def first_overdue(self, begin: float) -> float | None:
-        """Return when, since ``begin``, a message of the diffusion agent became overdue; monotonic s."""
+        """Return the monotonic time after ``begin`` at which a message of the diffusion agent became overdue."""
         times = [time for time in list(self._observed) if time >= begin]
         gaps = zip(times, [*times[1:], time.monotonic()], strict=True)
         return next((earlier for earlier, later in gaps if later - earlier > _OVERDUE), None)
@@ -151,7 +151,7 @@ class Relays(Node):
         now = time.monotonic()
         try:
             positions = messages.command_from(message, self._robot).positions
-        except GenimaError:  # to be seen by whoever judges
+        except GenimaError:  # counted as a limit violation
             positions = np.full(len(self._robot.joint_names), np.nan)
         self._received.append((now, messages.seconds(message.header.stamp), positions))
 

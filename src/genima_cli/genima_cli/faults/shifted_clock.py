@@ -26,16 +26,16 @@ def build_shifted_clock(folder: Path) -> tuple[Path, dict[str, str]]:
     """Return a file for :func:`set_clock`, and the environment of processes whose clock follows it.
 
     Raises:
-        GenimaError: where it cannot be built, or does not work.
+        GenimaError: if it cannot be built, or does not work.
     """
     file, library = folder / "clock", folder / "shifted_clock.so"
     source = Path(__file__).with_name("shifted_clock.c")
-    built = subprocess.run(
+    build = subprocess.run(
         ["c++", "-x", "c", "-shared", "-fPIC", "-O2", str(source), "-o", str(library), "-ldl", "-lm"],
         capture_output=True, encoding="utf-8", errors="replace",
     )  # fmt: skip
-    if built.returncode:
-        reason = (built.stderr.strip().splitlines() or ["unknown error"])[0]
+    if build.returncode:
+        reason = (build.stderr.strip().splitlines() or ["unknown error"])[0]
         raise GenimaError(f"{source}: cannot be built ({reason}); install a C++ compiler")
     environment = {"LD_PRELOAD": str(library), "GENIMA_CLOCK_SHIFT": str(file)}
     set_clock(file, 1000.0)
