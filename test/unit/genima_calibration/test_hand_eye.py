@@ -442,7 +442,7 @@ def test_a_fifth_of_wrong_samples_is_named_and_costs_little(parent: Parent, join
         outcome = calibrate(bench.bumped(PANDA, setup, range(12, 15), 0.25), BOARD, LENS, PANDA, parent)
         assert list(outcome.outliers) == ["13", "14", "15"]
         for reason in outcome.outliers.values():
-            assert "13, 14, 15 agree with each other: the board or the camera was moved" in reason
+            assert "13, 14, 15 agree with each other, so the board or the camera was moved" in reason
             told = re.match(r"board (.*) mm and (.*) deg from its pose", reason)
             assert told and float(told[1]) == pytest.approx(22.9, abs=8) and float(told[2]) == pytest.approx(5.4, abs=2)
         spoiled.append(bench.error(outcome.fit.hand_eye, setup.truth))
@@ -624,7 +624,7 @@ def test_quality_says_what_the_samples_are_worth(made: Mapping[Parent, bench.Set
     assert 0.25 < np.median(pixels) < 0.6 and np.median(millimetres) < 3 and np.median(degrees) < 1
     assert quality.turns[0] > 10 and not quality.advice()
     small = bench.setup(PANDA, parent, 7, spread=0.1)
-    assert "turn the flange more" in calibrate(small.samples, BOARD, LENS, PANDA, parent).quality.advice()
+    assert "rotate the flange more" in calibrate(small.samples, BOARD, LENS, PANDA, parent).quality.advice()
 
 
 @both_parents
