@@ -567,7 +567,7 @@ def test_a_wrong_board_size_is_told(made: Mapping[Parent, bench.Setup], parent: 
     said, samples = resized(BOARD, factor, made[parent].samples)
     with pytest.raises(GenimaError, match=r"squares of (\d+\.\d+) \+-") as refused:
         calibrate(samples, said, LENS, PANDA, parent)
-    likely = re.search(r"likely (\d+\.\d+) mm", str(refused.value))
+    likely = re.search(r"squares of (\d+\.\d+) \+-", str(refused.value))
     assert likely and float(likely[1]) == pytest.approx(36, abs=0.4)
     assert ("larger" in str(refused.value)) == (factor < 1)
 
@@ -580,13 +580,13 @@ def test_a_board_off_by_half_a_percent_is_told_and_widens_the_uncertainty(
     said, samples = resized(BOARD, factor, made[parent].samples)
     outcome = calibrate(samples, said, LENS, PANDA, parent)
     advice = outcome.quality.advice()
-    likely = re.search(r"squares are likely (\d+\.\d+) mm .*write square: 0.03[56]\d+, or what you measure", advice)
+    likely = re.search(r"squares of (\d+\.\d+) \+-.*write square: 0.03[56]\d+, or the measured value", advice)
     assert likely and float(likely[1]) == pytest.approx(36, abs=0.05)
     result = calibration(outcome, "front", said, "2026-11-22")
     millimetres, _ = bench.error(outcome.fit.hand_eye, made[parent].truth)
     alone = 1e3 * np.sqrt(np.linalg.eigvalsh(outcome.fit.covariance[:3, :3])[-1])
     assert result.sigma and millimetres < 2 * result.sigma[0] and millimetres > 2 * alone
-    assert any("WARNING: the board is" in line for line in format_report(outcome, result, said))
+    assert any("WARNING: board:" in line for line in format_report(outcome, result, said))
 
 
 @both_parents
