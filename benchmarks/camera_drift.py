@@ -1,12 +1,12 @@
 """Detection of moved cameras in images (genima_calibration.pose_check), on demos of the simulator.
 
-Of demos spread over a folder, one moment each is drawn at random: the arm moves, objects stand about, but the gripper
-stands still, as where genima_calibration.calibration_watch looks. Every view is held against its true calibration,
-where a report is a false alarm, and against some that are off in random directions. "Shift" is how far that puts the
-robot's outline in the image; below the limit (1.5 px of 256), nothing should be said.
+One random moment is taken from each of several demos: arm and objects vary, but the gripper is at rest, the condition
+in which genima_calibration.calibration_watch checks. Every view is compared with its true calibration, where a report
+is a false alarm, and with calibrations that are wrong in random directions. "Shift" is the resulting displacement of
+the robot's outline in the image; below the limit (1.5 px of 256), nothing should be reported.
 
-One image alone: what is said of each. As the node does: images come one after the other, in which several have to
-agree. A camera that was not moved is looked at with all of them; one that was, is moved anew after every ten.
+Single images: the verdict on each. In sequence, as in the node: several successive images have to agree. A camera that
+was not moved is checked with all images; one that was moved gets a new displacement after every ten.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Run:
-    """Images in a row of a camera that stays where it was put."""
+    """Successive images of a camera at rest."""
 
     verdicts: Sequence[PoseVerdict]
     shifts: Array  # (N,) px
-    said: int  # after how many images a problem is told; 0: never
+    said: int  # number of images until a problem is reported; 0: never
 
 
 def main() -> None:
@@ -111,8 +111,10 @@ def count(
     )
     share = f"{noticed.mean():.0%} of {len(noticed)}" if len(noticed) else "-"
     clear = [run for run in runs if not metres + degrees or np.all(run.shifts > limit)]
-    told = [run.call_trigger for run in clear if run.call_trigger]
-    row = f"{len(told)} of {len(clear)}" + (f" by {np.median(told):.0f}, at most {max(told)}" if told else "")
+    reports = [run.call_trigger for run in clear if run.call_trigger]
+    row = f"{len(reports)} of {len(clear)}" + (
+        f" by {np.median(reports):.0f}, at most {max(reports)}" if reports else ""
+    )
     print(f"{camera.view:<16}{name:<14}{columns}{np.median(all_shifts):>11.1f} px{share:>21}{row:>28}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""`calibration_watch` beside the demo's processes: does it cry wolf, notice a bumped camera, disturb control?
+"""False alarms, detection of a moved camera, and effect on control of `calibration_watch` in the demo.
 
 Tasks follow each other on the simulated robot: first without the node, then with it, then after one camera was moved.
 Late ticks are counted as in ``demo_timing.py``.
@@ -40,7 +40,7 @@ READY = 180.0  # s
 
 @dataclass
 class Options:
-    """Have tasks run beside the watch."""
+    """Run tasks together with the watch."""
 
     tasks: int = 8
     """Tasks without the watch, and with it."""

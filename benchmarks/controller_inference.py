@@ -1,9 +1,8 @@
 """Inference time of the controller, and its lower bound.
 
-Variants are timed in turn, call by call, so that whatever else the machine does slows all alike. The limit beside them
-is the number of operations of one reading at the rate of this machine's own products of large matrices, measured in
-the same run and in half precision where that is fast (the backbone's; the transformer's is single), or all weights once
-through its memory, whichever is longer.
+Variants are timed alternately, call by call, so that other load on the machine affects all equally. The lower bound is
+the longer of two times: the operations of one inference at this machine's measured rate of large matrix products (in
+half precision where that is fast, for the backbone only), and one read of all weights from memory.
 """
 
 from __future__ import annotations

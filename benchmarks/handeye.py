@@ -1,15 +1,14 @@
 """Accuracy of hand-eye calibration on random set-ups of known truth: OpenCV's five solvers and genima_calibration.
 
-A set-up is a camera on the base or on the flange, a board on the other one, and joints drawn at random in which the
-board is in view. Points are projected through a distorted lens and get pixel noise, or are detected in images that the
-simulator renders with such a lens, blur and noise; joint readings get noise of their own. Every method gets the same
-samples; OpenCV's get the boards' poses from solvePnP, refined. "Best fit of the five" has the smallest reprojection
-error, which is what a user can choose by. "Best of the five" is the best against the *truth*, chosen anew for every
-set-up and for millimetres and degrees apart, as nobody could in practice.
+A set-up is a camera on the base or on the flange, a board on the other one, and random joint positions in which the
+board is visible. Points are projected through a distorted lens with pixel noise, or are detected in images that the
+simulator renders with such a lens, blur and noise; joint positions have their own noise. All methods get the same
+samples; OpenCV's solvers get the boards' poses from solvePnP, refined. "Best fit of the five" has the smallest
+reprojection error, a criterion that is available to a user. "Best of the five" has the smallest true error, selected
+for every set-up and separately for millimetres and degrees, which is not possible in practice.
 
-The limit is Cramer and Rao's: how large the error's root mean square is at least, of whatever estimator is right in the
-mean, given these samples' noises. Chi^2 is the mean squared error in units of the stated covariance, 6 where that is
-right.
+The limit is the Cramer-Rao bound: the smallest root mean square error of any unbiased estimator, given the samples'
+noise. Chi^2 is the mean squared error in units of the stated covariance, 6 if that is correct.
 """
 
 from __future__ import annotations
@@ -288,7 +287,7 @@ def around(robot: RobotModel, parent: Parent, middle: Array, rng: np.random.Gene
     turn = Rotation.from_euler("zxy", rng.uniform([-3, -0.4, -0.4], [3, 0.4, 0.4]))
     distance = 0.5 if parent == "flange" else 0.9
     T_camera_board = pose(turn.as_matrix(), np.array([0, 0, distance]) - turn.apply([*np.array(BOARD.size) / 2, 0.0]))
-    if parent == "flange":  # beside the flange, looking along it
+    if parent == "flange":  # next to the flange, looking along it
         tilt = Rotation.from_rotvec(rng.normal(size=3) * 0.2) * Rotation.from_rotvec([0, 0, rng.uniform(-3, 3)])
         T_flange_camera = pose(tilt.as_matrix(), rng.uniform([-0.1, -0.1, 0.0], [0.1, 0.1, 0.1]))
         return HandEye(parent, T_flange_camera, T_base_flange @ T_flange_camera @ T_camera_board)

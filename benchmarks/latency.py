@@ -1,13 +1,13 @@
 """Latency from a camera's exposure to the arm's controller by stage, on the real robot's graph.
 
-Every process that real_robot.launch.py starts beside ROS's drivers runs on stand-ins for the hardware
-(`real_robot.py`), with what publishes and takes messages traced (`tracing/sitecustomize.py`). One observation is
+Every process of real_robot.launch.py except ROS's drivers runs on stand-ins for the hardware
+(`real_robot.py`), with tracing of sent and received messages (`tracing/sitecustomize.py`). One observation is
 followed by its stamp::
 
     exposure ─► image ─► diffusion_agent ─► drawn target ─► controller ─► chunk ─► command ─► guard ─► set-point ─► arm
 
-From a chunk on, its first command is followed: the first that was due after the chunk was there; and then the first
-set-point that was due after that command had come. All processes are on one machine and so have one monotonic clock.
+After the chunk, its first command is followed: the first that is due after the chunk's arrival; then the first
+set-point that is due after that command's arrival. All processes are on one machine and so have one monotonic clock.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A real robot's whole graph for half an hour of tasks, on stand-ins for its arm, its gripper and its cameras.
+"""Half an hour of tasks on a real robot's graph, with stand-ins for arm, gripper and cameras.
 
-Every process that real_robot.launch.py starts beside ROS's drivers runs, with the bundled models. The stand-in
-(`test/standins`) is a franka_ros2 with CRISP's controller, a Robotiq and four RealSense, the simulator's physics behind
-them; its arm trips at an FR3's limits. What is told: whether it ever did, whether a set-point broke a limit, rates,
-ticks that came late, and memory.
+Every process of real_robot.launch.py except ROS's drivers runs, with the bundled models. The stand-in
+(`test/standins`) is a franka_ros2 with CRISP's controller, a Robotiq and four RealSense, driven by the
+simulator's physics; its arm stops with an error at an FR3's limits. Reported are such errors, set-points beyond a
+limit, rates, late ticks, and memory.
 """
 
 from __future__ import annotations

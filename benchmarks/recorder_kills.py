@@ -1,11 +1,11 @@
 """Losses of a recorder that is killed at random times, repeatedly.
 
-In every life of the process, one short episode is completed and another one is in progress when it is killed: while it
-starts, is recorded or is stopped. What is left is repaired. The completed episodes must stay as they were, and the one
-in progress must hold all that was sent up to a second before its end.
+In every run of the process, one short episode is completed and another one is in progress when it is killed: while it
+starts, is recorded or is stopped. The remaining files are repaired. The completed episodes must be unchanged, and the
+one in progress must hold all messages up to a second before its end.
 
-Cameras and arm are started anew for every life, too: Fast DDS 2.14.5 does not always bring a process that was killed
-and started again together with those that went on.
+Cameras and arm are also restarted for every run: Fast DDS 2.14.5 does not always connect a process that was killed and
+restarted to processes that kept running.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _live(place: Path, name: str, rng: random.Random, result: Result, intact: di
     (moment,) = rng.choices(list(_MOMENTS), list(_MOMENTS.values()))
     begin = 0
     os.environ.pop("ROS_DOMAIN_ID", None)
-    os.environ.update(ros_environment())  # a domain that nobody was killed in
+    os.environ.update(ros_environment())  # a domain without killed processes
     running = processes(place, _LIFE, demos, "jpeg", _SIZE)
     with Supervisor(running, place, environment()) as supervisor, Remote(supervisor) as remote:
         remote.start(whole.name)

@@ -1,9 +1,9 @@
 """Recording of four cameras and an arm: losses and costs.
 
-The source and the recorder are processes of their own and speak over DDS, as on a robot. The bag is then compared with
-what was sent, message by message: each must be there once, in order, with its stamp to the nanosecond and, unless
-images are JPEG, its pixels to the bit. The limits beside it are measured in the same run: what the disk takes when it
-is only written to, what a copy in memory costs and what the compression of one image costs, on one core.
+The source and the recorder are separate processes that communicate over DDS, as on a robot. The bag is then compared
+with the sent messages: each must be there once, in order, with its exact stamp and, unless images are JPEG, identical
+pixels. The limits are measured in the same run: the disk's write rate, and the cost of a copy in memory and of
+compressing one image, on one core.
 """
 
 from __future__ import annotations
@@ -327,7 +327,7 @@ def measure_limits(folder: Path) -> Limits:
 
 
 def _median(act: Callable[[], object], times: int) -> float:
-    """Seconds; the median, as whatever else the machine does slows a part of them."""
+    """Median in seconds, since other load on the machine slows some of them."""
     taken = []
     for _ in range(times):
         begin = time.perf_counter()
@@ -364,10 +364,10 @@ def _print(images: str, result: Result) -> None:
 
 
 def _print_limits(limits: Limits) -> None:
-    """Beside what they mean for this source."""
+    """Print the limits and the load of this source on them."""
     frames = FRAMES * len(IMAGES)
     came = 3 * _SIZE[0] * _SIZE[1] * frames / 1e6
-    print(f"limits: the disk takes {limits.write:.0f} MB/s, {came:.0f} MB/s of pixels come")
+    print(f"limits: the disk takes {limits.write:.0f} MB/s, the source sends {came:.0f} MB/s of pixels")
     share = 100 * _COPIES * came / limits.copy
     print(f"  {_COPIES} copies of these at {limits.copy:.0f} MB/s: {share:.0f}% of one core")
     for images, ms in limits.encode.items():

@@ -1,4 +1,4 @@
-"""Node: an arm that says where it is a thousand times a second, and what it is told."""
+"""Node: an arm that publishes its joints and commands a thousand times a second."""
 
 from __future__ import annotations
 

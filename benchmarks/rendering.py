@@ -1,6 +1,6 @@
 """Speed of the sphere renderers: four views an observation, on one core.
 
-Every renderer draws the same spheres pose by pose in turn, so that whatever else the machine does slows all alike.
+All renderers render the same spheres alternately, pose by pose, so that other load on the machine affects all equally.
 """
 
 from __future__ import annotations

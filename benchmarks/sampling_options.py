@@ -66,7 +66,7 @@ class Options:
     out: Path = Path("runs/drawing_steps.json")
     """JSON file; what it holds already of the same data and models is not measured again."""
     overwrite: bool = False
-    """Begin the JSON file anew."""
+    """Start a new JSON file."""
 
 
 def main() -> None:

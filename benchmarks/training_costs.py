@@ -67,7 +67,7 @@ class Costs:
         """Bytes, estimated, without an average of the weights.
 
         Args:
-            accumulated: the batch is a part of a larger one; gradients of other parts then lie beside its activations.
+            accumulated: the batch is a part of a larger one; gradients of other parts are held with its activations.
         """
         kept = WEIGHT + MOMENTS + (GRADIENT if accumulated else 0)
         return self.frozen_bytes + self.trained * kept + self.activation_bytes

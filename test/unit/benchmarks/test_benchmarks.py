@@ -201,7 +201,7 @@ def test_counted_operations_of_full_size() -> None:
 
 
 def test_generation_benchmark_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where one variant fails, the others have their figures."""
+    """A failing variant does not affect the results of the others."""
     monkeypatch.setattr(generation, "WorkerPool", lambda *_, **__: ThreadPoolExecutor(1))
     monkeypatch.setattr(generation, "ON_CPU", ("engine", "channels-last", "fused-attention", "controlnet-every-2"))
     real = generation.agent_of

@@ -1,4 +1,4 @@
-"""The benchmarks of control: what they compute from what they record."""
+"""Tests of the control benchmarks: evaluation of recordings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPTIONS = smoothness.Options()
 
 
 def wandering(count: int = 6) -> list[ActionChunk]:
-    """Chunks towards one place after another, each from where the one before it is at the next observation."""
+    """Chunks towards successive goals, each starting at the previous chunk's position at the next observation."""
     rng = np.random.default_rng(0)
     stamps = np.arange(count) * 0.5
     chunks, start = [], PANDA.home

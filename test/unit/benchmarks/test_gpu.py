@@ -1,4 +1,4 @@
-"""The GPU benchmark's logic, on a CPU with tiny networks."""
+"""Tests of the GPU benchmark on a CPU with tiny networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of latency: what is traced, and how an observation is followed through it."""
+"""Tests of the latency benchmark: trace events and their assignment to observations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks of recording: what they would not overlook."""
+"""Tests of the recording benchmarks: detection of missing and altered messages."""
 
 from __future__ import annotations
 

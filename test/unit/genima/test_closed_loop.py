@@ -1,4 +1,4 @@
-"""The closed loop: with models that know the answer it solves the tasks, and time passes only where it should."""
+"""Tests of the closed loop with models that know the solution, and of its timing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ K, RATE = 20, 50.0
 
 @dataclass
 class TrueDrawings:
-    """Draws the spheres of the expert's joints K steps ahead."""
+    """Renders the spheres of the expert's joints K steps ahead."""
 
     spec: PolicySpec
     robot: RobotModel
@@ -58,7 +58,7 @@ class TrueDrawings:
 
 @dataclass
 class ExpertChunks:
-    """Reads the expert's next K commands."""
+    """Returns the expert's next K commands."""
 
     trajectory: Trajectory
 
@@ -68,7 +68,7 @@ class ExpertChunks:
 
 
 class Stays:
-    """Reads every drawing as the wish to stay."""
+    """Predicts the present position for every target."""
 
     def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         return ActionChunk(drawn.stamp, 1 / DEMO_HZ, np.tile(joints.positions, (K, 1)), np.ones(K))
@@ -116,7 +116,7 @@ def test_ignored_targets_do_not_move_arm(
 
 
 class Obedient:
-    """Does what it is told; notes when it is looked at and what it is told."""
+    """Executes commands; records observations and commands."""
 
     def __init__(self, start: np.ndarray, done_after: float = np.inf) -> None:
         self.time, self.position, self.gripper, self.done_after = 0.0, start, 1.0, done_after
@@ -144,7 +144,7 @@ class Obedient:
 
 
 class Passes:
-    """An agent whose drawn targets are empty but for their stamps."""
+    """An agent with drawn targets that are empty except for their stamps."""
 
     spec = PolicySpec("panda", RobotModel.load("panda").joint_names)
 
@@ -154,7 +154,7 @@ class Passes:
 
 @dataclass
 class Offset:
-    """Reads every drawing as joints that lie at ``goal``, after a straight way of K steps."""
+    """Predicts K linear steps to ``goal`` for every target."""
 
     goal: np.ndarray
     gripper: float = 1.0

@@ -22,7 +22,7 @@ from genima.robot.model import RobotModel
 from genima.types import ActionChunk, Command, Joints
 
 # Fractions of the robot's limits for policies. The rest is a reserve for the command guard; the manufacturer's jerk
-# limits are those of the drives, not of a robot beside people.
+# limits are those of the drives, not of a robot among people.
 VELOCITY, ACCELERATION, JERK = 0.8, 0.5, 0.1
 BRAKES = 0.8  # of the acceleration: the guard receives a stop one period later, and needs a reserve to catch up
 LOOK_AHEAD = 0.15  # s: a splice is spread over this time; the stream itself stays in phase with the chunk

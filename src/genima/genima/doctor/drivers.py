@@ -13,7 +13,7 @@ from genima.doctor.findings import Finding, fail, ok, skipped, warn
 from genima.errors import GenimaError
 
 OURS, ELSEWHERE = "franka_arm", "multipanda"
-FRANKA_ROS2 = {  # packages of each controller, beside franka_ros2's own
+FRANKA_ROS2 = {  # packages of each controller, in addition to franka_ros2's own
     "crisp": ("crisp_controllers",),
     "gello": ("franka_fr3_arm_controllers",),
     "jtc": ("joint_trajectory_controller",),

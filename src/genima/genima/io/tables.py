@@ -189,8 +189,8 @@ def _groups(file: pq.ParquetFile, only: Only | None) -> list[int]:
         return every
 
     def may_hold(group: int) -> bool:
-        told = file.metadata.row_group(group).column(leaf).statistics
-        return told is None or not told.has_min_max or told.min <= value <= told.max
+        statistics = file.metadata.row_group(group).column(leaf).statistics
+        return statistics is None or not statistics.has_min_max or statistics.min <= value <= statistics.max
 
     return [group for group in every if may_hold(group)]
 
@@ -198,9 +198,9 @@ def _groups(file: pq.ParquetFile, only: Only | None) -> list[int]:
 def _require_small(file: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str], what: str) -> None:
     unpacked = values = 0
     for group in groups:
-        told = file.metadata.row_group(group)
-        for i in range(told.num_columns):
-            column = told.column(i)
+        row_group = file.metadata.row_group(group)
+        for i in range(row_group.num_columns):
+            column = row_group.column(i)
             if any(column.path_in_schema == name or column.path_in_schema.startswith(f"{name}.") for name in columns):
                 unpacked += column.total_uncompressed_size
                 values += column.num_values

@@ -90,7 +90,7 @@ class _RobotFields(FileSchema):
 
     name: Text
     arm: Text | None = None
-    arm_name: Text | None = None  # beside joints, where the arm is not called as the whole
+    arm_name: Text | None = None  # with joints, if the arm's name differs from the robot's
     joints: Annotated[list[_JointFields], Field(min_length=1, max_length=32)] | None = None
     flange_offset: _Length | None = None
     gripper: _GripperFields | None = None
@@ -99,7 +99,7 @@ class _RobotFields(FileSchema):
     def _check_parts(self) -> _RobotFields:
         own = {"joints": self.joints, "flange_offset": self.flange_offset}
         if self.arm is not None and self.arm_name is not None:
-            raise ValueError("arm_name beside arm; leave one of both out")
+            raise ValueError("arm_name: not allowed together with arm; leave one of both out")
         if self.arm is None and self.gripper is None:
             raise ValueError("gripper missing")
         if self.arm is None and (missing := [name for name, value in own.items() if value is None]):

@@ -1,4 +1,4 @@
-"""Files of calibration that users, other programs and broken disks have changed: accepted, or refused in one line."""
+"""Tests of modified and damaged calibration files: loaded, or rejected with one line."""
 
 from __future__ import annotations
 

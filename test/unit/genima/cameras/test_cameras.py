@@ -1,4 +1,4 @@
-"""Views: tiling and back, and cameras that are where the simulator has them."""
+"""Tests of tiling and of camera poses against the simulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Camera data in wrong units, or of no camera, is refused with its likely cause."""
+"""Tests of implausible camera data: rejected with the likely cause."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Where the scene differs from an episode's start: by numbers, in the picture, and what the episode's start is."""
+"""Tests of the comparison of a scene with an episode's first images."""
 
 from __future__ import annotations
 

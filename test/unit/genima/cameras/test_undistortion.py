@@ -1,4 +1,4 @@
-"""Lens distortion where images and drawn targets meet: images are rectified, the same in training as in use."""
+"""Tests of lens distortion: images are rectified identically in training and in use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CAMERA = LENS.camera("front", "base", np.eye(4))
 
 
 def dotted(lens: CameraIntrinsics, rays: np.ndarray) -> Image:
-    """Dots (h, w, 3) where a lens sees points at rays (N, 2), x and y at z = 1."""
+    """Image (h, w, 3) with dots at the distorted projections of rays (N, 2), x and y at z = 1."""
     pixels = lens.project(np.column_stack([rays, np.ones(len(rays))]))
     v, u = np.mgrid[: lens.height, : lens.width] + 0.5
     light = sum(np.exp(-((u - x) ** 2 + (v - y) ** 2) / (2 * 3.0**2)) for x, y in pixels)
@@ -118,7 +118,7 @@ def distorted(camera: Camera) -> Camera:
 def write_demo(
     folder: Path, robot: RobotModel, said: Mapping[str, Camera], recorded: Mapping[str, Camera], image: Image
 ) -> None:
-    """A few moments; ``said`` by camera_info, ``recorded`` beside them."""
+    """A few moments with calibrations ``said`` by camera_info and ``recorded`` with them."""
     with EpisodeWriter(folder, robot, recorded, "wait") as episode:
         episode._cameras = said
         for t in range(3):
@@ -137,7 +137,7 @@ def picture() -> Image:
 def test_dataset_images_match_agent_input(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, picture: Image
 ) -> None:
-    """Demos are drawn with the calibrations that they hold, their images rectified; or with those that are named."""
+    """Demos are rendered with their stored calibrations and rectified images, or with given calibrations."""
     bent = {view: distorted(camera) for view, camera in cameras.items()}
     write_demo(tmp_path / "own", robot, bent, bent, picture)
     write_demo(tmp_path / "plain", robot, cameras, {}, picture)

@@ -1,4 +1,4 @@
-"""The virtual view: the whole robot where it is, and nothing but the robot."""
+"""Tests of the virtual view: it shows the whole robot and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream of commands made from chunks."""
+"""Tests of the command stream of chunks."""
 
 from typing import Any
 
@@ -137,7 +137,7 @@ def test_next_chunk_takes_over_after_horizon() -> None:
 
 
 def test_serial_chunks_are_executed_completely() -> None:
-    """And the next one only if it was drawn from what was seen at rest."""
+    """The next chunk is accepted only if its observation is of the arm at rest."""
     stream = ChunkStream(PANDA, RATE, mode="serial")
     stream.reset(AT_HOME)
     late, again, fresh = chunk(0.0), chunk(0.9), chunk(1.6)

@@ -1,4 +1,4 @@
-"""The command guard: whatever goes in, what comes out obeys the limits."""
+"""Tests of the command guard: its output obeys the limits for any input."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -55,7 +55,7 @@ class Bench:
         return result
 
     def follow(self, ticks: int, speed: float = 0.3) -> GuardOutput:
-        """Ordinary commands: all joints at ``speed`` rad/s from where the arm is."""
+        """Valid commands: all joints at ``speed`` rad/s from the present position."""
         start, first = self.arm.copy(), self.tick
         for _ in range(ticks):
             ahead = start + speed * (self.tick + 1 - first) * DT
@@ -181,7 +181,7 @@ def test_jump_holds_arm(bench: Bench) -> None:
 
 
 def test_ticks_that_were_missed_are_passed_over(bench: Bench) -> None:
-    """Not made up for: the arm would be hurried; nor left out: it would be thrown from one speed to another."""
+    """A missed tick is neither caught up (higher speed) nor skipped (step in velocity)."""
     bench.follow(20)
     start, first = bench.arm.copy(), bench.tick
     bench.tick += 2
@@ -318,7 +318,7 @@ def test_reasons_are_counted(bench: Bench) -> None:
     robot=st.sampled_from([PANDA, FR3]),
 )
 def test_limits_hold_for_random_commands(seed: int, wildness: float, robot: RobotModel) -> None:
-    """Also over ticks that were missed, by what the robot gets at the times that it gets it."""
+    """Limits also hold over missed ticks, measured by the set-points at their times of arrival."""
     rng = np.random.default_rng(seed)
     bench = Bench(robot)
     bench.arm = rng.uniform(robot.position_min + 0.02, robot.position_max - 0.02)
@@ -418,7 +418,7 @@ def test_arm_brakes_before_self_collision(touching: SelfCollision) -> None:
 
 
 def test_self_collision_matches_mujoco(touching: SelfCollision) -> None:
-    """The simulator's own arm, whose links touch each other and whose gripper does not."""
+    """Collision model of the simulator's arm: adjacent links may touch, the gripper may not."""
     model = robot_spec(PANDA).compile()
     data = mujoco.MjData(model)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What a controller is told where the guard's stream is broken: within the arm's limits, to rest, and back in step."""
+"""Tests of the set-point follower: gaps in the guard's stream stay within the arm's limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENDING = 1.0  # s
 
 
 def stream(robot: RobotModel, rate: float, seconds: float, seed: int, rest: float = 0.0) -> Iterator[Command]:
-    """A guard's set-points, as far and as fast as it lets an impatient owner move the arm; then it stops, and rests."""
+    """Set-points of a guard whose source demands the largest motion; it ends at rest."""
     rng = np.random.default_rng(seed)
     guard = CommandGuard(robot, rate)
     guard.select("controller")
@@ -43,7 +43,7 @@ def stream(robot: RobotModel, rate: float, seconds: float, seed: int, rest: floa
 
 
 class Listener:
-    """What a controller is told by a follower that ticks as the adapter does, out of step with the stream."""
+    """Set-points of a follower that ticks like the adapter, unsynchronised with the stream."""
 
     def __init__(self, robot: RobotModel, first: Command) -> None:
         self.robot, self.follower = robot, SetpointFollower(robot)
@@ -78,7 +78,7 @@ class Listener:
 
 
 def play(robot: RobotModel, commands: list[Command], arrives: Callable[[int], bool], refused: bool) -> Listener:
-    """``arrives`` says of each set-point whether it does; what does not is refused, or is silence."""
+    """Set-points with losses: ``arrives`` is false for each that is rejected or missing."""
     listener = Listener(robot, commands[0])
     for k, command in enumerate(commands):
         listener.wait_until(command.stamp)
@@ -147,7 +147,7 @@ def test_clock_jump_keeps_following_within_limits(jump: float, k: int) -> None:
 
 
 def test_ended_stream_without_follower_breaks_limits() -> None:
-    """What the follower is for."""
+    """Without the follower, the gap exceeds the arm's limits."""
     robot = ROBOTS["fr3"]
     commands = list(stream(robot, 200.0, 0.15, 1))
     stays = [Command(commands[-1].stamp + k / 200, commands[-1].positions) for k in range(1, 5)]

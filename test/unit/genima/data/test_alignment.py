@@ -1,4 +1,4 @@
-"""Demos of a lab: nobody synchronised their topics, and some have faults, which are named to the message."""
+"""Tests of aligning unsynchronised demos; faults are reported with topic and time."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def motion(times: Any) -> NDArray[np.float64]:
 
 
 def picture(camera: int, i: int) -> NDArray[np.uint8]:
-    """Image i of a camera: its colour says which it is."""
+    """Image i of a camera, encoded in its colour."""
     return np.full((4, 6, 3), (i % 256, 40 * camera, 250), np.uint8)
 
 
 def at_rate(rate: float, rng: np.random.Generator, jitter: float = 0.2, first: float | None = None) -> list[float]:
-    """Stamps of a topic in s, from a phase of its own on, jittered by a fraction of the period."""
+    """Stamps of a topic in s with a random phase, jittered by a fraction of the period."""
     period = 1 / rate
     times = np.arange(rng.uniform(0, period) if first is None else first, DURATION, period)
     return list(np.round(times + rng.uniform(0, jitter * period, len(times)), 9))
@@ -213,7 +213,7 @@ def test_the_arm_may_wait_long_for_its_first_command(tmp_path: Path, robot: Robo
 
 
 def refused(demo: Demo, folder: Path, robot: RobotModel, topic: str | None, time: float | None, what: str) -> None:
-    """Loading, or else looking at all images, ends with one line that names episode, topic and time."""
+    """Loading, or reading all images, fails with one line that names episode, topic and time."""
     demo.write(folder)
     with pytest.raises(EpisodeError) as caught:
         episode = Episode.load(folder, robot)

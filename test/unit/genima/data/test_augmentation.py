@@ -1,4 +1,4 @@
-"""What drawings are made to suffer: as much as is said, no more, and the same for the same seed."""
+"""Tests of the perturbation of target images: its magnitude and reproducibility."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_transform_is_applied_half_of_the_time(setting: str) -> None:
 
 
 def displacement(elastic: Elastic, seed: int, size: int) -> np.ndarray:
-    """Where pixels come from, read off ramps that it distorts, (2, size, size) px."""
+    """Source coordinates of pixels, measured with distorted ramps, (2, size, size) px."""
     ramp = np.tile(np.arange(size, dtype=np.float32), (size, 1)) * (200 / size) + 20
     image = np.stack([ramp, ramp.T, np.zeros_like(ramp)], axis=-1)
     # 8 bits are too coarse for parts of a pixel: the mean over dithered copies is not
@@ -67,7 +67,7 @@ def displacement(elastic: Elastic, seed: int, size: int) -> np.ndarray:
 
 
 def test_the_papers_elastic_transform_is_as_strong_and_smooth_as_the_released_one() -> None:
-    """Against torchvision's formula with alpha 80 and sigma 10, written out: 40 px times smoothed uniform noise."""
+    """Compare with torchvision's formula for alpha 80 and sigma 10: 40 px times smoothed uniform noise."""
     size, inner = 128, slice(20, -20)
     elastic = next(t for t in SETTINGS["paper"].transforms if isinstance(t, Elastic))
     ours = np.stack([displacement(elastic, seed, size) for seed in range(6)])[..., inner, inner]

@@ -1,4 +1,4 @@
-"""Recording: what was written is on the disk, what was not is counted, and what a crash leaves can be repaired."""
+"""Tests of recording: written messages are on the disk, lost ones are counted, and files of a crash are repaired."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def text(words: str) -> bytes:
 
 
 def messages(number: int = 60) -> list[Written]:
-    """On two topics, in order, of different sizes; some at the same time."""
+    """Messages on two topics, in order, of different sizes, some with equal times."""
     return [
         Written(("/a", "/b")[i % 3 == 0], START + i // 2 * 10_000_000, text(f"{i} " + "x" * (37 * i % 101)))
         for i in range(number)
@@ -87,7 +87,7 @@ def mcap_of(folder: Path) -> Path:
 
 @pytest.fixture
 def unfinished(tmp_path: Path) -> Callable[[bytes], Path]:
-    """Makes what a killed recording left from the bytes of its file."""
+    """Creates the folder of a killed recording from the bytes of its file."""
 
     def make(data: bytes) -> Path:
         folder = tmp_path / PARTIAL / "killed"
@@ -106,7 +106,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="module")
 def chunk_ends(whole: bytes, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, int]]:
-    """Where each chunk of ``whole`` ends, and how many messages there are by then; as another library sees it."""
+    """End offset of each chunk of ``whole`` and the number of messages up to it, read by another library."""
     file = tmp_path_factory.mktemp("chunks") / "bag.mcap"
     file.write_bytes(whole)
     reader, total, ends = McapReader(file), 0, []
@@ -460,7 +460,7 @@ def _expected(chunk_ends: list[tuple[int, int]], size: int) -> int:
 
 
 def _mended(folder: Path, expected: int) -> RepairResult | None:
-    """Repair; every message of the complete chunks must be there, nothing else, in order."""
+    """Repair and require exactly the messages of the complete chunks, in order."""
     if not expected:
         before = mcap_of(folder).read_bytes()
         with pytest.raises(GenimaError, match="no complete message"):
@@ -557,7 +557,7 @@ def test_damaged_index_is_rebuilt(whole: bytes, unfinished: Callable[[bytes], Pa
 def test_compressed_chunks_are_repaired_and_stay_compressed(
     tmp_path: Path, unfinished: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch, compression: Compression
 ) -> None:
-    """As other recorders write them."""
+    """File variants of other recorders."""
     with monkeypatch.context() as patch:
         patch.setattr(recording, "start_file", lambda stream, _, size: start_file(stream, compression, size))
         data = mcap_of(record(tmp_path / "bag", messages())).read_bytes()
@@ -624,7 +624,7 @@ def test_an_interrupted_repair_loses_nothing_and_can_be_run_again(
     monkeypatch: pytest.MonkeyPatch,
     step: int,
 ) -> None:
-    """Interrupted before, amid and after copying, before the file's replacement and before it gets its name."""
+    """Interruption before, during and after the copy, before the replacement and before the rename."""
     size = chunk_ends[-1][0]
     folder = unfinished(whole[:size])
 

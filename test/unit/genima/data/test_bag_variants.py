@@ -1,4 +1,4 @@
-"""Bags of other programs, versions and accidents: each is read, refused with a remedy that works, or repaired."""
+"""Tests of bags of other programs and versions, and damaged ones: read, repaired, or rejected with a remedy."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ HUMBLE_QOS = (
 
 
 class Content:
-    """Topics and messages of a bag, to be written in other ways."""
+    """Topics and messages of a bag, to be written in other formats."""
 
     def __init__(self, folder: Path) -> None:
         with BagReader(folder) as bag:
@@ -99,7 +99,7 @@ class Content:
         return folder
 
     def sqlite(self, folder: Path, qos: str = HUMBLE_QOS, definitions: bool = False) -> Path:
-        """Write what Humble wrote, or with definitions what Jazzy does."""
+        """Write the format of Humble, or with definitions that of Jazzy."""
         folder.mkdir(parents=True)
         name = f"{folder.name}_0.db3"
         database = sqlite3.connect(folder / name)
@@ -165,7 +165,7 @@ def demo(plain: Path, tmp_path: Path) -> Path:
 
 
 def require_whole(folder: Path, content: Content) -> None:
-    """All messages are there to the byte, and the demo is a demo."""
+    """Require all messages unchanged and a valid demo."""
     with BagReader(folder) as bag:
         assert [(m.topic, m.log_ns, m.cdr) for m in bag.messages(bag.types)] == [
             (m.topic, m.log_ns, m.cdr) for m in content.messages
@@ -504,7 +504,7 @@ def test_an_image_that_would_fill_the_memory_is_refused() -> None:
 
 
 def everything(folder: Path, robot: RobotModel) -> Iterator[Callable[[], object]]:
-    """All that reads demos."""
+    """Every reader of demos."""
     yield lambda: Summary.of(EpisodeIndex.of(folder))
     yield lambda: check(folder, robot)
     yield lambda: [Episode.load(folder, robot).image("front", 0)]
@@ -574,7 +574,7 @@ def test_stamps_a_day_apart_are_errors(tmp_path: Path, robot: RobotModel) -> Non
 
 
 def small(tmp_path: Path) -> tuple[Path, Content]:
-    """A demo of a few messages on the topics that matter."""
+    """A demo of a few messages on the required topics."""
     said = {
         topic: each[:3] for topic, each in SHORT.said.items() if topic in (FRONT, STATES, "/joint_command", "/task")
     }

@@ -1,4 +1,4 @@
-"""The controller's samples: what is drawn where, which actions lead there, and randomness that can be repeated."""
+"""Tests of the controller's samples: rendered targets, actions and reproducible randomness."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAG = 0.01  # rad: how far the measured joints stay behind
 
 
 def moments_of(name: str, instruction: str, start: np.ndarray, end: np.ndarray, length: int = T) -> TargetSamples:
-    """An episode that goes from start to end, closes its gripper half-way and rests; or the first part of it."""
+    """An episode from start to end with the gripper closed half-way, then at rest; or its first part."""
     progress = minimum_jerk(np.minimum(np.arange(1, T + 1) / (T - REST), 1))
     commands = (start + progress[:, None] * (end - start))[:length]
     positions, closes = commands - LAG, (np.arange(T) < T // 2).astype(float)[:length]
@@ -145,7 +145,7 @@ def test_perturbed_sample_renders_displaced_target(
 
 
 def test_views_are_perturbed_separately(make: Make) -> None:
-    """Each view's spheres are displaced on their own: the images differ though joints and actions do not."""
+    """Spheres are displaced separately in each view: the images differ, joints and actions do not."""
     exact, apart = (make(replace(SMALL, view=view), backgrounds=grey) for view in (0.0, 0.1))
     one, other = exact[SampleIndex(30, 4)], apart[SampleIndex(30, 4)]
     np.testing.assert_array_equal(one.actions, other.actions)

@@ -1,4 +1,4 @@
-"""Managing demos: judged, deleted, renamed and merged, nothing is replaced and nothing of others is touched."""
+"""Tests of judging, deleting, renaming and merging demos."""
 
 from __future__ import annotations
 

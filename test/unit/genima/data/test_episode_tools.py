@@ -1,4 +1,4 @@
-"""Looking after demos: every kind of fault is found where it is and nowhere else, and trimming loses only rest."""
+"""Tests of checking and trimming demos."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def jittered(topic: str) -> Demo:
 
 
 def resting(begin: float, end: float, seconds: float) -> Demo:
-    """Nothing moves in between."""
+    """No joint moves in between."""
     return recorded(lambda times: np.minimum(times, begin) + np.maximum(times - end, 0), seconds)
 
 
@@ -304,7 +304,7 @@ class Stored(NamedTuple):
 
 
 def stored(folder: Path) -> dict[str, list[Stored]]:
-    """All messages of a bag by topic, as another library sees them."""
+    """All messages of a bag by topic, read by another library."""
     (file,) = folder.glob("*.mcap")
     found: dict[str, list[Stored]] = {}
     with open(file, "rb") as stream:
@@ -323,7 +323,7 @@ RESTING = recorded(lambda times: np.clip(times, BEGIN, END), 5.0)
 
 
 def with_others(demo: Demo) -> Demo:
-    """Topics that are not ours: with a header, of a type of their own, latched by QoS, and without a header."""
+    """Other topics: with a header, of a custom type, latched by QoS, and without a header."""
     times = np.arange(0, 5, 0.1)
     force = TYPES.types["lab_msgs/msg/Force"]
     said = {

@@ -1,4 +1,4 @@
-"""Demos on disk: nothing is lost, stock tools open them, and what is damaged or half written says so."""
+"""Tests of demos on disk: complete, readable by standard tools; damaged or unfinished ones are reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEPS = 6
 
 @dataclass(frozen=True)
 class Truth:
-    """What was written."""
+    """The written messages."""
 
     stamps: list[float]
     images: list[Mapping[str, Image]]
@@ -85,7 +85,7 @@ def test_image_round_trip_with_jpeg(written: Path, robot: RobotModel) -> None:
 
 
 def test_episode_has_calibrations(written: Path, cameras: Mapping[str, Camera]) -> None:
-    """As the recorder's demos do."""
+    """The same topics as in the recorder's demos."""
     found = EpisodeCameras.of(written).calibrated
     assert set(found) == set(VIEWS)
     for view, camera in found.items():
@@ -135,7 +135,7 @@ def test_stock_tools_open_episode(written: Path, robot: RobotModel, cameras: Map
 
 
 def rewrite(source: Path, folder: Path, without: str = "none", delay: Callable[[int], int] = lambda i: 0) -> Path:
-    """A copy of a bag without a topic, with log times moved; the messages themselves are untouched."""
+    """A copy of a bag without a topic, with shifted log times and unchanged messages."""
     with AnyReader([source]) as bag, Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as out:
         connections = {
             c.topic: out.add_connection(c.topic, c.msgtype, typestore=bag.typestore)

@@ -1,4 +1,4 @@
-"""Datasets of others: what they say is compared with what is in them, nothing is made up, nothing hostile harms."""
+"""Tests of faulty and hostile datasets: the description is compared with the data, and nothing is guessed."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def run(*arguments: str | Path) -> int:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """Run a command that must end in one line; return it."""
+    """Run a command that must fail with one line; return the line."""
     assert run(*arguments) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("genima: error: ")
@@ -138,7 +138,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 
 
 def read_all(folder: Path, **options: Any) -> None:
-    """Read everything of a dataset, without writing a demo."""
+    """Read a whole dataset without writing a demo."""
     reader = DatasetReader(folder, ROBOT, **options)
     for entry in reader._episodes:
         table = reader._read_frames(entry)
@@ -153,7 +153,7 @@ def read_all(folder: Path, **options: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def bounded() -> Iterator[None]:
-    """Every test here is quick and takes little memory, whatever is in the files."""
+    """Limit time and memory of every test in this file."""
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     yield
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -1,4 +1,4 @@
-"""Demos to LeRobotDataset v3.0 and back: the format to the letter, real timestamps, nothing lost, nothing half done."""
+"""Tests of export to and import from LeRobotDataset v3.0."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def test_video_frames_are_shown_when_they_were_taken(dataset: Path, episodes: li
 
 
 def found_by_number(shown: NDArray[np.int64], wanted: float, fps: int) -> int:
-    """Which frame is decoded for a time in s: lerobot rounds it to a number, torchcodec turns that into a time."""
+    """Frame decoded for a time in s: lerobot rounds it to an index, torchcodec converts the index to a time."""
     number = round(wanted * fps)
     assert number < len(shown)
     return next(i for i, time in enumerate(shown) if time >= round(number / fps * 1e6))
@@ -523,7 +523,7 @@ def test_names_that_do_not_fit_the_robot_are_one_line_and_can_be_mapped(
     dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, episodes: list[Episode],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """Another robot's dataset: its own names, the gripper first and in percent closed, no word on success."""
+    """Dataset of another robot: other names, the gripper first and in percent closed, no success."""
     folder = copied(dataset)
     info = json.loads((folder / "meta/info.json").read_text())
     features = info["features"]

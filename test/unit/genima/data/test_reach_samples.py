@@ -1,4 +1,4 @@
-"""Moments of reaching arbitrary configurations: everywhere the arm may be, and nowhere it could not get to."""
+"""Tests of reach samples: they cover the reachable configurations only."""
 
 from __future__ import annotations
 

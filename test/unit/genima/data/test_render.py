@@ -1,4 +1,4 @@
-"""From demos to the dataset of drawn targets: what is in it, and that no interruption or fault gets into it."""
+"""Tests of rendering demos to a target dataset, also with interruptions and faults."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write_demo(
     without: str = "",
     start: float = 10.0,
 ) -> None:
-    """A few moments of random pictures and a moving arm, at 20 Hz."""
+    """A few moments of random images and a moving arm, at 20 Hz."""
     rng = np.random.default_rng(int(folder.name.split("-")[1]))
     with EpisodeWriter(folder, robot, cameras, f"do {folder.name}") as episode:
         for t in range(MOMENTS):
@@ -71,7 +71,7 @@ def write_demo(
 
 @pytest.fixture(scope="module", autouse=True)
 def rendering_in_a_thread() -> Iterator[None]:
-    """A process needs seconds to begin; ./genima render starts its own in the test of a killed run."""
+    """Render in this process, as a new one takes seconds to start; the test of a killed run starts its own."""
     with pytest.MonkeyPatch.context() as patch:
         render_in_a_thread(patch)
         yield
@@ -171,7 +171,7 @@ def test_any_of_the_rendered_views_make_the_tile_in_the_order_asked_for(short_ta
 
 
 def test_cameras_that_are_not_square_are_cut_as_their_images_are(robot: RobotModel) -> None:
-    """A point is seen where its pixel lands when the image is cut to a square and resized."""
+    """A point projects to its pixel in the cropped and resized image."""
     camera = Camera("front", "base", np.eye(4), 640, 480, 600.0, 610.0, 330.0, 250.0)
     point = np.array([0.1, -0.05, 1.2])
     u, v = (camera.K @ point)[:2] / point[2]

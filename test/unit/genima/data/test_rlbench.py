@@ -1,4 +1,4 @@
-"""RLBench: its datasets become demos without it, and its tasks are stepped where it is there (a stand-in)."""
+"""Tests of importing RLBench datasets and of its environment (with a stand-in)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def positions(i: int) -> np.ndarray:
 
 
 def image(view: str, i: int) -> np.ndarray:
-    """Dark on the left, bright below, and a colour of its own."""
+    """Image that is dark on the left and bright below, with a unique colour."""
     picture = np.zeros((32, 32, 3), np.uint8)
     picture[..., 0] = np.linspace(0, 200, 32)[None, :]
     picture[..., 1] = np.linspace(0, 200, 32)[:, None]
@@ -254,7 +254,7 @@ def test_another_robots_joints_are_refused(dataset, tmp_path) -> None:
 
 
 def record(*state: bytes) -> bytes:
-    """A pickle (protocol 4) of instructions."""
+    """Pickle (protocol 4) of the given instructions."""
     return b"\x80\x04" + b"".join(state) + b"."
 
 
@@ -310,7 +310,7 @@ def test_a_list_of_a_billion_numbers_in_a_few_bytes_is_not_unfolded() -> None:
 
 
 def test_a_pickle_leaves_no_trace_for_the_next(tmp_path) -> None:
-    """Attributes are given to objects, never to what their names stand for."""
+    """Attributes are set on unpickled objects, never on the modules or classes of that name."""
     file = tmp_path / "low_dim_obs.pkl"
     for state in (b"}\x8c\x01xK\x01s", b"N}\x8c\x05valueK\x01s\x86"):
         file.write_bytes(record(b"\x8c\x05numpy\x8c\x05dtype\x93" + state + b"b"))

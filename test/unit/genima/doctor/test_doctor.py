@@ -1,4 +1,4 @@
-"""./genima doctor: what it says of machines that this one is not."""
+"""Tests of ./genima doctor on simulated machines."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def test_priorities(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_franka_arm_needs_no_real_time_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What the README's line grants is enough for it; the processors' clock counts for every robot."""
+    """The README's limits suffice; the processor frequency is checked for every robot."""
     monkeypatch.setattr(kernel, "can_set_priority", lambda wanted: wanted <= 20)
     write(tmp_path, {"proc/version": PLAIN, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave"})
     for loop, statuses in ((False, [Status.OK, Status.OK, Status.OK]), (True, [Status.WARN, Status.FAIL])):
@@ -634,7 +634,7 @@ NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 @pytest.fixture
 def calibrated(tmp_path: Path) -> Callable[..., Finding]:
-    """What is found of a front camera with a calibration like this."""
+    """Findings about a front camera with the given calibration."""
     front = load_cameras("sim")["front"]
 
     def find(device: CameraDevice | None = None, camera: object = front, **fields: object) -> Finding:

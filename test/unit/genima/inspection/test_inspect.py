@@ -1,4 +1,4 @@
-"""./genima inspect: it tells what is in a folder by itself, and shows it."""
+"""Tests of ./genima inspect: detection of a folder's contents, and pictures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rows(report: Report, section: int = 0) -> Mapping[str, str]:
 
 
 def share(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> float:
-    """Of the pixels that have a colour, give or take what JPEG and H.264 do to it."""
+    """Fraction of the pixels with a colour, within the tolerance of JPEG and H.264."""
     return float((np.abs(picture.astype(int) - colour).max(-1) < 20).mean())
 
 
@@ -64,7 +64,7 @@ def write_demo(
 def demos(
     tmp_path_factory: pytest.TempPathFactory, robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
 ) -> Path:
-    """Three demos of two tasks, each in front of its own colour."""
+    """Three demos of two tasks, each with a different background colour."""
     folder = tmp_path_factory.mktemp("plain") / "demos"
     for name in LENGTHS:
         write_demo(folder / name, name, robot, cameras, spec)
@@ -158,7 +158,7 @@ SHADES = {2: 60, 4: 120, 6: 180}  # grey level of each checkpoint's drawings
 
 @pytest.fixture(scope="module")
 def training(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the training loop leaves behind; the second of three checkpoints is the best one."""
+    """Files of a training; the second of three checkpoints is the best one."""
     folder = tmp_path_factory.mktemp("run") / "controller"
     errors = {2: 3.25, 4: 1.125, 6: 2.75}
 
@@ -310,7 +310,7 @@ def test_the_command_prints_the_text_and_says_where_the_picture_is(
 
 
 def test_unknown_folders_are_reported(tmp_path: Path) -> None:
-    """Links in circles and to nowhere, files where folders should be, huge files, names of anything."""
+    """Circular and broken links, files in place of folders, huge files, arbitrary names."""
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     (tmp_path / "deep").mkdir()

@@ -1,4 +1,4 @@
-"""Mutated files of config/: every reader returns something sensible, or raises one line; nothing is executed."""
+"""Tests of mutated files of config/: each is loaded or rejected with one line; nothing is executed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LEADER = {
 
 
 def load_robot(file: Path) -> None:
-    """The guard of a robot that is accepted has finite, positive limits."""
+    """Require finite, positive limits of an accepted robot's guard."""
     robot = RobotModel.load(file)
     limits = CommandGuard(robot, 50)._motion.limits
     for each in (limits.velocity, limits.acceleration, limits.jerk, limits.position_max - limits.position_min):
@@ -101,7 +101,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[], Any]]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutated_values_are_read_or_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without YAML in between, which takes most of the time."""
+    """Load without YAML, which takes most of the time."""
     load, valid = KINDS[kind]
     file, read, current = tmp_path / "mutated.yaml", files.read_yaml, [valid()]
 

@@ -1,4 +1,4 @@
-"""Files are read with limits and a schema, written whole; nothing in them is executed."""
+"""Tests of reading files with limits and a schema, and of atomic writing."""
 
 from __future__ import annotations
 

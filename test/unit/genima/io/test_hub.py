@@ -1,4 +1,4 @@
-"""Pre-trained parts: where they are looked for, in which order, and what is said when they are nowhere."""
+"""Tests of locating pre-trained models: order of the places, and the error if none has them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genima.io import hub
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What has been asked for, in order; the hub is never reached."""
+    """Requests to the hub in order; the hub itself is never accessed."""
     asked: list[str] = []
 
     def model_info(self: HfApi, name: str, timeout: float) -> None:

@@ -28,7 +28,7 @@ SMALL = replace(ActConfig.small(20), dropout=0.1)
 
 
 class Reference:
-    """The forward pass, from a dictionary of weights."""
+    """Forward pass from a dictionary of weights."""
 
     def __init__(self, config: ActConfig, weights: dict[str, Tensor]) -> None:
         self.config, self.weights = config, weights
@@ -170,7 +170,7 @@ HEADS = ("latent_token", "proprioception_token", "text_token")
 
 
 def random_act(config: ActConfig) -> Act:
-    """An Act no weight of which is special: neither zeros nor ones are left of the initialisation."""
+    """An Act with random weights: no zeros or ones of the initialisation remain."""
     text = CLIPTextConfig(hidden_size=TEXT_WIDTH, num_hidden_layers=0, vocab_size=8, num_attention_heads=8)
     torch.manual_seed(0)
     act = Act(config, CLIPTextModel(text)).requires_grad_(False).eval()
@@ -191,7 +191,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6}
 
 
 def worst_difference(act: Act, batch: int, size: int, dtype: torch.dtype, style: bool, padded: bool) -> float:
-    """Between Act and the reference, over all that they return."""
+    """Largest difference between the outputs of Act and the reference."""
     config = act.config
     act.to(dtype)
     torch.manual_seed(1)

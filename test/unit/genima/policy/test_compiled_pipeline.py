@@ -113,7 +113,7 @@ def test_exact_config_matches_agent(whole: DiffusionAgent, plan: ExecutionConfig
 
 
 def reference(agent: DiffusionAgent, shown: Tensor, goals: Sequence[str] = GOALS) -> Tensor:
-    """The agent's own drawing, in single precision."""
+    """The reference image of the agent, in single precision."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("genima.policy.precision.is_half_fast", lambda device: False)
         return agent.generate_tiles(shown, goals, seeded())
@@ -237,7 +237,7 @@ PIPELINES: dict[str, Any] = {
 @pytest.mark.parametrize("kind", PIPELINES)
 @pytest.mark.parametrize("steps", [1, 5, 10])
 def test_euler_ancestral_matches_diffusers(spec: PolicySpec, kind: str, steps: int) -> None:
-    """An agent as ``train diffusion --base`` makes it, in use: Euler ancestral, in every kind that can be trained."""
+    """An agent as of ``train diffusion --base``: Euler ancestral, for every trainable conditioning."""
     base = base_from_pipeline("random", random_base("tiny-xl" if "sdxl" in kind else "tiny"))
     conditioning: Any = "unet" if "unet" in kind else "controlnet"
     agent = agent_from_base(base, replace(spec, view_size=32), conditioning, "apart" not in kind, steps)
@@ -313,7 +313,7 @@ def test_tiny_decoder_replaces_decoder(tiny: DiffusionAgent, tmp_path: Path) -> 
 
 
 def failing(error: Exception, times: int = 1) -> Callable[..., Any]:
-    """In place of a function of the prepared agent: it fails so often, then works as it did."""
+    """Replacement of a function of the prepared agent: it fails a number of times, then works."""
     real, left = DeviceNetworks._generate, [times]
 
     def redraw(self: DeviceNetworks, *given: Any) -> Any:
@@ -362,7 +362,7 @@ def test_overflow_falls_back_to_wider_precision(tiny: DiffusionAgent, caplog: py
 
 
 def test_fallback_restores_exact_weights(whole: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights in half precision do not grow back."""
+    """Weights in half precision are not converted back."""
     expected = CompiledPipeline(copy.deepcopy(whole), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     real = DeviceNetworks._generate
 
@@ -404,7 +404,7 @@ def test_fallback_skips_configs_with_same_cause() -> None:
 
 
 def test_non_finite_latents_are_detected_with_tiny_decoder(tiny: DiffusionAgent, tmp_path: Path) -> None:
-    """It takes infinite latents for bright ones."""
+    """The autoencoder decodes infinite latents as bright pixels."""
     agent = copy.deepcopy(tiny)
     agent.unet.conv_out.bias.data[0] = float("inf")
     AutoencoderTiny().save_pretrained(tmp_path)

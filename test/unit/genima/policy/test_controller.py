@@ -1,4 +1,4 @@
-"""The controller: what its network sees, what it must not see, and how a drawing becomes a chunk."""
+"""Tests of the controller: its inputs, and chunks from drawn targets."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_controller_from_before_film_was_in_every_block_has_it_once_a_stage() 
 
 @pytest.mark.parametrize("released", [True, False])
 def test_queries_and_embeddings_begin_as_the_released_acts_do(act: Act, released: bool) -> None:
-    """They are nn.Embedding there, N(0, 1), and DETR draws the transformer's matrices by Xavier's rule."""
+    """Embeddings are N(0, 1) as nn.Embedding; the transformer's matrices follow Xavier's rule as in DETR."""
     torch.manual_seed(0)
     config = replace(ActConfig.small(K), width=256, heads=8, feedforward=512, released_initialisation=released)
     net = Act(config, act.text_encoder)
@@ -165,7 +165,7 @@ def test_queries_and_embeddings_begin_as_the_released_acts_do(act: Act, released
 
 
 def test_style_is_zero_in_inference(act: Act) -> None:
-    """Without a true chunk the result is the one of a style of exactly zero, and nothing is drawn at random."""
+    """Without a true chunk the style is exactly zero and the result deterministic."""
     images, joints, text = inputs(act)
     first = act(images, joints, text)
     torch.testing.assert_close(act(images, joints, text).actions, first.actions, rtol=0, atol=0)
@@ -241,7 +241,7 @@ Save = Callable[..., str]
 
 @pytest.fixture
 def saved_resnet(tmp_path: Path) -> Save:
-    """Writes a ResNet as the hub has them, a classifier, and returns its folder."""
+    """Writes a ResNet classifier in the hub's format and returns its folder."""
 
     def save(config: ActConfig, **changes: Any) -> str:
         sizes = ResNetConfig(
@@ -350,7 +350,7 @@ def test_statistics_denormalise_inverts_normalise() -> None:
 
 @pytest.fixture
 def saved_clip(tmp_path: Path) -> str:
-    """The folder of a small CLIP text encoder with its tokenizer, as the hub has them."""
+    """Folder of a small CLIP text encoder and tokenizer in the hub's format."""
     torch.manual_seed(8)
     tokenizer = small_tokenizer(["pick up the cup", "open the drawer"])
     small_text_encoder(tokenizer, 48).save_pretrained(tmp_path / "clip")
@@ -376,7 +376,7 @@ PRECISIONS = {"single": 1e-5, "half": 3e-3}  # rad, and of a probability: what i
 
 @pytest.fixture(params=PRECISIONS)
 def precise(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
-    """How precise a reading is, in either precision that it may be in."""
+    """Accuracy of inference in both precisions."""
     monkeypatch.setattr(precision, "is_half_fast", lambda device: request.param == "half")
     return PRECISIONS[request.param]
 
@@ -521,7 +521,7 @@ def test_the_network_computes_in_half_precision(spec: PolicySpec, saved_clip: st
 
 
 def test_bundled_controller_is_unchanged(precise: float) -> None:
-    """Its weights' meaning must not change with the code: computed when they were trained."""
+    """Outputs of the bundled weights must not change: expected values are from the time of training."""
     controller = Controller.from_pretrained(paths.shared("models", "tiny", "controller"))
     side = 2 * controller.spec.view_size
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)

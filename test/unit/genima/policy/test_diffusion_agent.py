@@ -1,4 +1,4 @@
-"""The diffusion agent: diffusers' own pipeline draws the same, its inputs matter, and bad inputs are refused."""
+"""Tests of the diffusion agent: agreement with diffusers' pipeline, effect of inputs, rejection of bad inputs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def noisy_images(seed: int, count: int, size: int) -> Tensor:
 
 
 def with_pixel_condition(agent: DiffusionAgent) -> None:
-    """A ControlNet that encodes pixels itself, as all released ones do."""
+    """A ControlNet that encodes pixels, as all released ones do."""
     agent.controlnet = ControlNetModel.from_unet(agent.unet, conditioning_embedding_out_channels=(16, 16, 32, 64))
     agent.controlnet.eval()
 
@@ -148,7 +148,7 @@ def test_batch_matches_single_targets(agent: DiffusionAgent) -> None:
 
 
 class Spy(CompiledPipeline):
-    """Remembers what it is to redraw, and gives it back."""
+    """Records its previous image and returns it."""
 
     def __init__(self, agent: DiffusionAgent) -> None:
         super().__init__(agent)
@@ -277,7 +277,7 @@ def test_codec_save_and_load(tmp_path: Path) -> None:
 
 
 def test_bundled_agent_is_unchanged() -> None:
-    """Its weights' meaning must not change with the code: computed before the code followed the release in more."""
+    """Outputs of the bundled weights must not change: expected values are of an earlier version of the code."""
     agent = DiffusionAgent.from_pretrained(paths.shared("models", "tiny", "diffusion_agent"))
     side = 2 * agent.spec.view_size
     noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)

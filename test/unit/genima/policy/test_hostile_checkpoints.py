@@ -1,4 +1,4 @@
-"""Checkpoints of others: nothing in them is executed or imported, and whatever is wrong with them is one line."""
+"""Tests of hostile checkpoints: nothing is executed or imported, and every fault is reported in one line."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.fixture
 def folders(pair: Path, parts: Path, tmp_path: Path) -> Path:
-    """Copies of all, to be damaged."""
+    """Copies of all folders, for modification."""
     for source in (pair, parts):
         shutil.copytree(source, tmp_path, dirs_exist_ok=True)
     return tmp_path
@@ -123,7 +123,7 @@ def folders(pair: Path, parts: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def marker(folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file that code of others writes; a module ``planted`` that does so can be imported from everywhere."""
+    """File that foreign code would write; an importable module ``planted`` does so."""
     marker = folders / "executed"
     code = f"open({str(marker)!r}, 'w')\nclass Planted: from_config = from_pretrained = print\n"
     for folder in [folders, *(path for path in folders.rglob("*") if path.is_dir())]:
@@ -136,7 +136,7 @@ def marker(folders: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 class Payload:
-    """A pickle of it writes a file."""
+    """Object whose unpickling writes a file."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -217,7 +217,7 @@ def test_an_index_on_the_hub_is_checked_before_its_parts_are_loaded(
 
 
 def test_configurations_of_released_models_pass(tmp_path: Path) -> None:
-    """What theirs have besides; none of it is code or too large."""
+    """Additional harmless fields of other checkpoints: no code, no large sizes."""
     configs: dict[str, dict[str, Any]] = {
         "model_index.json": {
             "_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, "image_encoder": [None, None],
@@ -325,7 +325,7 @@ def test_mutated_descriptions_are_one_line_or_work(kind: str, folders: Path) -> 
 
 
 def use(folder: Path) -> None:
-    """Load a checkpoint and let it work once."""
+    """Load a checkpoint and run it once."""
     if folder.name == "controller":
         controller = Controller.from_pretrained(folder)
         spec, side = controller.spec, 2 * controller.spec.view_size

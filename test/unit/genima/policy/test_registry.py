@@ -1,4 +1,4 @@
-"""Policies are loaded by name, from a module of the user's, or from a checkpoint folder."""
+"""Tests of loading policies by name, from a user's module, or from a checkpoint folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoint folders: what must agree is compared, and what is missing, damaged or half written is refused."""
+"""Tests of checkpoint folders: consistency, and rejection of missing, damaged or unfinished files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a drawing shows what was read from it."""
+"""Tests of the consistency of drawn target and chunk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CURRENT = np.array([0.1, -0.2, 0.1, -2.2, 0.0, 2.1, 0.7])
 def drawing(
     spec: PolicySpec, robot: RobotModel, cameras: Mapping[str, Camera], target: np.ndarray, gripper_open: bool
 ) -> Image:
-    """The spheres of a target before noise."""
+    """The spheres of a target on a noise background."""
     rng = np.random.default_rng(0)
     views = {}
     for view in spec.views:

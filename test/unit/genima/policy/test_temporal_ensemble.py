@@ -1,4 +1,4 @@
-"""Temporal ensembling against a direct computation, and in the loop."""
+"""Tests of temporal ensembling against a direct computation and in the closed loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def random_chunks(every: int, count: int) -> list[ActionChunk]:
 @pytest.mark.parametrize("every", [1, 4, 7])
 @pytest.mark.parametrize("m", [0.0, 0.01, 0.5, -0.3])
 def test_every_action_is_the_weighted_mean_of_all_chunks_that_have_one_for_its_time(every: int, m: float) -> None:
-    """ACT keeps a table of who predicted what for which step, and weights its columns from the oldest on."""
+    """Reference of ACT: a table of predictions per step, weighted from the oldest on."""
     chunks = random_chunks(every, 12)
     ensemble = TemporalEnsemble(m)
     table = np.full((len(chunks), len(chunks) * every + K, 8), np.nan)

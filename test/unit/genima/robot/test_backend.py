@@ -1,4 +1,4 @@
-"""How controllers and grippers are described: what is shipped, and what is refused."""
+"""Tests of controller and gripper files: the bundled ones, and rejected ones."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_shipped_backend_is_arm_or_gripper() -> None:
 
 @pytest.fixture
 def changed(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """A shipped file with fields set anew, or (None) left out."""
+    """A bundled file with fields replaced or, with None, removed."""
 
     def write(name: str, /, **fields: object) -> Path:
         data = yaml.safe_load(paths.shared("config", "backends", f"{name}.yaml").read_text()) | fields

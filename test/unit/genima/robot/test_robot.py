@@ -1,4 +1,4 @@
-"""The arm as data: kinematics against Pinocchio and MuJoCo, joints by name, and inverse kinematics."""
+"""Tests of the robot model: kinematics against Pinocchio and MuJoCo, joints by name, inverse kinematics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes end with the process that started them."""
+"""Tests of worker processes: they end with the process that started them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that become part of ROS topics: what ROS refuses is refused where it is read."""
+"""Tests of names for ROS topics: names that ROS rejects are rejected on reading."""
 
 from __future__ import annotations
 

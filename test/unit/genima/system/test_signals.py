@@ -1,4 +1,4 @@
-"""Ctrl-C: never swallowed, never printed with a traceback."""
+"""Tests of Ctrl-C: never ignored, never printed with a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawings read back: true ones to a fraction of a pixel and a degree, wrong ones by how wrong they are."""
+"""Tests of decoding: exact targets to a fraction of a pixel and a degree, wrong ones by their true error."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def small(cameras: Mapping[str, Camera]) -> dict[str, Camera]:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A true drawing and what it was made from."""
+    """An exact target image and its inputs."""
 
     target: np.ndarray
     gripper_open: bool
@@ -46,7 +46,7 @@ class Drawing:
 def draw(
     robot: RobotModel, cameras: Mapping[str, Camera], seed: int, appearance: Appearance = APPEARANCE, flat: bool = False
 ) -> Drawing:
-    """A random target near home, drawn on random backgrounds or on grey; the arm is not where it is to go."""
+    """A random target near home on random or grey backgrounds; the arm itself is elsewhere."""
     rng = np.random.default_rng([seed, 7])
     current, target = (
         np.clip(robot.home + rng.uniform(-width, width, 7), robot.position_min, robot.position_max)
@@ -79,12 +79,12 @@ def pixels_of(errors: list[DecodingErrors]) -> np.ndarray:
 
 
 def degrees_of(errors: list[DecodingErrors]) -> np.ndarray:
-    """(drawings, joints)."""
+    """Numbers of drawings and joints."""
     return np.array([list(error.degrees.values()) for error in errors])
 
 
 def fuzzy(image: Image, rng: np.random.Generator) -> Image:
-    """As a diffusion model draws: blurred, noisy, with colours a little off, and a blotch of no meaning."""
+    """Degrade an image as a diffusion model would: blur, noise, wrong colours and a spurious spot."""
     image = cv2.GaussianBlur(image, (0, 0), 1.5)
     cv2.circle(image, rng.integers(0, SIZE, 2).tolist(), 5, rng.integers(0, 255, 3).tolist(), -1, cv2.LINE_AA)
     shifted = image * rng.uniform(0.9, 1.1, 3) + rng.uniform(-6, 6, 3) + rng.normal(0, 10, image.shape)
@@ -114,7 +114,7 @@ def test_joints_of_exact_targets_are_accurate(true_errors: list[DecodingErrors])
 
 
 def test_joints_are_decoded_from_release_stripes(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
-    """At the paper's 256 px; they are finer than the default's, and more often mistaken for their neighbours."""
+    """Fine stripes at the paper's 256 px are confused with their neighbours more often than the default's."""
     release = Appearance.load("genima_release")
     errors = []
     for seed in range(2):
@@ -173,7 +173,7 @@ def test_blurred_targets_are_decoded(
 
 @pytest.mark.parametrize("cut", [0.0, 0.5, 0.9])
 def test_centre_of_cropped_sphere(robot: RobotModel, small: dict[str, Camera], cut: float) -> None:
-    """``cut`` radii of the half beyond the border are missing; the centroid of what is left is far off."""
+    """A sphere cut by ``cut`` radii at the border: the centroid of its visible part is far off."""
     camera = small["front"]
     gripper = _projected(camera, robot, "gripper")
     left_of_centre = (1 - cut) * 120 / SIZE * camera.fx * 0.08 / gripper[2]

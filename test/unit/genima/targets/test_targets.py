@@ -1,4 +1,4 @@
-"""Drawn targets against OpenCV's projection, brute-force ray casting and MuJoCo's rasteriser; stripes; renderers."""
+"""Tests of target rendering against OpenCV, brute-force ray casting and MuJoCo; stripes; renderers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def only(name: str, appearance: Appearance = APPEARANCE) -> Appearance:
 def cast(
     camera: Camera, robot: RobotModel, appearance: Appearance, target: np.ndarray, gripper_open: bool, now: np.ndarray
 ) -> Image:
-    """The slow way: the distance of every pixel's ray from every centre, and the angle of the hit to the x axis."""
+    """Brute-force ray casting: distance of each pixel's ray from each centre, and angle of the hit to the x axis."""
     image, nearest = black(camera), np.full((camera.height, camera.width), np.inf)
     T_camera_base = np.linalg.inv(camera.T_base_camera(robot, now))
     u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
@@ -208,7 +208,7 @@ def test_half_turn_swaps_stripes(robot: RobotModel, cameras: Mapping[str, Camera
 
 
 def test_four_spheres_determine_every_joint(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
-    """No joint can turn without changing some view: nothing that the controller must know is invisible."""
+    """Every joint's rotation changes at least one view."""
     views = [cameras[view] for view in ("front", "left_shoulder", "right_shoulder")]
     for joint in range(7):
         after = robot.home.copy()
@@ -340,14 +340,14 @@ _FAR, _RADIUS = 10.0, 0.48  # m
 
 
 def rows_at(heights: np.ndarray) -> np.ndarray:
-    """Where points of that sphere's surface at heights -1..1 project to."""
+    """Projection of points on the sphere's surface at heights -1..1."""
     y = _RADIUS * np.clip(heights, -1, 1)
     return 500 + _FAR * 1000 * y / (_FAR - np.sqrt(_RADIUS**2 - y**2))
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
 def test_stripes_of_both_appearances(renderer: str) -> None:
-    """The release's: 10 whole ones and a part of one, coloured first, then black; a pair is 0.1875 of the diameter."""
+    """Stripes of the release: 10 whole and a partial one, coloured first; a pair is 0.1875 of the diameter."""
     rows, shades = stripes_down(RELEASE, renderer)
     assert shades == [200, 0] * 5 + [200]
     np.testing.assert_allclose(rows, rows_at(-1 + 0.1875 * np.arange(11)), atol=2)
@@ -466,7 +466,7 @@ def test_intersecting_spheres(renderer: str) -> None:
 
 @pytest.mark.parametrize("renderer", RENDERERS)
 def test_rendering_in_changing_sizes(robot: RobotModel, cameras: Mapping[str, Camera], renderer: str) -> None:
-    """Neither on later images nor in memory."""
+    """A failed rendering affects neither later images nor memory."""
     views = [cameras["front"].scale(width, height) for width, height in ((64, 64), (256, 200), (96, 300))]
     placed = [place_spheres(camera, robot, APPEARANCE, robot.home, True, robot.home) for camera in views]
     first = [render_spheres(c, p, APPEARANCE, renderer) for c, p in zip(views, placed, strict=True)]
@@ -501,7 +501,7 @@ def test_renderers_and_mujoco_alternate_in_any_thread(
 
 
 def in_another_process(program: str, **environment: str) -> list[str]:
-    """What a program prints that finds a camera and a sphere before it."""
+    """Output of a program with a camera and a sphere in front of it."""
     setting = """
 import os
 import numpy as np

@@ -1,4 +1,4 @@
-"""Leaders, mirroring, and the node between a leader and the command guard."""
+"""Tests of leaders, mirroring, and the node between a leader and the command guard."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_invalid_samples_are_rejected(tmp_path: Path, names: list[str], position
 
 
 def off(joint: int, turns: float) -> NDArray[np.float64]:
-    """Home, with one joint so many turns off."""
+    """Home position with one joint offset by a number of turns."""
     return PANDA.home + turns * TURN * np.eye(N)[joint]
 
 
@@ -192,7 +192,7 @@ def test_every_joint_that_is_outside_is_named() -> None:
 
 
 class Follower:
-    """Does at once what it is told."""
+    """Executes commands immediately."""
 
     def __init__(self, **changes: float) -> None:
         self.mirror = LeaderFollower(PANDA, LeaderFollowerSettings(**changes))
@@ -240,7 +240,7 @@ def test_follower_aligns_slowly_then_mirrors(rate: int, apart: float) -> None:
 
 
 def mirroring(**changes: float) -> tuple[Follower, float]:
-    """A follower that mirrors, and the stamp up to which it has."""
+    """A mirroring follower and the stamp of its last command."""
     follower, stamp = Follower(**changes), 0.0
     follower.mirror.start()
     while follower.mirror.state is not FollowerState.MIRRORING:
@@ -371,7 +371,7 @@ def test_invalid_settings_are_rejected(changes: dict[str, float]) -> None:
 
 
 class Pair:
-    """A leader that is moved, and a follower that does what the guard lets through."""
+    """A moving leader and a follower that executes the guard's commands."""
 
     def __init__(
         self, graph: Graph, leader: str = "panda", late: float = 0.1, guard: bool = True, **others: object
@@ -408,7 +408,7 @@ class Pair:
         self.graph.until(condition, otherwise, self.work)
 
     def come_to_rest(self) -> NDArray[np.float64]:
-        """Where the follower stays, (7,) rad: what moves it comes to its end smoothly, after what stopped it."""
+        """Position of rest (7,) in rad, which the follower reaches smoothly after a stop."""
         last = self.follower
         while True:
             for _ in range(10):
@@ -721,7 +721,7 @@ def test_a_bad_gamepad_file_is_one_line(tmp_path: Path, text: str, words: str) -
 
 
 class Jogged:
-    """The jog node, with a follower that stands where it is put."""
+    """The jog node with a follower at a given position."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -791,7 +791,7 @@ def test_gamepad_moves_tip_and_gripper(graph) -> None:
 
 
 class Stage:
-    """The simulated leader before a scene."""
+    """The simulated leader in a scene."""
 
     def __init__(self, graph: Graph, task: str, seed: int) -> None:
         self.graph = graph
@@ -815,7 +815,7 @@ class Stage:
         self._say_scene(self.scene)
 
     def play(self, what: str) -> None:
-        """Until it has ended."""
+        """Run until the leader has finished."""
         heard = len(self.leader)
         assert self.ask(what).success
         self.graph.until(lambda: [m.playing for m in self.leader[heard:]] == [True, False], f"{what} does not end")

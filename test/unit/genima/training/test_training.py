@@ -1,4 +1,4 @@
-"""Training: it learns, it resumes as if nothing had happened, and it stops where going on makes no sense."""
+"""Tests of training: learning, resuming and stopping."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from genima_cli.train_diffusion import TrainDiffusion
 
 @pytest.fixture(autouse=True)
 def own_accelerator() -> Iterator[None]:
-    """Accelerate keeps one state a process; here every test is a training of its own."""
+    """Reset accelerate's state, of which there is one per process, for each test."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -389,7 +389,7 @@ def test_gradients_are_clipped_to_the_limit_and_without_one_left_as_they_are(tmp
 
 
 def test_the_defaults_of_both_trainings_are_the_papers() -> None:
-    """Tables 3 and 4; where table 4 says nothing (warm-up, clipping), the released ACT has none."""
+    """Defaults of tables 3 and 4; without a value there (warm-up, clipping), those of the released ACT."""
     agent, controller = TrainDiffusion(), TrainController()
     assert agent.inference_steps == 10 and agent.base == "stabilityai/sd-turbo"
     a, c = agent.loop, controller.loop
@@ -413,7 +413,7 @@ def batch(targets: TargetDataset) -> DiffusionSample:
 
 
 def losses_of(model: DiffusionLossModule, batch: DiffusionSample, learning_rate: float, steps: int) -> list[float]:
-    """Of steps that see the same batch with the same noise."""
+    """Losses of steps with the same batch and noise."""
     optimizer, losses = torch.optim.AdamW(model.parameters(), learning_rate), []
     for _ in range(steps):
         torch.manual_seed(0)
@@ -459,7 +459,7 @@ def test_diffusion_loss_is_zero_for_exact_prediction(
 def test_training_samples_latents_and_validation_uses_mode(
     targets: TargetDataset, batch: DiffusionSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As diffusers' ControlNet example."""
+    """The loss of diffusers' ControlNet example."""
     agent = agent_from_base(base_from_pipeline("a base", random_base("tiny")), targets.spec)
     model, frames = (
         DiffusionLossModule(agent, DiffusionOptions(jitter=(0, 0, 0, 0), crop=0)),
@@ -557,7 +557,7 @@ def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_ba
 
 
 def test_goals_change_prompts(targets: TargetDataset, batch: DiffusionSample) -> None:
-    """The released code trains on the prefix alone."""
+    """The prompt is the prefix alone, as in the released code."""
     for tiled in (True, False):
         agent = agent_from_base(base_from_pipeline("tiny", random_base("tiny")), targets.spec, tiled=tiled)
         embedded: list[Tensor] = []
@@ -783,7 +783,7 @@ train(Path(sys.argv[1]), replace(OPTIONS, accumulate=int(sys.argv[2])), model=De
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name, accumulate", [("parts", 1), pytest.param("two", 2, marks=pytest.mark.nightly)])
 def test_two_processes_train_as_one_does_also_after_a_resume(tmp_path: Path, name: str, accumulate: int) -> None:
-    """accelerate's launcher on two CPU processes that exchange their gradients."""
+    """Train with accelerate's launcher on two CPU processes."""
     script = tmp_path / "train.py"
     script.write_text(_TRAIN)
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]

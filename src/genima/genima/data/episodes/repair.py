@@ -307,8 +307,8 @@ def _unpacked_names(names: set[str]) -> set[str]:
 
 def _journals(file: Path) -> bool:
     """Return whether a database was not closed."""
-    beside = [file.with_name(file.name + journal) for journal in JOURNALS]
-    return file.suffix == ".db3" and any(path.exists() and path.stat().st_size for path in beside)
+    journals = [file.with_name(file.name + journal) for journal in JOURNALS]
+    return file.suffix == ".db3" and any(path.exists() and path.stat().st_size for path in journals)
 
 
 def _close_database(folder: Path, file: Path) -> None:

@@ -20,4 +20,4 @@ ACTION = "action"
 SUCCESS = "next.success"
 TIMESTAMP = "timestamp"
 IMAGES = "observation.images."  # and the view
-GRIPPER = "gripper_open_fraction"  # beside the arm's joints in STATE and ACTION
+GRIPPER = "gripper_open_fraction"  # in addition to the arm's joints in STATE and ACTION
