@@ -106,8 +106,8 @@ class Operator(GraphClient):
                 started, self.status = started or answer.success, None
             if self.spin_until(lambda: self._state() == TeleopStatus.MIRRORING, _RETRY_PERIOD, alive):
                 return
-        if not started:
-            self.require(answer)
+        if not started and not answer.success:
+            raise GenimaError("; ".join([answer.message, *self.faults()]))
         raise GenimaError(f"teleop: not mirroring after {timeout:.0f} s; {self._state_text()}")
 
     def require_following(self) -> None:
@@ -122,7 +122,7 @@ class Operator(GraphClient):
         if self.status is None:
             return "no status received"
         reason = f" ({self.status.reason})" if self.status.reason else ""
-        return f"follower {FollowerState(self.status.state).name}{reason}"
+        return "; ".join([f"follower {FollowerState(self.status.state).name}{reason}", *self.faults()])
 
     def move_home(self, alive: Callable[[], None]) -> None:
         """Move the simulated leader near the start of its demo."""
