@@ -1,4 +1,4 @@
-"""CoppeliaSim's stand-in: its ZeroMQ remote API over our simulated workcell, with RLBench's names.
+"""Stand-in for CoppeliaSim: ZeroMQ remote API over our simulated workcell, with RLBench's names.
 
 It speaks what CoppeliaSim's add-on "ZMQ remote API server" speaks (protocol version 2): CBOR over REQ/REP. As there,
 stepping waits by asking the client to wait, stopping takes until the next word and ends stepping, images come with
@@ -46,11 +46,11 @@ _WAIT, _EXECUTED = "_*wait*_", "_*executed*_"
 
 
 class Refused(Exception):
-    """An error that the client is told of."""
+    """Error in the reply to the client."""
 
 
 class StandIn(threading.Thread):
-    """A server in a thread of its own. Attributes may be set while it runs."""
+    """Server in a thread; attributes may be set while it runs."""
 
     def __init__(self, port: int = 0, lack: tuple[str, ...] = (), simulation: Simulation | None = None) -> None:
         """Args:
@@ -91,7 +91,7 @@ class StandIn(threading.Thread):
         self._still()
 
     def close(self) -> None:
-        """End it, as a crash does."""
+        """End the server as a crash does."""
         self._ending = True
         self.join()
 
@@ -148,7 +148,7 @@ class StandIn(threading.Thread):
     # The simulation.
 
     def _still(self) -> None:
-        """As the scene was saved."""
+        """Restore the saved scene."""
         self.simulation.reset("push_button", 0)
         joints = self.simulation.joints()
         self._targets = dict(zip([*self._joints, *self.fingers], [*joints.positions, 0.04, 0.04], strict=True))
@@ -227,7 +227,7 @@ class StandIn(threading.Thread):
         return [*T[:3, 3].tolist(), *Rotation.from_matrix(T[:3, :3]).as_quat().tolist()]
 
     def _pose(self, path: str) -> Array:
-        """In the base frame, from the physics."""
+        """Return poses in the base frame, from the physics."""
         data, model = self.simulation.data, self.simulation.model
         T = np.eye(4)
         if path in self._joints:

@@ -1,4 +1,4 @@
-"""CoppeliaSim: its scene over the remote API, and the node in a graph, against a stand-in that speaks the protocol."""
+"""CoppeliaSim: scene over the remote API, and the node in a graph, with a stand-in server."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def stand_in(simulation: Simulation) -> Iterator[StandIn]:
 
 @pytest.fixture
 def names_file(tmp_path: Path) -> Callable[..., Path]:
-    """RLBench's names with small images, the workcell's script and objects; changed as told."""
+    """RLBench's names with small images, the workcell's script and objects; with changes."""
 
     def write(**changes: object) -> Path:
         usual = {"image_size": [SIZE, SIZE], "script": SCRIPT, "objects": {"button": "/button", "lid": "/lid"}}
@@ -88,7 +88,7 @@ def open_scene(names_file: Callable[..., Path]) -> Iterator[Callable[..., Coppel
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**31))
-def test_the_base_is_found_from_the_joints_axes_alone(seed: int) -> None:
+def test_the_base_frame_is_computed_from_joint_axes(seed: int) -> None:
     rng = np.random.default_rng(seed)
     q = rng.uniform(PANDA.position_min, PANDA.position_max)
     T_world_base = np.eye(4)
@@ -120,7 +120,7 @@ def test_the_angle_of_view_is_that_of_the_longer_side(width: int, height: int) -
 # ------------------------------------------------------------------------------------------------------- the scene
 
 
-def test_cameras_are_where_the_calibration_has_them(stand_in, open_scene) -> None:
+def test_camera_poses_equal_the_calibration(stand_in, open_scene) -> None:
     scene = open_scene(stand_in, image_size=[96, 64])
     for view, known in load_cameras("sim").items():
         seen, scaled = scene.cameras[view], known.scale(64, 64)
@@ -130,7 +130,7 @@ def test_cameras_are_where_the_calibration_has_them(stand_in, open_scene) -> Non
         assert seen.fx == pytest.approx(scaled.fy, rel=1e-6) and seen.fy == seen.fx
 
 
-def test_images_are_upright_and_of_the_moment(stand_in, open_scene) -> None:
+def test_images_are_upright_and_current(stand_in, open_scene) -> None:
     scene = open_scene(stand_in)
     images = dict(scene.render())
     cameras = {view: camera.scale(SIZE, SIZE) for view, camera in load_cameras("sim").items()}
@@ -142,7 +142,7 @@ def test_images_are_upright_and_of_the_moment(stand_in, open_scene) -> None:
         np.testing.assert_array_equal(image, expected[view])
 
 
-def test_the_arm_goes_where_it_is_told_and_time_passes_only_in_steps(stand_in, open_scene) -> None:
+def test_the_arm_reaches_commands_and_time_passes_only_in_steps(stand_in, open_scene) -> None:
     scene = open_scene(stand_in)
     assert scene.period == RLBENCH["time_step"]
     before = scene.joints()
@@ -174,7 +174,7 @@ def test_a_reset_places_the_objects_as_the_scenes_script_says(stand_in, open_sce
     assert scene.success
 
 
-def test_a_scene_without_a_script_goes_back_to_how_it_was_saved(stand_in, open_scene) -> None:
+def test_a_reset_without_a_script_restores_the_saved_scene(stand_in, open_scene) -> None:
     scene = open_scene(stand_in, script="")
     saved = scene.joints()
     scene.command(saved.positions + 0.2, 1.0)
@@ -205,7 +205,7 @@ def test_objects_of_another_kind_are_refused(stand_in, open_scene) -> None:
         open_scene(stand_in)
 
 
-def test_joints_in_a_wrong_order_are_noticed(stand_in, open_scene) -> None:
+def test_joints_in_another_order_are_rejected(stand_in, open_scene) -> None:
     joints = RLBENCH["joints"] | {"panda_joint1": "/Panda_joint2", "panda_joint2": "/Panda_joint1"}
     with pytest.raises(GenimaError, match="robot panda: joint axes differ"):
         open_scene(stand_in, joints=joints)
@@ -224,12 +224,12 @@ def test_joints_in_a_wrong_order_are_noticed(stand_in, open_scene) -> None:
         ({"colour": 1}, "colour: Extra inputs"),
     ],
 )
-def test_senseless_names_are_refused(names_file, changes: dict[str, object], words: str) -> None:
+def test_invalid_scene_names_are_rejected(names_file, changes: dict[str, object], words: str) -> None:
     with pytest.raises(GenimaError, match=words):
         SceneNames.load(names_file(**changes), PANDA)
 
 
-def test_nobody_there_is_told_in_one_line(unused_port: int) -> None:
+def test_no_answer_is_one_error_line(unused_port: int) -> None:
     start = time.monotonic()
     with pytest.raises(Unreachable, match=f"CoppeliaSim at tcp://127.0.0.1:{unused_port}: no answer; start it"):
         Connection("127.0.0.1", unused_port, timeout=0.2)
@@ -243,7 +243,7 @@ def unused_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_what_coppeliasim_refuses_and_lacks_is_told(stand_in) -> None:
+def test_errors_of_coppeliasim_are_reported(stand_in) -> None:
     connection = Connection("127.0.0.1", stand_in.port)
     with pytest.raises(GenimaError, match="CoppeliaSim: Object does not exist"):
         connection.call("getObject", "/nowhere")
@@ -319,21 +319,21 @@ def test_the_node_is_a_robot_with_four_cameras(graph, bridge, stand_in) -> None:
     graph.until(graph.has_no_fault("coppeliasim"), "it stays faulty", lambda: ask(goal))
 
 
-def test_it_comes_back_when_coppeliasim_does(graph, bridge, stand_in) -> None:
+def test_the_node_reconnects_to_coppeliasim(graph, bridge, stand_in) -> None:
     states = graph.subscribe(JointState, "joint_states", qos.JOINT_STATES)
     graph.until(lambda: states, "no joint states")
     stand_in.dumb = True
     graph.until(graph.reports_fault("coppeliasim", "no answer"), "nobody notices")
     states.clear()
     time.sleep(0.3)
-    assert not states, "what is not measured is not told"
+    assert not states, "joint states without a measurement"
     stand_in.dumb = False
     graph.until(lambda: states, "it does not come back")
     graph.until(graph.has_no_fault("coppeliasim"), "it stays faulty")
 
 
 @pytest.mark.any_pace
-def test_coppeliasim_may_run_by_itself(graph, stand_in, names_file) -> None:
+def test_coppeliasim_runs_without_stepping(graph, stand_in, names_file) -> None:
     graph.add(make_bridge(stand_in.port, names_file(), stepping=False))
     states = graph.subscribe(JointState, "joint_states", qos.JOINT_STATES)
     images = graph.subscribe(ImageMessage, "cameras/front/color/image_raw", qos.IMAGE)
@@ -347,7 +347,7 @@ def test_coppeliasim_may_run_by_itself(graph, stand_in, names_file) -> None:
 
 @pytest.fixture
 def stand_in_process() -> Iterator[int]:
-    """A stand-in as a process of its own; its port."""
+    """Run a stand-in as a process; yield its port."""
     command = [sys.executable, str(Path(coppeliasim.__file__)), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -357,7 +357,7 @@ def stand_in_process() -> Iterator[int]:
 
 
 def cell_file(names: Path) -> str:
-    """The cell of a scene with the bundled models' robot."""
+    """Write a cell of a scene with the bundled models' robot."""
     return write_cell(names.parent, "sim_coppeliasim", robot="panda", scene=str(names), calibration="sim")
 
 
@@ -375,7 +375,7 @@ def run_demo(names: Path, port: int, out: Path, *arguments: str) -> subprocess.C
 @pytest.mark.nightly  # daily in lock step, below
 @pytest.mark.real_time
 def test_the_loop_closes_through_coppeliasim(stand_in_process: int, names_file, tmp_path: Path) -> None:
-    """The bundled models, controller, guard and bridge do a task on a scene that only the remote API leads to."""
+    """Bundled models, controller, guard and bridge accomplish a task over the remote API."""
     names = names_file(image_size=[256, 256], time_step=0.04)
     ended = run_demo(names, stand_in_process, tmp_path / "out", "--time-limit", "30")
     print(ended.stdout, ended.stderr, *(path.read_text() for path in (tmp_path / "out" / "logs").glob("c*.log")))
@@ -393,7 +393,7 @@ def test_the_loop_closes_through_coppeliasim(stand_in_process: int, names_file, 
 def test_the_bundled_models_do_a_task_in_coppeliasim_in_lock_step(
     stand_in, names_file, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """However slow the machine is; judged by the stand-in's physics. Blank images for drawings do not."""
+    """Success does not depend on the pace of the machine; blank targets fail."""
     out = tmp_path / "result.json"
     arguments = ["--task", "push_button", "--cell", cell_file(names_file())]
     arguments += ["--host", "127.0.0.1", "--port", str(stand_in.port), "--episodes", "1", "--out", str(out)]
@@ -403,10 +403,10 @@ def test_the_bundled_models_do_a_task_in_coppeliasim_in_lock_step(
     assert "push_button: 1 of 1" in capsys.readouterr().out
     assert evaluate.main([*arguments, "--blank-targets", "--time-limit", "5", "--overwrite"]) == 0
     assert json.loads(out.read_text())["successes"] == 0
-    assert "sim.stopSimulation" in stand_in.requests[-5:], "it goes on without us"
+    assert "sim.stopSimulation" in stand_in.requests[-5:], "the simulation still runs"
 
 
-def test_an_evaluation_needs_a_task_and_who_judges_it(stand_in, names_file) -> None:
+def test_an_evaluation_needs_a_known_task_and_a_script(stand_in, names_file) -> None:
     def run(*arguments: str) -> None:
         common = ["--host", "127.0.0.1", "--port", str(stand_in.port)]
         evaluate.main([*common, *arguments])
@@ -415,7 +415,7 @@ def test_an_evaluation_needs_a_task_and_who_judges_it(stand_in, names_file) -> N
         run("--task", "wave", "--cell", cell_file(names_file()))
     with pytest.raises(GenimaError, match="no script that judges success"):
         run("--task", "push_button", "--cell", cell_file(names_file(script="")))
-    assert stand_in.requests[-1] == "sim.getSimulationState", "it is left as it was found: standing"
+    assert stand_in.requests[-1] == "sim.getSimulationState", "the simulation was started"
 
 
 def test_a_demo_without_coppeliasim_ends_with_one_line(unused_port: int, names_file, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The experts and recorded episodes are policies: they do the tasks in the same loop as any model."""
+"""Experts and recorded episodes as policies in the closed loop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(environment: Environment, policy: Policy, robot: RobotModel, latency: fl
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_expert_does_every_task(environment: Environment, robot: RobotModel, task: str) -> None:
+def test_the_expert_accomplishes_every_task(environment: Environment, robot: RobotModel, task: str) -> None:
     policy = load_policy("expert")
     for seed, latency in ((0, 0.0), (1, 0.2)):
         environment.reset(task, seed)
@@ -46,7 +46,7 @@ def test_an_episode_is_replayed(environment: Environment, robot: RobotModel, dem
     assert environment.done
 
 
-def test_an_expert_refuses_what_it_cannot_know(robot: RobotModel) -> None:
+def test_the_expert_rejects_unknown_instructions_and_positions(robot: RobotModel) -> None:
     policy, joints = load_policy("expert"), Joints(0.0, robot.home, 1.0)
     with pytest.raises(GenimaError, match="instruction of no task .'dance'"):
         policy.predict_chunk(Observation(0.0, {}, joints, "dance"))

@@ -1,4 +1,4 @@
-"""The simulated workcell: deterministic, solvable, honestly judged, and rendered as its cameras say."""
+"""Simulated workcell: deterministic motion, experts, success tests, rendering."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from genima_sim.tasks import DEMO_HZ, TASKS, get_task, scene_objects
 
 
 def wander(simulation: Simulation, task: str, seed: int) -> np.ndarray:
-    """All configurations of a second of the same random commands."""
+    """Return all configurations during one second of random commands."""
     simulation.reset(task, seed)
     rng = np.random.default_rng(0)
     configurations = []
@@ -73,14 +73,14 @@ def test_objects_stand_apart_in_reach_and_inside_every_fixed_view(cameras: Mappi
 
 
 def project(camera: Camera, points: np.ndarray) -> np.ndarray:
-    """Pixels (n, 2) of points (n, 3) in the base frame, for a camera that stands still."""
+    """Return the pixels (n, 2) of points (n, 3) in the base frame, for a fixed camera."""
     T_camera_base = np.linalg.inv(camera.T_parent_camera)
     rotation, _ = cv2.Rodrigues(T_camera_base[:3, :3])
     return cv2.projectPoints(points, rotation, T_camera_base[:3, 3], camera.K, None)[0][:, 0]
 
 
 def play(recorder: DemoRecorder, task: str, seed: int) -> list[bool]:
-    """The expert's attempt: success before it and after each of its steps."""
+    """Play the expert; return success before it and after each step."""
     simulation = recorder.environment.simulation
     simulation.reset(task, seed)
     trajectory = recorder.expert.plan(simulation.task.waypoints(simulation.objects()), simulation.joints().positions)
@@ -106,7 +106,7 @@ def test_an_expert_does_its_own_task_and_not_the_other(recorder: DemoRecorder, t
     assert not TASKS[other].succeeded(recorder.environment.simulation.state)
 
 
-def test_some_demos_begin_with_a_missed_grasp_and_go_on_to_succeed(
+def test_some_demos_start_with_a_failed_grasp_and_succeed(
     recorder: DemoRecorder, robot: RobotModel, tmp_path: Path
 ) -> None:
     assert recorder.record(tmp_path / "episode", "take_lid_off", 100_002)
@@ -143,7 +143,7 @@ def test_doing_nothing_never_succeeds(simulation: Simulation, task: str) -> None
         np.testing.assert_allclose(simulation.joints().positions, start, atol=1e-3)
 
 
-def test_the_arm_and_the_gripper_go_where_they_are_told(simulation: Simulation) -> None:
+def test_the_arm_and_the_gripper_reach_commands(simulation: Simulation) -> None:
     target = simulation.robot.home + 0.1
     for gripper in (0.0, 1.0, 0.5):
         simulation.command(target, gripper)
@@ -152,7 +152,7 @@ def test_the_arm_and_the_gripper_go_where_they_are_told(simulation: Simulation) 
     np.testing.assert_allclose(simulation.joints().positions, target, atol=2e-3)
 
 
-def test_time_passes_as_told_and_starts_at_zero(simulation: Simulation) -> None:
+def test_time_starts_at_zero_and_advances_by_steps(simulation: Simulation) -> None:
     assert simulation.time == 0
     for _ in range(7):
         simulation.step(0.02)
@@ -214,7 +214,7 @@ def test_rendering_depends_on_the_configuration_alone(recorder: DemoRecorder, si
         assert (first[view] != moved[view]).any()
 
 
-def test_the_environment_shows_one_moment_and_lets_time_pass_only_when_told(environment: Environment) -> None:
+def test_observations_are_of_one_moment_and_time_passes_only_in_apply(environment: Environment) -> None:
     environment.reset("take_lid_off", 3)
     a, b = environment.observe(), environment.observe()
     assert a.stamp == a.joints.stamp == b.stamp == environment.time == 0

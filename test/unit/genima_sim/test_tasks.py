@@ -1,4 +1,4 @@
-"""Tasks as modules: a file in a folder of the user's is a task; incomplete ones are refused in one line."""
+"""Tasks as modules: a file of the user's is a task; faults in it are one error line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation: honest intervals, honest controls, repeatable runs, and one clear line for whatever is wrong."""
+"""Evaluation: intervals, blank targets, repeatable runs, and one error line for bad input."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_intervals_at_the_ends_stay_inside_and_are_not_points() -> None:
         assert all_of_them[0] == pytest.approx(1 - none[1])
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+def test_intervals_cover_the_rate_as_often_as_stated() -> None:
     n = 50
     intervals = [Success(k, n).interval() for k in range(n + 1)]
     for p in np.linspace(0.05, 0.95, 19):
@@ -58,7 +58,7 @@ def test_a_rate_is_written_with_its_interval() -> None:
     assert str(Success(40, 50)) == "40 of 50 (80%, 95% interval 67% to 89%)"
 
 
-def test_blank_targets_are_what_an_agent_draws_without_anything_on_it(checkpoint_folder: Path) -> None:
+def test_blank_targets_are_grey_drawn_targets(checkpoint_folder: Path) -> None:
     agent, controller = load_pair(checkpoint_folder, "cpu")
     width, height = agent.camera_size
     images = {view: np.full((height, width, 3), 90, np.uint8) for view in agent.views}
@@ -77,7 +77,7 @@ def test_blank_targets_are_what_an_agent_draws_without_anything_on_it(checkpoint
 
 @pytest.fixture
 def shared(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command uses the one workcell of all tests instead of building its own."""
+    """Let the command use the workcell that all tests share."""
     monkeypatch.setattr(environment, "close", lambda: None)
     monkeypatch.setattr("genima_sim.environment.Environment", lambda *_: environment)
 
@@ -97,7 +97,7 @@ def evaluated(checkpoint_folder: Path, tmp_path: Path, shared: None) -> Evaluate
 
 
 def watched(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """Every set-point that the arm is given."""
+    """Return all set-points of the arm."""
     commands: list[np.ndarray] = []
     apply = Environment.apply
 
@@ -110,9 +110,7 @@ def watched(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> list[n
     return commands
 
 
-def test_a_result_says_what_was_done_and_what_came_of_it(
-    evaluated: Evaluate, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_result_holds_settings_and_successes(evaluated: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     result = evaluated("--episodes", "2", "--seed", "30", "--time-limit", "0.2", "--horizon", "7", task="take_lid_off")
     assert result["task"] == "take_lid_off" and result["seeds"] == [30, 31] and result["episodes"] == 2
     assert result["successes"] == len(result["succeeded"]) == 0  # nobody lifts a lid in 0.2 s
@@ -121,7 +119,7 @@ def test_a_result_says_what_was_done_and_what_came_of_it(
     assert "take_lid_off: 0 of 2 (0%, 95% interval 0% to 66%)" in capsys.readouterr().out
 
 
-def test_two_equal_runs_move_the_arm_equally_and_drawings_and_seeds_matter(
+def test_equal_runs_are_equal_and_targets_and_seeds_matter(
     evaluated: Evaluate, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--episodes", "1", "--time-limit", "0.5")
@@ -204,7 +202,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_old_result_whole(
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 
 
-def test_places_where_no_file_can_be_are_one_clear_line(tmp_path: Path) -> None:
+def test_paths_that_cannot_be_written_are_one_error_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "out.json", tmp_path / "folder", Path("/"), Path("."), Path("/dev/null/a/b")):
@@ -214,7 +212,7 @@ def test_places_where_no_file_can_be_are_one_clear_line(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
 
 
-def test_a_whole_file_replaces_an_old_one_and_makes_its_folder(tmp_path: Path) -> None:
+def test_results_replace_old_ones_and_create_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "new" / "deep" / "out.json"
     for data in (b"first", b"second", b""):
         atomic_write(path, data)
@@ -226,7 +224,7 @@ def test_every_task_has_an_instruction_of_its_own() -> None:
     assert len({task.instruction for task in TASKS.values()}) == len(TASKS) >= 2
 
 
-def test_an_interrupted_evaluation_keeps_what_it_has_and_the_same_command_resumes(
+def test_an_interrupted_evaluation_is_resumed_by_the_same_command(
     checkpoint_folder: Path, tmp_path: Path, shared: None, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds: list[int] = []
