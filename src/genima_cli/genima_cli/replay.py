@@ -142,7 +142,7 @@ def _replay_real(options: Replay, speed: float) -> int:
 
 def _player(options: Replay, speed: float) -> NodeSpec:
     demo = str(options.demo.resolve())
-    parameters: dict[str, Value] = {"episode": demo, "speed": speed}
+    parameters: dict[str, Value] = {"episode": demo, "speed": speed, "cell": options.cell}
     namespace = {"__ns": f"/{options.namespace.strip('/')}"} if options.namespace else {}
     return NodeSpec("genima_nodes", "replay", parameters, namespace)
 

@@ -174,14 +174,14 @@ def _operator(namespace: str) -> Iterator[Operator]:
 
 def format_status(operator: Operator) -> str:
     """Return the state of leader, follower, recorder and calibrator."""
+    from genima.teleop.leader_follower import FollowerState  # imported here: --help must be quick
+
     status, recorder, calibrator = operator.status, operator.recorder, operator.calibrator
     parts = []
     if status is not None:
         apart = f"{np.degrees(np.abs(status.distance).max()):.1f} deg apart" if status.distance else "distance unknown"
         reason = f" ({status.reason})" if status.reason else ""
         plays = ", plays" if operator.leader.playing else ""
-        from genima.teleop.leader_follower import FollowerState  # imported here: --help must be quick
-
         state = FollowerState(status.state)
         remedy = ", space to continue" if state in (FollowerState.PAUSED, FollowerState.HELD) else ""
         parts += [f"{state.name}{reason}{remedy}", apart, f"leader {status.leader_rate:.0f} Hz{plays}"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from std_srvs.srv import Trigger
 
+from genima.cell import load_cell
 from genima.control.joint_trajectory import JointTrajectory
 from genima.data.episodes import Episode
 from genima.data.episodes.robot import load_episode_robot
@@ -41,11 +42,12 @@ class ReplayNode(TrajectoryLeader):
 
     def _load_robot(self) -> RobotModel:
         """Load the robot model of the episode."""
-        folder = parameters.text(self, "episode", "")
-        if not folder:
+        demo = parameters.text(self, "episode", "")
+        if not demo:
             raise GenimaError("replay: parameter episode is missing; give the folder of a demo: -p episode:=FOLDER")
-        self._folder = Path(folder)
-        return load_episode_robot(self._folder)
+        self._folder = Path(demo)
+        cell = parameters.text(self, "cell", "")  # of an episode that holds no robot model
+        return load_episode_robot(self._folder, load_cell(cell).robot if cell else None)
 
     def _home(self) -> str:
         positions, _, gripper = self._episode.at(0.0)

@@ -27,6 +27,7 @@ from genima.control.command_guard import CommandGuard
 from genima.data import pickle_reader as plain_pickle
 from genima.data.episodes import Episode
 from genima.data.episodes.cameras import EpisodeCameras
+from genima.data.episodes.robot import load_episode_robot
 from genima.data.rlbench import find_episodes, write_demo
 from genima.errors import GenimaError
 from genima.policy.genima import GenimaPolicy
@@ -116,6 +117,7 @@ def test_a_dataset_becomes_demos(dataset, tmp_path, capsys) -> None:
     episode = Episode.load(out / "open_box-variation0-episode1", PANDA)
     assert episode.instruction == "open box" and episode.success and episode.period == pytest.approx(0.05)
     assert episode.views == tuple(sorted(CAMERAS)) and len(episode) >= LENGTH - 1
+    assert load_episode_robot(episode.folder).to_dict() == PANDA.to_dict()
     np.testing.assert_allclose(episode.positions[0], positions(0), atol=1e-9)
     np.testing.assert_allclose(episode.command_positions[0], positions(1) + 0.001, atol=1e-9)
     closing = [i + 1 >= 3 for i in range(len(episode))]
