@@ -163,9 +163,17 @@ def keep_four(folder: Path) -> None:
         (lambda folder: None, ["--parent", "flange"], "of a camera on the base .*not on the flange.*swapped"),
         (lambda folder: None, ["--view", "wrist"], "holds samples of front, not of wrist"),
         (in_all(rename_joints), [], r"sample 01: joints missing \(panda_joint1.*it has .*fr3_joint1"),
-        (in_all(lambda d: d["joints"].update(panda_joint4=-134.6)), [], "01: joints outside the range of panda.*unit .rad"),  # noqa: E501
+        (
+            in_all(lambda d: d["joints"].update(panda_joint4=-134.6)),
+            [],
+            "01: joints outside the range of panda.*unit .rad",
+        ),  # noqa: E501
         (change("03.yaml", lambda d: d.update(view="wrist")), [], "samples of two views .01 of front, 03 of wrist"),
-        (change("03.yaml", lambda d: d["camera_info"].update(d=[0.0] * 5)), [], "samples of two cameras .camera_info of 03 differs"),  # noqa: E501
+        (
+            change("03.yaml", lambda d: d["camera_info"].update(d=[0.0] * 5)),
+            [],
+            "samples of two cameras .camera_info of 03 differs",
+        ),  # noqa: E501
         (change("03.yaml", lambda d: d["camera_info"].update(width=1280)), [], "03.png: 640x480, but .* of 1280x480"),
         (change("03.yaml", lambda d: d["camera_info"].update(width=float("inf"))), [], "camera_info.width: .*inf"),
         (change("03.yaml", lambda d: d.update(view="left-shoulder")), [], "03.yaml: view: .*for example left_shoulder"),
