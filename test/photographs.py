@@ -15,7 +15,7 @@ from genima.robot.rigid_transforms import inverse, pose
 
 @cache
 def _rays(lens: CameraIntrinsics) -> np.ndarray:
-    """Where each half pixel looks (2h, 2w, 3), at z = 1."""
+    """Return the ray of each half pixel (2h, 2w, 3), at z = 1."""
     u, v = np.meshgrid(*((np.arange(2 * n) + 0.5) / 2 for n in (lens.width, lens.height)))
     pixels = np.stack([u, v], -1).reshape(-1, 1, 2)
     rays = cv2.undistortPoints(pixels, lens.K, np.array(lens.distortion)).reshape(*u.shape, 2)
@@ -25,7 +25,7 @@ def _rays(lens: CameraIntrinsics) -> np.ndarray:
 def photograph(
     board: CalibrationBoard, T_camera_board: np.ndarray, lens: CameraIntrinsics, blur: float = 0.7
 ) -> np.ndarray:
-    """An image (h, w, 3) of a board on grey ground: what 2 x 2 rays through each pixel meet, blurred, with noise."""
+    """Render an image (h, w, 3) of a board on a grey background with 2 x 2 rays per pixel, blur and noise."""
     per_metre, margin = 3000.0, 0.02
     rays = _rays(lens) @ T_camera_board[:3, :3]  # in the board's axes
     eye = inverse(T_camera_board)[:3, 3]
@@ -38,6 +38,6 @@ def photograph(
 
 
 def ahead(board: CalibrationBoard, turn: list[float], distance: float = 0.5) -> np.ndarray:
-    """``T_camera_board`` of a board in the middle of the image, turned by angles about z, x, y in rad."""
+    """Return ``T_camera_board`` of a board in the middle of the image, rotated about z, x, y in rad."""
     R = Rotation.from_euler("zxy", turn)
     return pose(R.as_matrix(), np.array([0, 0, distance]) - R.apply([*np.array(board.size) / 2, 0]))

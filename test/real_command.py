@@ -57,7 +57,7 @@ class Command:
         os.close(master)
 
     def until(self, words: str, after: int = 0) -> int:
-        """Wait until it has said something that matches; where that ends."""
+        """Wait until the output matches; return the end of the match."""
         deadline = time.monotonic() + PATIENCE
         while not (found := re.search(words, self.said[after:])):
             assert self.process.poll() is None, self.said[-3000:]
@@ -67,14 +67,14 @@ class Command:
         return after + found.end()
 
     def end(self) -> int:
-        """Its exit code; it is told to end if it has not yet."""
+        """End the command if necessary; return its exit code."""
         try:
             return self.process.wait(PATIENCE)
         finally:
             self.kill()
 
     def kill(self) -> None:
-        """Leave nothing behind."""
+        """End the command."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             try:

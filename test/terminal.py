@@ -45,11 +45,11 @@ class Terminal:
         self._said = self._said[self._said.index(words) + len(words) :]
 
     def _lines(self) -> str:
-        """What was said, each line once: the live one comes again and again."""
+        """Return the output, each line once: the live line is repeated."""
         return "\n".join(dict.fromkeys(self._said.splitlines()))
 
     def forget(self, seconds: float) -> None:
-        """What is on the screen by then does not count."""
+        """Ignore the present output in later searches."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if select.select([self._ours], [], [], 0.1)[0]:

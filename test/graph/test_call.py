@@ -21,7 +21,7 @@ from genima_nodes.ros.ros_environment import joining_environment, ros_environmen
 
 @pytest.fixture(scope="module")
 def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[int, str]]]:
-    """Calls something of a guard and a task runner; the exit code and all that is said."""
+    """Function that runs `./genima call` beside a guard and a task runner; returns exit code and output."""
     environment = ros_environment()
     terminal = {name: value for name, value in os.environ.items() if name not in environment}
     terminal["ROS_DOMAIN_ID"] = environment["ROS_DOMAIN_ID"]

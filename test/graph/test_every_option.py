@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def controller(folder: Path, targets: TargetDataset) -> Path:
-    """One for all agents: a prompt is nothing that it must agree on."""
+    """Train a controller that is used with all agents: it does not depend on their prompts."""
     arguments = ["--clip", "small", "--validation-chunks", "1", "--out", str(folder)]
     return train("controller", targets, arguments, folder / "controller")
 

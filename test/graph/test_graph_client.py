@@ -26,7 +26,7 @@ def driver(graph: Graph) -> Iterator[GraphClient]:
 
 
 def alive() -> None:
-    """Everything is."""
+    """Callback that raises nothing."""
 
 
 def test_a_node_that_falls_silent_is_not_ready(

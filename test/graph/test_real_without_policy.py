@@ -28,7 +28,7 @@ def call(environment: Mapping[str, str], *arguments: str) -> tuple[int, str]:
 
 
 def test_a_robot_without_models_or_calibration_is_there_for_who_leads_it(place: Place) -> None:
-    """It is an FR3 with its hand where nothing else is said: the address is of that one."""
+    """The default cell is an FR3 with the Franka hand."""
     rig, logs = place.folder / "one.yaml", place.folder / "logs"
     camera = {"serial": SERIALS["front"], "model": "D415", "profile": "256x256x30", "mounted_on": "base"}
     rig.write_text(yaml.safe_dump({"front": camera}))

@@ -47,7 +47,7 @@ _LATE = (
 
 @dataclass(frozen=True)
 class Played:
-    """What was said while a task was in force."""
+    """Messages recorded during a task."""
 
     result: RunTask.Result
     complaints: list[str]

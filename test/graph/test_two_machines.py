@@ -90,7 +90,7 @@ _MOVES = 0.05  # rad
 
 @dataclass
 class Told:
-    """What became of tasks."""
+    """Results of tasks."""
 
     started_apart: tuple[RunTask.Result, float, str] | None = None  # how far the arm moved in rad, and what was said
     went_on: float = 0.0  # rad
@@ -98,7 +98,7 @@ class Told:
 
 
 def span(commands: list[JointState], since: int = 0) -> float:
-    """How far the arm was told to move, rad."""
+    """Commanded motion of the arm in rad."""
     places = np.array([message.position[:7] for message in commands[since:]])
     return float(np.ptp(places, axis=0).max()) if len(places) else 0.0
 

@@ -49,7 +49,7 @@ def options(**values: object) -> dict[str, Any]:
 
 
 class Arm:
-    """Plays the driver, the gripper and the guard around an arm adapter."""
+    """Stand-ins for driver, gripper and guard of an arm adapter."""
 
     def __init__(self, graph: Graph, backend: str) -> None:
         self.graph = graph
@@ -62,7 +62,7 @@ class Arm:
         self.q = FR3.home.copy()
 
     def tell(self) -> None:
-        """The driver and the gripper say where they are."""
+        """Publish the joint states of driver and gripper."""
         self._say_gripper(JointState(name=[FR3.gripper_joint], position=[0.35]))
         state = JointState(name=list(reversed(FR3.joint_names)), position=self.q[::-1].tolist())
         state.header.stamp = messages.time_message(time.time())
@@ -75,7 +75,7 @@ class Arm:
         ago: float = 0.0,
         since: float | None = None,
     ) -> None:
-        """So does the guard: the arm is to stand, or to move on since a moment."""
+        """Publish joint states, and a command of the guard."""
         self.tell()
         stamp = time.time() - ago
         command = Command(stamp, FR3.home + offset, np.zeros(7), 0.5)
@@ -200,7 +200,7 @@ def test_nobody_reaches_the_controller_past_the_guard(graph, backend: str) -> No
 
 
 def test_a_leader_does_not_reach_the_controller_of_gello(graph) -> None:
-    """A GELLO calls its own joints as that controller calls its targets."""
+    """A GELLO's joint names are those of the controller's targets."""
     arm = Arm(graph, "gello")
     with rival(GELLO):
         graph.until(lambda: arm.follows() and graph.has_no_fault("arm_adapter")(), "it is held", arm.command)
@@ -218,7 +218,7 @@ def test_a_controller_that_is_not_there_is_missed(graph, monkeypatch: pytest.Mon
 
 
 class Hand:
-    """Plays the guard around a gripper adapter."""
+    """Stand-in for the guard of a gripper adapter."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph

@@ -51,7 +51,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def cell() -> Any:
-    """A robot at its home."""
+    """Robot at its home pose."""
     return pylibfranka.put_at(HERE, FR3, FR3.home)
 
 
@@ -103,7 +103,7 @@ def test_the_state_is_the_robots(arm: FrankaArm) -> None:
 
 
 def test_it_follows_a_guards_set_points_within_the_limits_and_stays_where_they_end(arm: FrankaArm, cell: Any) -> None:
-    """A sweep of two joints through the guard at 50 Hz, as fast as the guard lets it be; then silence."""
+    """A sweep of two joints through the guard at 50 Hz, at its limits; then no commands."""
     guard = CommandGuard(FR3, 50.0)
     guard.select("controller")
     now, wish = 0.0, FR3.home.copy()
@@ -334,7 +334,7 @@ def test_what_a_hand_does_not_do_is_told_and_tried_again(cell: Any) -> None:
 
 
 class Cell:
-    """The two nodes at a robot that keeps time."""
+    """Arm and hand nodes with a real-time stand-in of the robot."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph

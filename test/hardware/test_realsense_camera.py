@@ -168,7 +168,7 @@ def test_what_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.Monk
 
 
 class Filming:
-    """The node on a camera that goes on taking images."""
+    """Node with a software camera that produces images."""
 
     def __init__(self, graph: Graph, bus: Bus, **parameters: Any) -> None:
         from genima_nodes.realsense_camera import RealSenseCameraNode

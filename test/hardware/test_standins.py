@@ -180,7 +180,7 @@ class Cell:
         self.goal = self._start + offset * self.offset
 
     def lead(self) -> None:
-        """What the script wants now."""
+        """Present command of the script."""
         assert self._begin is not None
         progress = minimum_jerk(np.clip((time.time() - self._begin) / self.seconds, 0, 1))
         positions = self._start + float(progress) * (self.goal - self._start)
@@ -292,7 +292,7 @@ def test_a_backend_without_recovery_needs_no_node_for_it(graph) -> None:
 
 
 def test_messages_are_built_beside_an_installed_ros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is sourced must stay on the search paths: there is ament_cmake."""
+    """A sourced workspace stays on the search paths: it has ament_cmake."""
     used: list[dict[str, str]] = []
 
     def run(command: list[str], env: dict[str, str], **_: Any) -> SimpleNamespace:

@@ -561,7 +561,7 @@ def test_swapped_cameras_are_told_apart(made: Mapping[Parent, bench.Setup], pare
 
 
 def resized(board: CalibrationBoard, factor: float, samples: list[Sample]) -> tuple[CalibrationBoard, list[Sample]]:
-    """What is thought when the board is said to be ``factor`` as large as it is."""
+    """Return board and samples with the board's size multiplied by ``factor`` in its file."""
     said = replace(board, square=board.square * factor, marker=board.marker * factor)
     return said, [replace(s, detection=replace(s.detection, points=said.points[s.detection.ids])) for s in samples]
 

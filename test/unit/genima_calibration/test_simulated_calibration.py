@@ -62,7 +62,7 @@ def setups(workcell: CalibrationWorkcell) -> list[CalibrationSetup]:
 
 @pytest.fixture(scope="module")
 def images(workcell: CalibrationWorkcell, setups: list[CalibrationSetup]) -> list[Image]:
-    """What the camera sees of the first set-up."""
+    """Return an image of the first set-up."""
     return workcell.images(setups[0])
 
 
@@ -72,7 +72,7 @@ def few(setup: CalibrationSetup, *which: int) -> CalibrationSetup:
 
 
 def errors(setup: CalibrationSetup, images: Sequence[Image]) -> list[np.ndarray]:
-    """How far in px (M, 2) the points that are detected in each image are from the truth."""
+    """Return the errors in px (M, 2) of the detected points of each image."""
     seen = [detect(image, setup.board, setup.intrinsics) for image in images]
     return [one.pixels - truth[one.ids] for one, truth in zip(seen, setup.pixels, strict=True)]
 
@@ -156,7 +156,7 @@ def test_outliers_are_seen_where_the_truth_is_not(
 
 
 def sphere_centres(camera: Camera, robot: RobotModel, q: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Where the centres of the target's spheres (S, 2) are drawn in px; not a number for those behind the camera."""
+    """Return the centres in px (S, 2) of the target's spheres; NaN behind the camera."""
     placed = place_spheres(camera, robot, Appearance(), target, True, q)
     return CameraIntrinsics.of(camera).project(np.array([sphere.centre for sphere in placed]))
 

@@ -42,7 +42,7 @@ class Check(CellOptions):
     """Folder of camera calibrations, or its name in calibration/; default: those that a demo holds, else those of
     --cell."""
     view: tuple[RosName, ...] = ()
-    """Which cameras; without it all that are calibrated and there."""
+    """Views to check; default: all calibrated views with images."""
     images: Annotated[int, Field(ge=1, le=1000)] = 5
     """Of a demo: how many of each camera."""
     out: Path | None = None

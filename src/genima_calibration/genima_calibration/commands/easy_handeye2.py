@@ -33,7 +33,7 @@ class Import(RobotOptions):
     file: tyro.conf.Positional[Path]
     """.calib file, usually of ~/.ros2/easy_handeye2/calibrations; or .yaml file of ~/.ros/easy_handeye."""
     view: RosName
-    """Which camera."""
+    """View of the camera."""
     lens: Path
     """Demo, or folder of samples, of the same camera at the same resolution: with its camera_info."""
     optical: Transform = None

@@ -38,11 +38,11 @@ class Offline(RobotOptions):
     folder: tyro.conf.Positional[Path]
     """Demo (rosbag2) with images, camera_info and joint_states, or folder of samples (NAME.png with NAME.yaml)."""
     view: RosName | None = None
-    """Which camera; a folder of samples says so itself."""
+    """View of the camera; a folder of samples defines it."""
     board: Path | None = None
     """YAML file of the board; without it calibration/boards/charuco_7x5_a4.yaml."""
     parent: Literal["base", "flange"] | None = None
-    """What carries the camera; without it what fits the samples."""
+    """Mount of the camera; default: the one that fits the samples."""
     out: Path = Path("calibration/mine")
     """Folder for VIEW.yaml; one that is there is kept, with a date to its name."""
     refine_intrinsics: bool = False

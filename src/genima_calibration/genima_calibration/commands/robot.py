@@ -30,7 +30,7 @@ class FromRobot(RobotOptions):
     folder: tyro.conf.Positional[Path]
     """Demo (rosbag2) with images, camera_info and joint_states, or folder of samples (NAME.png with NAME.yaml)."""
     view: RosName | None = None
-    """Which camera; a folder of samples says so itself."""
+    """View of the camera; a folder of samples defines it."""
     guess: Path | None = None
     """Calibration of the camera that is right to about 10 cm and 10 deg, such as the former one; without it, upright
     cameras all around the robot are tried."""

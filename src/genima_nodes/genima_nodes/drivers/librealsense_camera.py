@@ -61,7 +61,7 @@ class ColorProfile:
 
 @dataclass(frozen=True)
 class Frame:
-    """One image."""
+    """Image with its stamp."""
 
     stamp: float  # s since the epoch on this machine's clock
     image: Image  # (h, w, 3)

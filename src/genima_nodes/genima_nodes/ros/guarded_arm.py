@@ -38,7 +38,7 @@ _MAX_PERIODS = 5  # periods by which the trajectory advances after a pause of th
 
 
 class GuardedArm:
-    """One source of the command guard. Methods block: call them from a thread that is not the executor's."""
+    """Source of the command guard. Methods block: call them from a thread that is not the executor's."""
 
     def __init__(
         self, node: Node, source: str, robot: RobotModel, joints: JointStates, diagnostics: DiagnosticUpdater

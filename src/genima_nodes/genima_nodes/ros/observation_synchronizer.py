@@ -35,7 +35,7 @@ _JOINT_TOLERANCE = 0.03  # s between an image and the joints that it is compared
 
 @dataclass(frozen=True)
 class _CameraImage:
-    """One image as received."""
+    """Image with its stamp and time of arrival."""
 
     stamp: float
     arrival: float  # monotonic s

@@ -1,4 +1,4 @@
-"""One process per role in a namespace, such as the command guard or the task runner.
+"""Ensure a single process per role in a namespace, such as the command guard or the task runner.
 
 Each process announces itself twice a second. The announcements of a killed process end at once, long before DDS removes
 it: it does not delay a restart.
