@@ -1,8 +1,8 @@
 """Timing of the demo's processes over minutes: late ticks, and memory.
 
 Tasks follow each other on the simulated robot, as in `./genima demo`. A tick is late if it ends more than 5 ms after
-its deadline, or is missing. For comparison, a thread that only sleeps and wakes at the same rate and priority is timed in
-this process at the same time, and the fraction of CPU time taken by a virtual machine's host is reported.
+its deadline, or is missing. For comparison, a thread that only sleeps and wakes at the same rate and priority is timed
+in this process at the same time, and the fraction of CPU time taken by a virtual machine's host is reported.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Listener:
             self.told.append(command)
 
     @property
-    def count_violations(self) -> int:
+    def violations(self) -> int:
         return count_violations(self.stamps, self.positions, self.robot)
 
     @property
