@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from genima.cell import load_cell
+from genima.errors import GenimaError
 from genima.io import paths
 from genima_cli import evaluate
 
@@ -161,3 +162,9 @@ def test_one_file_each_adds_a_view_a_robot_a_task_a_policy_and_a_simulator(
         evaluate.main(["--cell", "lab", "--task", "point_at_ball", "--policy", "look_and_point", "--episodes=3"]) == 0
     )
     assert "point_at_ball: 3 of 3" in capsys.readouterr().out
+
+
+def test_a_name_of_the_project_is_refused(folder: Path) -> None:
+    (folder / "config" / "cells" / "lab.yaml").rename(folder / "config" / "cells" / "sim_panda.yaml")
+    with pytest.raises(GenimaError, match="sim_panda.yaml: the name is taken .*; rename yours"):
+        load_cell("sim_panda")

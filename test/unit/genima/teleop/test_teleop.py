@@ -849,6 +849,8 @@ def test_simulated_leader_solves_task(graph) -> None:
     assert stage.ask("home").success
     graph.until(lambda: np.allclose(stage.positions, stage.demo.start), "not at home")
     graph.until(lambda: not stage.leader[-1].playing, "it says that it plays")
+    stage.scene.resets = 5  # the operator waits for this number before it moves the leader home
+    graph.until(lambda: stage.leader[-1].resets == 5, "the status has an old scene", stage.tell)
 
 
 def test_missed_grasp_is_retried(graph) -> None:
