@@ -289,9 +289,9 @@ def test_a_topic_without_messages_is_named(topic: str, tmp_path: Path, robot: Ro
 @pytest.mark.parametrize(
     "names, values, what",
     [
-        (JOINTS[1:], motion(0.0)[0, 1:], "lacks panda_joint1"),
-        ((*JOINTS, JOINTS[2]), [*motion(0.0)[0], 0.0], "twice: panda_joint3"),
-        (JOINTS, [*motion(0.0)[0, :6], np.nan, 0.5], r"not finite \(panda_joint7\)"),
+        (JOINTS[1:], motion(0.0)[0, 1:], "missing (panda_joint1)"),
+        ((*JOINTS, JOINTS[2]), [*motion(0.0)[0], 0.0], "duplicate names (panda_joint3)"),
+        (JOINTS, [*motion(0.0)[0, :6], np.nan, 0.5], "not finite (panda_joint7)"),
         (JOINTS, motion(0.0)[0, :7], "8 names, 7 values"),
     ],
 )

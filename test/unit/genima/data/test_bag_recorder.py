@@ -417,7 +417,7 @@ def test_only_an_unfinished_recording_of_its_own_kind_is_removed(tmp_path: Path)
     with pytest.raises(GenimaError, match="move it away"):
         remove_recording(person.partial)
     (link := tmp_path / PARTIAL / "link").symlink_to(tmp_path)
-    with pytest.raises(GenimaError, match="no folder of a recording"):
+    with pytest.raises(GenimaError, match="not a folder of a recording"):
         remove_recording(link)
     assert mcap_of(person.partial).read_bytes() == before and link.is_symlink()
 

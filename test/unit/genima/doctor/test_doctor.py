@@ -650,7 +650,9 @@ def calibrated(tmp_path: Path) -> Callable[..., Finding]:
 def test_a_good_recent_calibration_is_fine(calibrated: Callable[..., Finding]) -> None:
     finding = calibrated(residuals=Residuals(0.3, 0.8, 0.1), covariance=1e-8 * np.eye(6))
     assert finding.status is Status.OK
-    assert finding.found == "on the base, 0.30 px, 0.8 mm, 0.10 deg off, sure to 0.1 mm and 0.01 deg, 3 days old"
+    assert (
+        finding.found == "on the base, 0.30 px, 0.8 mm, 0.10 deg off, standard deviation 0.1 mm, 0.01 deg, 3 days old"
+    )
 
 
 @pytest.mark.parametrize(
@@ -766,7 +768,7 @@ def test_valid_camera_stream() -> None:
         ),
         (heard(30.0, age=-0.8), Status.FAIL, "800 ms in the future"),
         (heard(30.0, age=-0.003), Status.OK, "30.0 Hz"),
-        (heard(30.0, age=0.4), Status.WARN, "come late"),
+        (heard(30.0, age=0.4), Status.WARN, "arrive late"),
         (heard(25.0), Status.WARN, "30 Hz are expected"),
         (heard(10.0), Status.FAIL, "30 Hz are expected"),
     ],
