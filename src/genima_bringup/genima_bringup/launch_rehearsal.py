@@ -87,23 +87,14 @@ def check_arguments(
 
     def check(context: LaunchContext) -> None:
         values = {name: context.launch_configurations[name] for name in arguments}
-        check_values(arguments, values)
+        for name, argument in arguments.items():
+            require(name, values, argument.check)
         with _one_line():
             together(values)
             if not _rehearsing:
                 _rehearse(entities(), context)
 
     return LaunchDescription([*_declare(arguments), OpaqueFunction(function=check), *entities()])
-
-
-def check_values(arguments: Mapping[str, Argument], values: Mapping[str, str]) -> None:
-    """Check each argument by itself.
-
-    Raises:
-        GenimaError: the first that makes no sense, with its name and value.
-    """
-    for name, argument in arguments.items():
-        require(name, values, argument.check)
 
 
 def _declare(arguments: Mapping[str, Argument]) -> list[DeclareLaunchArgument]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +58,14 @@ class Operator(GraphClient):
                 self.client(kind, name)
         self._push = self.create_publisher(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
         self._grip = self.create_publisher(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
-        self.create_subscription(TeleopStatus, "teleop/status", self._on_status, qos.STATUS)
-        self.create_subscription(RecorderStatus, "recorder/status", self._on_recorder, qos.STATUS)
-        self.create_subscription(CalibratorStatus, "calibrator/status", self._on_calibrator, qos.STATUS)
-        self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
+        self.create_subscription(TeleopStatus, "teleop/status", partial(setattr, self, "status"), qos.STATUS)
+        self.create_subscription(RecorderStatus, "recorder/status", partial(setattr, self, "recorder"), qos.STATUS)
+        self.create_subscription(
+            CalibratorStatus, "calibrator/status", partial(setattr, self, "calibrator"), qos.STATUS
+        )
+        self.create_subscription(SceneStatus, "sim/status", partial(setattr, self, "_scene"), qos.STATUS)
         self.create_subscription(CameraInfo, "cameras/front/color/camera_info", self._on_camera, qos.IMAGE)
-        self.create_subscription(LeaderStatus, "leader/status", self._on_leader, qos.LATCHED)
+        self.create_subscription(LeaderStatus, "leader/status", partial(setattr, self, "leader"), qos.LATCHED)
         self.create_subscription(JointState, "teleop/command", self._on_command, qos.JOINT_COMMAND)
 
     @property
@@ -216,20 +219,5 @@ class Operator(GraphClient):
         if message.name and len(message.position) and math.isfinite(message.position[-1]):  # without it the arm rests
             self._gripper = float(message.position[-1])  # the gripper's joint is the last, its open fraction
 
-    def _on_status(self, message: TeleopStatus) -> None:
-        self.status = message
-
-    def _on_recorder(self, message: RecorderStatus) -> None:
-        self.recorder = message
-
-    def _on_calibrator(self, message: CalibratorStatus) -> None:
-        self.calibrator = message
-
-    def _on_scene(self, message: SceneStatus) -> None:
-        self._scene = message
-
     def _on_camera(self, message: CameraInfo) -> None:
         self._image_stamp = messages.seconds(message.header.stamp)  # rclpy's Time refuses negative ones
-
-    def _on_leader(self, message: LeaderStatus) -> None:
-        self.leader = message

@@ -12,7 +12,7 @@ import tyro
 from pydantic import Field
 
 from genima.errors import GenimaError
-from genima.io.files import atomic_write, require_writable
+from genima.io.files import require_writable
 from genima.io.outputs import require_free
 from genima.system.command_line import parse_options
 from genima.system.ros_names import RosName
@@ -66,11 +66,11 @@ def main(argv: Sequence[str]) -> int:
     if options.out:
         if options.out.suffix.lower() != ".png":
             raise GenimaError(f"--out {options.out}: the picture is a .png file")
-        require_free(options.out, "picture", options.overwrite, _is_png)
-        require_writable(options.out)
-    import cv2
+        from genima.inspection.sheet import is_picture  # imported here and below: takes seconds
 
-    from genima.inspection.sheet import grid
+        require_free(options.out, "picture", options.overwrite, is_picture)
+        require_writable(options.out)
+    from genima.inspection.sheet import grid, write_picture
     from genima_calibration.pose_check import PoseVerdict
 
     robot, cameras = options.load_robot(options.folder), _cameras(options)
@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
         verdicts.append(_print_verdict(view, checks))
         pictures += drawn
     if options.out:
-        atomic_write(options.out, cv2.imencode(".png", grid(pictures)[..., ::-1])[1].tobytes())
+        write_picture(options.out, grid(pictures))
         print(f"picture: {options.out}")
     return int(PoseVerdict.MOVED in verdicts)
 
@@ -207,8 +207,3 @@ def _recorded_images(
         ]
         for view in there
     }
-
-
-def _is_png(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"\x89PNG"
