@@ -16,7 +16,7 @@ from tf2_msgs.msg import TFMessage
 
 from genima.cameras.frame_tree import FrameTree
 from genima.robot.model import RobotModel
-from genima_nodes.camera_transforms import _THEIRS
+from genima_nodes.camera_transforms import _STATIC_SUBSCRIBER
 from genima_nodes.ros import messages, qos
 from genima_nodes.ros.transform_messages import transform_from
 from genima_sim.simulation import Simulation
@@ -53,7 +53,7 @@ def test_a_camera_shows_what_the_driver_shows(graph: Graph, film: Callable[..., 
 
     kinds = {"color/image_raw": Image, "color/camera_info": CameraInfo, "color/metadata": Metadata}
     heard = {topic: graph.subscribe(kind, f"cameras/front/{topic}", qos.IMAGE) for topic, kind in kinds.items()}
-    frames = graph.subscribe(TFMessage, "/tf_static", _THEIRS)
+    frames = graph.subscribe(TFMessage, "/tf_static", _STATIC_SUBSCRIBER)
     film()
     graph.until(lambda: all(heard.values()) and frames, "no status received")
     assert topics(graph, "front") == set(kinds), "no depth unless it is asked for"
@@ -74,7 +74,7 @@ def test_depth_is_how_far_the_table_is(
     graph: Graph, film: Callable[..., Any], simulation: Simulation, robot: RobotModel
 ) -> None:
     images = graph.subscribe(Image, "cameras/front/depth/image_rect_raw", qos.IMAGE)
-    frames = graph.subscribe(TFMessage, "/tf_static", _THEIRS)
+    frames = graph.subscribe(TFMessage, "/tf_static", _STATIC_SUBSCRIBER)
     film(depth=True)
     graph.until(lambda: images and frames, "there is no depth")
     assert topics(graph, "front") == {
@@ -106,7 +106,7 @@ def test_depth_is_how_far_the_table_is(
 def test_a_camera_that_is_unplugged_publishes_no_more_until_it_is_back(graph: Graph, film: Callable[..., Any]) -> None:
     images = graph.subscribe(Image, "cameras/wrist/color/image_raw", qos.IMAGE)
     others = graph.subscribe(Image, "cameras/front/color/image_raw", qos.IMAGE)
-    frames = graph.subscribe(TFMessage, "/tf_static", _THEIRS)
+    frames = graph.subscribe(TFMessage, "/tf_static", _STATIC_SUBSCRIBER)
     film()
     graph.until(lambda: images and others, "nothing comes")
     graph.call(SetBool, "cameras/wrist/standin/unplug", SetBool.Request(data=True))
@@ -129,7 +129,7 @@ def test_images_that_are_lost_are_missing_from_the_numbers(graph: Graph, film: C
     interfaces.provide()
     from realsense2_camera_msgs.msg import Metadata
 
-    heard = graph.subscribe(Metadata, "cameras/front/color/metadata", qos.EVERY_COMMAND)
+    heard = graph.subscribe(Metadata, "cameras/front/color/metadata", qos.COMMAND_LOG)
     film(lost=0.5)
     graph.until(lambda: len(heard) > 8, "nothing comes")
     numbers = [json.loads(message.json_data)["frame_number"] for message in heard]
