@@ -82,7 +82,7 @@ def count(
     camera: Camera, robot: RobotModel, seen: Sequence[tuple[Image, Joints]], name: str, metres: float, degrees: float,
     rng: np.random.Generator,
 ) -> None:  # fmt: skip
-    """Print what is said of a camera that was moved."""
+    """Print the reports about moved cameras."""
     checker, length = CalibrationChecker(camera, robot), RUN if metres or degrees else len(seen)
     limit, runs = LIMIT * camera.width, list[Run]()
     with tqdm(total=len(seen), desc=f"{camera.view} {name}", leave=False, disable=not sys.stderr.isatty()) as bar:

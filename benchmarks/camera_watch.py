@@ -66,7 +66,7 @@ class Part:
     successes: int
     late: dict[str, tuple[int, int]]  # ticks by node, and how many were due
     alarms: list[str]  # of the watch
-    checks: dict[str, str]  # what the watch last said, by view
+    checks: dict[str, str]  # latest report of the watch, by view
     load: float  # mean processes that wanted a processor, of the whole machine
 
 
@@ -113,14 +113,14 @@ class Bench:
             successes,
             {node: (bad - before[node][0], due - before[node][1]) for node, (bad, due) in self._late().items()},
             sorted({words for words in self.driver.faults_so_far if words.startswith(WATCH)}),
-            self._said(),
+            self._latest_reports(),
             sum(loads) / len(loads),
         )
 
     def _late(self) -> dict[str, tuple[int, int]]:
         return {node: late(self.driver, node) for node in COUNTERS}
 
-    def _said(self) -> dict[str, str]:
+    def _latest_reports(self) -> dict[str, str]:
         from genima_nodes.ros.diagnostics import measurements
 
         if WATCH not in self.driver.statuses:

@@ -193,14 +193,14 @@ def photographed(parent: Parent, options: Options) -> Make:
     workcell = CalibrationWorkcell(board, parent)
 
     @cache
-    def seen(seed: int) -> tuple[CalibrationSetup, list[Detection], list[Detection]]:
+    def detect_boards(seed: int) -> tuple[CalibrationSetup, list[Detection], list[Detection]]:
         one = workcell.random_setup(seed, options.samples)
         images = [workcell.images(each) for each in (one, one.displace_board(wrong(options)))]
         clean, spoiled = ([detect(image, board, one.intrinsics) for image in each] for each in images)
         return one, clean, spoiled
 
     def make(seed: int, noise: float) -> tuple[Setup, list[Sample]]:
-        one, *detections = seen(seed)
+        one, *detections = detect_boards(seed)
         truth = HandEye(parent, one.T_parent_camera, one.T_carrier_board[0])
         readings = one.noisy_joints(float(np.degrees(noise)))
         clean, spoiled = (

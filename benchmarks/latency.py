@@ -161,7 +161,7 @@ def main() -> None:
 
 
 def trace(options: Options) -> tuple[NDArray[np.float64], str, int]:
-    """Stages (N, len(STAGES)) in s; what the controller says of image to command; how many drawings there were."""
+    """Stages (N, len(STAGES)) in s; the latencies reported by the controller; the number of drawn targets."""
     topics = [*IMAGES, DRAWN, CHUNK, COMMAND, SET_POINT, TARGET]
     with tempfile.TemporaryDirectory() as folder:
         more = {"PYTHONPATH": str(_TRACING), "GENIMA_TRACE": folder, "GENIMA_TRACED": ":".join(topics)}

@@ -83,7 +83,7 @@ def main() -> None:
             progress.set_postfix_str(name)
             result = results.setdefault(name, {})
             if result.get("moments") != options.moments:
-                result |= {"moments": options.moments, **drawn(options, sampling, targets)}
+                result |= {"moments": options.moments, **measure_accuracy(options, sampling, targets)}
             for task in TASKS:
                 if options.episodes and result.get(task, {}).get("episodes") != options.episodes:
                     result[task] = success(options, sampling, task)
@@ -104,7 +104,7 @@ def former_results(options: Options, settings: dict[str, Any]) -> dict[str, Any]
     return results
 
 
-def drawn(options: Options, sampling: SamplingOptions, targets: TargetDataset) -> dict[str, float]:
+def measure_accuracy(options: Options, sampling: SamplingOptions, targets: TargetDataset) -> dict[str, float]:
     """Measure sphere errors and generation time on held-out moments."""
     _, folders = checkpoint.read_pair(options.checkpoint)
     agent = DiffusionAgent.from_pretrained(folders[checkpoint.DIFFUSION_AGENT])

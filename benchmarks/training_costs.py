@@ -53,7 +53,7 @@ class Costs:
     operations: Mapping[str, float]  # FLOP of the batch: each network's forward pass, and backward where gradients flow
     trained: int  # weights
     frozen_bytes: int  # of the networks that are not trained
-    activation_bytes: int  # estimate of the most that a step needs besides weights and moments
+    activation_bytes: int  # estimated peak of a step, without weights and moments
 
     def floor(self, gpu: Gpu) -> float:
         """Seconds below which no step is: its products at the peak, then the optimiser, which waits for all gradients.

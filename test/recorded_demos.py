@@ -127,7 +127,9 @@ def recorded(
         elif topic != STATES:
             values[:, 7] = 1 - values[:, 7] / 0.7
         said[topic] = [told(t, joint_state(t, row, names)) for t, row in zip(times[topic], values, strict=True)]
-    robot_model = paths.named("panda", "config", "robots").read_text(encoding="utf-8")  # as the recorder stores it
+    robot_model = paths.config_file("panda", "config", "robots").read_text(
+        encoding="utf-8"
+    )  # as the recorder stores it
     lasting = {"/task": text("wave"), "/episode": text(EXPERT), "/robot_model": text(robot_model)}
     said |= {topic: [BagEntry(words, 0.0)] for topic, words in lasting.items()}
     said["/success"] = [BagEntry(message("std_msgs/Bool", data=True), seconds)]

@@ -196,7 +196,7 @@ def load_cell(name_or_file: str | Path) -> Cell:
     Raises:
         GenimaError: for a missing file, missing, unknown or bad fields, and files that it names.
     """
-    path = paths.named(name_or_file, "config", "cells")
+    path = paths.config_file(name_or_file, "config", "cells")
     fields = load_yaml(_CellFields, path, "cell")
     try:
         return _assemble(fields, path, str(path.absolute() if Path(name_or_file).suffix == ".yaml" else name_or_file))

@@ -731,7 +731,7 @@ def test_state_enums_match_message_constants(members: Iterable[Enum], message: t
 
 
 def test_guard_skips_self_collision_without_meshes(graph, tmp_path: Path) -> None:
-    fields = yaml.safe_load(paths.named("panda", "config", "robots").read_text(encoding="utf-8"))
+    fields = yaml.safe_load(paths.config_file("panda", "config", "robots").read_text(encoding="utf-8"))
     fields["joints"][2]["a"] = 0.05
     file = tmp_path / "other.yaml"
     file.write_text(yaml.safe_dump(fields), encoding="utf-8")

@@ -65,7 +65,7 @@ def load_camera_devices(name_or_file: str | Path) -> Mapping[str, CameraDevice]:
     Raises:
         GenimaError: for a missing or malformed file, and for two views with the same camera.
     """
-    path = paths.named(name_or_file, "config", "cameras")
+    path = paths.config_file(name_or_file, "config", "cameras")
     data = read_yaml(path, "cameras file")
     if not isinstance(data, dict) or not data:
         raise GenimaError(f"cameras file {path}: no view; see config/cameras/four_d415.yaml")

@@ -15,7 +15,7 @@ from genima.policy.spec import CONTROLLER, DIFFUSION_AGENT, FILE
 
 _QUERY = "name,driver_version,memory.total,memory.used"
 _WEIGHT = 4  # bytes: weights are in single precision
-# GB besides the weights, estimated: CUDA itself, and decoding of a 512x512 tile in single precision (simultaneous
+# GB in addition to the weights, estimated: CUDA itself, and decoding a 512x512 tile in single precision (simultaneous
 # tensors, counted on shapes: 0.8; and work space of convolutions)
 _CUDA, _DECODING = 0.6, 1.5
 _MIB = 2**20 / 1e9  # GB

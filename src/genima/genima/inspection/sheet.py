@@ -14,7 +14,7 @@ import PIL.PngImagePlugin
 from genima.io.files import atomic_write
 from genima.types import Image
 
-_SOFTWARE = ("Software", "genima")  # in the pictures: tells them from others' when one is to be replaced
+_SOFTWARE = ("Software", "genima")  # metadata of our pictures; only such files are replaced
 _LINE = 18  # px, height of a caption
 
 

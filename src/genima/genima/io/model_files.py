@@ -128,7 +128,7 @@ def load_scheduler(folder: Path, name: str) -> Any:
 
 
 def require_network(kind: Any, folder: Path, config: Any = None) -> None:
-    """Check that a folder's weights are as many as its configuration asks for, before memory is taken for them.
+    """Check the number of weights against the configuration, before memory is allocated for them.
 
     Args:
         kind: class of the network, of diffusers or transformers.

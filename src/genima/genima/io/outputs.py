@@ -127,7 +127,7 @@ def output_lock(path: Path, what: str) -> Iterator[None]:
 
 
 def _remove_unfinished(path: Path, lock: Path) -> None:
-    """Remove the folder that a killed process left for this output: its name stands in the lock that it left, too."""
+    """Remove a killed process's temporary folder for this output; the name is in its lock file."""
     name = lock.read_text(encoding="utf-8", errors="replace")
     if name.startswith(f".{path.name}.") and name.endswith(".partial") and "/" not in name and "\0" not in name:
         left = path.with_name(name)

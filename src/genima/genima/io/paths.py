@@ -49,7 +49,7 @@ def shared(*parts: str) -> Path:
     raise GenimaError(f"{str(Path(*parts))[:200]} not found; looked under {', '.join(map(str, roots))}")
 
 
-def named(name_or_file: str | Path, *folder: str) -> Path:
+def config_file(name_or_file: str | Path, *folder: str) -> Path:
     """Return the YAML file for a name: ``<name>.yaml`` of a shared folder, or the user's own file.
 
     Raises:

@@ -45,7 +45,7 @@ def read_columns(path: Path, columns: Sequence[str] | None, what: str, only: Onl
         wanted = list(dict.fromkeys([*names, *([only[0]] if only else [])]))
         _require_small(file, groups, wanted, f"{what} {path}")
         table = file.read_row_groups(groups, columns=wanted, use_threads=False)
-        return (_kept(table, only) if only else table).select(names)
+        return (_filter(table, only) if only else table).select(names)
 
 
 def stream_column(path: Path, column: str, what: str, only: Only) -> Iterator[Any]:
@@ -60,7 +60,7 @@ def stream_column(path: Path, column: str, what: str, only: Only) -> Iterator[An
         for group in groups:
             _require_small(file, [group], [column], f"{what} {path}")
         for batch in file.iter_batches(_BATCH, row_groups=groups, columns=[column, only[0]], use_threads=False):
-            for value in _kept(pa.Table.from_batches([batch]), only)[column]:
+            for value in _filter(pa.Table.from_batches([batch]), only)[column]:
                 yield value.as_py()
 
 
@@ -211,6 +211,6 @@ def _require_small(file: pq.ParquetFile, groups: Sequence[int], columns: Sequenc
         )
 
 
-def _kept(table: pa.Table, only: Only) -> pa.Table:
+def _filter(table: pa.Table, only: Only) -> pa.Table:
     column, value = only
     return table.filter(pa.compute.equal(table[column], pa.scalar(value, pa.int64())))

@@ -160,7 +160,7 @@ class GripperBackend(FileSchema):
 
 
 def _load(schema: type[_Schema], name_or_file: str | Path) -> _Schema:
-    path = paths.named(name_or_file, *_FOLDER)
+    path = paths.config_file(name_or_file, *_FOLDER)
     data = read_yaml(path, "backend")
     if isinstance(data, dict):
         if "name" in data:

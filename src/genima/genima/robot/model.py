@@ -216,7 +216,7 @@ class RobotModel:
         Raises:
             GenimaError: for a missing file, a missing field, or invalid limits.
         """
-        path = paths.named(name_or_file, "config", "robots")
+        path = paths.config_file(name_or_file, "config", "robots")
         return cls._assemble(load_yaml(_RobotFields, path, "robot model"), f"robot model {path}")
 
     @classmethod
@@ -232,7 +232,7 @@ class RobotModel:
     def _assemble(cls, fields: _RobotFields, what: str) -> RobotModel:
         arm = fields
         if fields.arm is not None:  # another gripper on the same arm
-            arm_path = paths.named(fields.arm, "config", "robots")
+            arm_path = paths.config_file(fields.arm, "config", "robots")
             arm = load_yaml(_RobotFields, arm_path, "robot model")
             if arm.joints is None:
                 raise GenimaError(f"{what}: arm has no joints ({shorten(fields.arm)}); name a file with joints")

@@ -54,7 +54,7 @@ Namespace = Annotated[str, AfterValidator(_ros_namespace)]
 
 
 def parse_options(options: type[_Options], command: str, argv: Sequence[str], example: str = "") -> _Options:
-    """Parse ``argv`` into ``options``, a dataclass; print the help page and exit where it is asked for.
+    """Parse ``argv`` into ``options``, a dataclass; print the help page and exit on ``--help``.
 
     Args:
         options: dataclass of the options; its docstring is the description.

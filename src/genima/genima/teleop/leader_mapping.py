@@ -124,7 +124,7 @@ class LeaderMapping:
             n = len(follower.joint_names)
             gripper_ends = follower.gripper_position(0.0), follower.gripper_position(1.0)
             return cls(follower, follower.joint_names, np.ones(n), np.zeros(n), follower.gripper_joint, *gripper_ends)
-        path = paths.named(name_or_file, "config", "teleop")
+        path = paths.config_file(name_or_file, "config", "teleop")
         fields = load_yaml(_LeaderFields, path, "leader")
         joints, gripper = fields.joints, fields.gripper or _GripperFields(button=0)
         if len(joints) != len(follower.joint_names):

@@ -56,7 +56,7 @@ class SceneNames:
             GenimaError: for a missing file, for missing, unknown or malformed fields, and for joints that are not the
                 robot's.
         """
-        path = paths.named(name_or_file, "config", "coppeliasim")
+        path = paths.config_file(name_or_file, "config", "coppeliasim")
         names = cls(**dict(load_yaml(_SceneFields, path, "scene names")))
         if set(names.joints) != set(robot.joint_names):
             raise GenimaError(

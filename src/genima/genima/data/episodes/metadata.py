@@ -76,7 +76,7 @@ class _Seconds(_Schema):
     nsec: int
 
 
-def _named(kind: str) -> BeforeValidator:
+def _qos_name(kind: str) -> BeforeValidator:
     names = _NAMES[kind]
 
     def name(value: Any) -> Any:
@@ -88,13 +88,13 @@ def _named(kind: str) -> BeforeValidator:
 
 
 class _Profile(_Schema):
-    history: Annotated[str, _named("history")]
+    history: Annotated[str, _qos_name("history")]
     depth: Annotated[int, Field(ge=0)]
-    reliability: Annotated[str, _named("reliability")]
-    durability: Annotated[str, _named("durability")]
+    reliability: Annotated[str, _qos_name("reliability")]
+    durability: Annotated[str, _qos_name("durability")]
     deadline: _Seconds
     lifespan: _Seconds
-    liveliness: Annotated[str, _named("liveliness")]
+    liveliness: Annotated[str, _qos_name("liveliness")]
     liveliness_lease_duration: _Seconds
     avoid_ros_namespace_conventions: bool
 

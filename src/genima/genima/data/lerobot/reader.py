@@ -29,7 +29,7 @@ from genima.types import Command, Image, Joints
 
 _OUTSIDE_ARM = 0.1  # rad beyond the robot's limits that pass as a measurement
 _OUTSIDE_GRIPPER = 0.05  # of its range
-_RATE_TOLERANCE = 0.1  # by which the stamps' rate may differ from the description's, besides its rounding
+_RATE_TOLERANCE = 0.1  # relative difference of the stamps' rate from the description's, beyond rounding
 
 
 class DatasetReader:
