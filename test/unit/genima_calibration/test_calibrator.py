@@ -262,7 +262,7 @@ def taken(folder: Path, shot: list[tuple[np.ndarray, Joints]], count: int = 8) -
 
 
 @pytest.mark.any_pace
-def test_another_board_than_its_file_says_is_told_with_what_to_write(graph: Graph, tmp_path: Path) -> None:
+def test_other_board_is_reported_with_its_fields(graph: Graph, tmp_path: Path) -> None:
     file = tmp_path / "board.yaml"
     replace(BOARD, columns=5, rows=7).save(file)
     studio = Studio(graph, tmp_path, board=str(file), base_frame="left_panda_link0")
@@ -271,7 +271,7 @@ def test_another_board_than_its_file_says_is_told_with_what_to_write(graph: Grap
     assert "board: not detected" in studio.ask("take").message
 
 
-def test_a_session_goes_on_after_a_crash_and_says_what_it_says_offline(tmp_path: Path, shot: Any) -> None:
+def test_session_continues_after_crash(tmp_path: Path, shot: Any) -> None:
     session = taken(tmp_path, shot)
     result = session.compute(session.samples, INFO)
     assert result.calibration is not None, result.text
@@ -290,7 +290,7 @@ def test_a_session_goes_on_after_a_crash_and_says_what_it_says_offline(tmp_path:
         again.drop("0099")
 
 
-def test_what_samples_cannot_tell_is_said(tmp_path: Path, shot: Any) -> None:
+def test_few_samples_are_reported(tmp_path: Path, shot: Any) -> None:
     few = taken(tmp_path, shot, 3)
     assert "samples: too few (3)" in few.compute(few.samples, INFO).text
     assert few.find_same_pose(Joints(9.0, shot[1][1].positions + 0.005, 1.0)) == "0002"
@@ -308,19 +308,19 @@ def test_what_samples_cannot_tell_is_said(tmp_path: Path, shot: Any) -> None:
         ({"robot": RobotModel.load("fr3")}, r"sample 0001: joints missing \(fr3_joint1"),
     ],
 )
-def test_a_folder_of_something_else_is_refused(tmp_path: Path, shot: Any, changed: Any, words: str) -> None:
+def test_folder_of_other_samples_is_rejected(tmp_path: Path, shot: Any, changed: Any, words: str) -> None:
     taken(tmp_path, shot, 1)
     with pytest.raises(GenimaError, match=words):
         Session(**{"folder": tmp_path, "view": "front", "parent": "base", "board": BOARD, "robot": PANDA} | changed)
 
 
-def test_samples_of_two_cameras_do_not_mix(tmp_path: Path, shot: Any) -> None:
+def test_samples_of_two_cameras_are_rejected(tmp_path: Path, shot: Any) -> None:
     session = taken(tmp_path, shot, 1)
     with pytest.raises(GenimaError, match="of another camera or resolution"):
         session.require_camera(replace(INFO, width=640))
 
 
-def test_an_arm_stands_still_once_it_has_settled() -> None:
+def test_arm_is_stationary_after_settling() -> None:
     still = StationaryDetector(tolerance=1e-3, settle=0.3)
     assert not still.covers(0.0)
     for i in range(100):  # a fifth of the tolerance as noise, and a motion from 0.4 to 0.5 s
@@ -360,7 +360,7 @@ def places() -> Any:
 
 
 @pytest.mark.parametrize("parent", ["base", "flange"])
-def test_a_tour_keeps_arm_and_board_free(places: Any, shot: Any, parent: Parent) -> None:
+def test_planner_avoids_collisions_of_arm_and_board(places: Any, shot: Any, parent: Parent) -> None:
     planner, present = (
         PosePlanner(PANDA, parent, BOARD, places, 0.03),
         PANDA.home + np.array([0, -0.05, 0, 0.55, 0, -0.6, 0]),
@@ -391,14 +391,14 @@ def test_a_tour_keeps_arm_and_board_free(places: Any, shot: Any, parent: Parent)
     assert up.seconds > 0.5
 
 
-def test_a_tour_takes_the_boards_corners_for_what_hangs_lowest() -> None:
+def test_planner_uses_lowest_corner_of_board() -> None:
     points = np.array([[0.0, 0.0, 0.45], [0.1, 0.0, 0.2]])
     below, T = TableClearance(PANDA, points, 0.0, 0.03), PANDA.link_poses(PANDA.home)[-2]
     assert below.depth(PANDA.home) == pytest.approx(0.03 - transform(T, points)[:, 2].min())
     assert TableClearance(PANDA, points, 0.0, -1.0).depth(PANDA.home) == 0
 
 
-def test_an_arm_without_a_known_shape_does_not_move_by_itself() -> None:
+def test_arm_without_meshes_has_no_automatic_mode() -> None:
     with pytest.raises(GenimaError, match="no meshes; use panda or fr3"):
         forbidden_regions(replace(PANDA, dh=PANDA.dh + 0.1, name="other"), None, 0.0)
     with pytest.raises(GenimaError, match="its lowest and its highest corner"):
@@ -452,7 +452,7 @@ def test_samples_are_taken_computed_and_saved(graph: Graph, tmp_path: Path) -> N
     studio.until(lambda s: not s.samples and not s.computed and not s.result, "it is not forgotten")
 
 
-def test_a_sample_is_taken_of_an_arm_that_stands_and_a_board_that_is_seen(graph: Graph, tmp_path: Path) -> None:
+def test_sample_needs_stationary_arm_and_detected_board(graph: Graph, tmp_path: Path) -> None:
     studio = Studio(graph, tmp_path)
     cell = studio.cell
     studio.ready()
@@ -480,7 +480,7 @@ def test_a_sample_is_taken_of_an_arm_that_stands_and_a_board_that_is_seen(graph:
     assert studio.ask("take").success is False and not (tmp_path / "samples").exists()
 
 
-def test_without_camera_info_nothing_is_taken(graph: Graph, tmp_path: Path) -> None:
+def test_sample_needs_camera_info(graph: Graph, tmp_path: Path) -> None:
     studio = Studio(graph, tmp_path, without_info=True)
     studio.problem("no camera_info comes on /cameras/front/color/camera_info")
     assert not studio.ask("take").success
@@ -490,7 +490,7 @@ def test_without_camera_info_nothing_is_taken(graph: Graph, tmp_path: Path) -> N
 
 
 @pytest.mark.any_pace
-def test_a_restarted_node_goes_on(graph: Graph, tmp_path: Path, shot: Any) -> None:
+def test_restarted_node_continues(graph: Graph, tmp_path: Path, shot: Any) -> None:
     taken(tmp_path / "samples", shot)
     studio = Studio(graph, tmp_path)
     status = studio.until(lambda s: s.computed, "no result of these samples")
@@ -510,7 +510,7 @@ def test_a_restarted_node_goes_on(graph: Graph, tmp_path: Path, shot: Any) -> No
         ({"most": 3}, "most is 3"),
     ],
 )
-def test_parameters_that_make_no_sense_are_refused(graph: Graph, tmp_path: Path, changes: Any, words: str) -> None:
+def test_invalid_parameters_are_rejected(graph: Graph, tmp_path: Path, changes: Any, words: str) -> None:
     with pytest.raises(GenimaError, match=words):
         CalibratorNode(parameter_overrides=parameters(tmp_path, **changes))
 
@@ -519,7 +519,7 @@ def test_parameters_that_make_no_sense_are_refused(graph: Graph, tmp_path: Path,
 
 
 @pytest.mark.parametrize("parent", ["base", pytest.param("flange", marks=pytest.mark.nightly)])
-def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: Path, parent: Parent) -> None:
+def test_automatic_mode_ends_when_accurate(calm: Graph, tmp_path: Path, parent: Parent) -> None:
     """A camera on the flange is calibrated by `test_calibrate.py`, in processes."""
     studio = Studio(calm, tmp_path, parent, guard=True, speed=0.5, most=9, millimetres=1.0, degrees=0.1)
     studio.ready()
@@ -541,7 +541,7 @@ def test_it_takes_samples_by_itself_until_it_is_certain(calm: Graph, tmp_path: P
 
 
 @pytest.mark.real_time
-def test_what_comes_late_does_not_end_it(alert: Graph, tmp_path: Path) -> None:
+def test_automatic_mode_continues_after_late_commands(alert: Graph, tmp_path: Path) -> None:
     """The guard holds the arm while the machine is busy; then it goes on, with its samples."""
     studio = Studio(alert, tmp_path, guard=True, speed=SLOW)
     commands = alert.subscribe(JointState, "calibrator/command", qos.SOURCE_COMMAND)
@@ -580,7 +580,7 @@ def test_what_comes_late_does_not_end_it(alert: Graph, tmp_path: Path) -> None:
     assert sample_names(tmp_path / "samples") == status.samples
 
 
-def test_the_operator_and_the_guard_end_it(calm: Graph, tmp_path: Path) -> None:
+def test_operator_and_guard_end_automatic_mode(calm: Graph, tmp_path: Path) -> None:
     studio = Studio(calm, tmp_path, guard=True, speed=0.2)
     studio.ready()
 
@@ -605,7 +605,7 @@ def test_the_operator_and_the_guard_end_it(calm: Graph, tmp_path: Path) -> None:
     np.testing.assert_allclose(studio.cell.positions, there, atol=1e-3)
 
 
-def test_what_keeps_it_from_moving_is_said(calm: Graph, tmp_path: Path) -> None:
+def test_automatic_mode_reports_why_it_cannot_start(calm: Graph, tmp_path: Path) -> None:
     studio = Studio(calm, tmp_path)
     studio.ready()
     assert studio.auto().success
