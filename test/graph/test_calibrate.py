@@ -79,25 +79,25 @@ def test_keys_take_drop_compute_and_save(tmp_path: Path) -> None:
         terminal.until("6 samples (")  # computed
         terminal.until("ready to take")
         terminal.press("t")
-        terminal.until("sample 0007 is taken")
+        terminal.until("sample 0007: taken")
         assert len(sample_names(samples)) == 7
         terminal.press("t")
-        terminal.until("sample 0007 was taken from here")
+        terminal.until("same pose as sample 0007")
         terminal.until("7 samples (")
         terminal.press("c")
-        terminal.until("by 7 samples; residuals")
+        terminal.until("7 samples; residuals")
         terminal.press("x")
-        terminal.until("sample 0007 is dropped")
+        terminal.until("sample 0007: dropped")
         assert len(sample_names(samples)) == 6
         terminal.until("6 samples (")
         terminal.press("m")
         terminal.until("the arm moves automatically")
-        terminal.until("samples; moves")
+        terminal.until("samples; moving")
         terminal.press("m")
-        terminal.until("the arm comes to rest")
+        terminal.until("stopping the arm")
         terminal.until("residuals", "c")  # of what was taken meanwhile
         terminal.press("v")
-        terminal.until("wrist.yaml is written")
+        terminal.until("saved ")
         terminal.press("q")
         terminal.until("from where the simulated camera is")
         assert terminal.process.wait(30) == 0
@@ -117,9 +117,9 @@ def test_one_command_starts_a_real_robots_drivers_camera_guard_and_calibrator(
     with Terminal([*COMMAND[:5], *robot, *folders], ENVIRONMENT | place.environment) as terminal:
         terminal.until("w/s forwards, back")
         terminal.until("m start or stop the automatic motion")
-        terminal.until("0 samples, 0% covered: board not seen")
+        terminal.until("0 samples, 0% covered: board: not detected")
         terminal.press("t")
-        terminal.until("board not seen: 0 of its 24 points")
+        terminal.until("board: not detected (0 of its 24 points")
         terminal.press(" ")
         terminal.until("MIRRORING")
         terminal.press("q")
@@ -152,7 +152,7 @@ def test_the_calibrator_is_started_beside_a_robot_that_runs(tmp_path: Path) -> N
         terminal.until("t take")
         terminal.until("6 samples (")
         terminal.press("v")
-        terminal.until("wrist.yaml is written")
+        terminal.until("saved ")
         terminal.press("q")
         assert terminal.process.wait(60) == 0
     saved = CameraCalibration.load(tmp_path / "out" / "wrist.yaml")

@@ -36,7 +36,7 @@ def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:
     with Terminal(command, environment | place.environment) as terminal:
         terminal.until("b begin to record")
         terminal.press("g")
-        terminal.until("not known until the follower follows")
+        terminal.until("opening unknown; start to follow first")
         terminal.press(" ")
         terminal.until("follower: aligning with the leader")
         terminal.until("MIRRORING")
@@ -52,7 +52,7 @@ def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:
     nodes |= {"camera_transforms"}
     assert {log.stem for log in logs.glob("*.log")} >= nodes
     transforms = (logs / "camera_transforms.log").read_text(encoding="utf-8")
-    assert "left out" in transforms and "wrist:" not in transforms
+    assert "not among the views, skipped" in transforms and "wrist:" not in transforms
     (demo,) = find_episodes(out)
     episode = Episode.load(demo, RobotModel.load("panda"))
     assert episode.success and episode.instruction == "wave" and len(episode) > 5

@@ -99,7 +99,7 @@ def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
             terminal.until("w/s forwards")  # there is a jog to push
             terminal.until("b begin to record")
             terminal.press("y")
-            terminal.until("nothing is recorded")
+            terminal.until("not recording")
             terminal.until("deg apart")  # the leader is heard by now
             terminal.press(" ")
             terminal.until("follower: aligning with the leader")

@@ -655,7 +655,7 @@ def test_invalid_parameters_are_rejected_in_one_line(name: str, value: object, w
 
 def test_target_of_other_size_is_reported(graph, arm) -> None:
     arm.task("wave")
-    words = "the generation is 8 px wide, 32 is needed"
+    words = "the drawing is 8 px wide, 32 is needed"
     graph.until(graph.reports_fault("controller", words), "fault not reported", lambda: arm.work(size=8))
     assert not arm.commands
 
