@@ -92,7 +92,7 @@ def test_ctrl_c_ends_every_process(demo: Demo, tmp_path: Path, stage: str) -> No
     assert process.stdout is not None
     assert "starting" in process.stdout.readline()
     logs = tmp_path / "out" / "logs"
-    running = {"command_guard": "owner: controller", "controller": "does not show what was read from it"}
+    running = {"command_guard": "owner: controller", "controller": "drawn target and chunk do not agree"}
     for node, words in running.items() if stage == "running" else ():
         while words not in (logs / f"{node}.log").read_text():
             assert process.poll() is None
