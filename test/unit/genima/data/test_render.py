@@ -308,7 +308,7 @@ def test_mutated_manifests_are_refused_or_are_of_a_dataset(short_targets: Path, 
         ({"spec.appearance.dark": 2}, "dark: .* less than or equal to 1"),
         ({"cameras.front.width": 0}, "cameras.front.width: "),
         ({"cameras.front.rotation_xyzw": [0, 0, 0, 0]}, "rotation"),
-        ({"cameras.front.translation": [900.0, 0.0, 1.0]}, "900 m from the base"),
+        ({"cameras.front.translation": [900.0, 0.0, 1.0]}, "from the base .900 m."),
     ],
 )
 def test_what_is_wrong_in_a_manifest_is_named(
@@ -556,7 +556,7 @@ def test_appearance_is_stored_with_dataset(short_demos: Path, tmp_path: Path) ->
     layer = targets.spheres(0)
     black = (layer[..., :3] == 0).all(-1) & (layer[..., 3] > 0)
     assert 0.3 < np.count_nonzero(black) / np.count_nonzero(layer[..., 3]) < 0.7
-    with pytest.raises(GenimaError, match="other demos, cameras or appearance .*appearance"):
+    with pytest.raises(GenimaError, match="other demos, cameras or appearance than this run's"):
         render_command(["--demos", str(demo), "--view-size", "64", "--processes", "1", "--out", str(out)])
 
 
@@ -579,7 +579,7 @@ def test_observations_are_stored_without_loss_where_that_is_asked_for(
 def test_sphere_at_unknown_frame_is_rejected_before_rendering(short_demos: Path, tmp_path: Path) -> None:
     file = tmp_path / "far.yaml"
     file.write_text("spheres: [{name: elbow, frame: 9}]")
-    with pytest.raises(GenimaError, match="sphere elbow: unknown frame (9); panda has frames 0 to 8"):
+    with pytest.raises(GenimaError, match="sphere elbow: unknown frame .9.; panda has frames 0 to 8"):
         render_command(["--demos", str(short_demos), "--appearance", str(file), "--out", str(tmp_path / "targets")])
     assert not (tmp_path / "targets").exists()
 
