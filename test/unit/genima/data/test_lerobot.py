@@ -562,7 +562,7 @@ def test_names_that_do_not_fit_the_robot_are_one_line_and_can_be_mapped(
     assert "--joints takes THEIRS=OURS, not 'grip'" in error_line(capsys)
     command += ["--joints", *joints, "grip=gripper_open_fraction"]
     assert run(*command) == 2
-    assert "unknown range of the gripper .observation.state's grip" in (line := error_line(capsys))
+    assert "unknown range of the gripper (observation.state's grip" in (line := error_line(capsys))
     assert "give --gripper-range CLOSED OPEN" in line
     command_of_fractions = [*command, "--gripper-range", "0", "1"]
     assert run(*command_of_fractions) == 2

@@ -585,5 +585,5 @@ def test_sphere_at_unknown_frame_is_rejected_before_rendering(short_demos: Path,
 
 
 def test_two_demos_of_one_name_are_refused(short_demos: Path) -> None:
-    with pytest.raises(GenimaError, match="two demos are called demo-0"):
+    with pytest.raises(GenimaError, match="two are called demo-0"):
         make_plan(Render(), [short_demos / "demo-0", short_demos / "other" / "demo-0"])
