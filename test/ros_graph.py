@@ -66,6 +66,16 @@ class Graph:
         self.until(future.done, f"service {name}: no response")
         return future.result()
 
+    def execute(self, function: Callable[[], Any]) -> Any:
+        """Return the result of a function called in the executor's thread.
+
+        rclpy's action client registers a request after it has sent it: called in another thread, it drops a response
+        that comes before ("Ignoring unexpected goal response").
+        """
+        task = self.executor.create_task(function)
+        self.until(task.done, "the executor does not call")
+        return task.result()
+
     def until(self, condition: Callable[[], Any], otherwise: str, meanwhile: Callable[[], None] | None = None) -> None:
         """Wait for a condition; call ``meanwhile`` between checks, and fail with ``otherwise`` after a minute."""
         deadline = time.monotonic() + PATIENCE

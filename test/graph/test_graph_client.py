@@ -44,7 +44,7 @@ def test_a_node_that_falls_silent_is_not_ready(
     driver.wait_ready(["guard"], 1.0, alive)
     driver.spin_until(lambda: False, 0.7, alive)
     assert driver.problem("guard") == "no status"
-    with pytest.raises(GenimaError, match=r"not ready after 0 s: guard \(silent\)"):
+    with pytest.raises(GenimaError, match=r"not ready after 0 s: guard \(no status\)"):
         driver.wait_ready(["guard"], 0.1, alive)
 
 

@@ -34,11 +34,11 @@ def test_what_the_files_say_is_found_before_anything_starts(place: Place, starte
         ({"cell": place.cell(cameras=place.rig(serial=None))}, "front.serial: Field required"),
         (
             {"cell": place.cell(cameras=place.rig(serial=SERIALS["wrist"]))},
-            "serial used twice (0000000002, by front, wrist)",
+            r"serial used twice \(0000000002, by front, wrist\)",
         ),
         (
             {"cell": place.cell(cameras=place.rig(profile="640x480x30"))},
-            "front camera: image size differs from the checkpoint's (640x480",
+            r"front camera: image size differs from the checkpoint's \(640x480",
         ),
         ({"cell": place.cell(robot="fr3_franka_hand")}, "the checkpoint of Genima .*fr3"),
         ({"cell": place.cell(calibration=str(place.folder / "nowhere"))}, "nowhere"),

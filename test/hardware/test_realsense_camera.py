@@ -208,7 +208,7 @@ def test_the_node_speaks_as_the_ros_driver_does(graph: Graph, tf: list[Any]) -> 
     assert np.allclose(np.abs([turned.x, turned.y, turned.z, turned.w] @ np.array([-0.5, 0.5, -0.5, 0.5])), 1)
     filming.until(lambda: "realsense_camera" in graph.diagnostics, "says nothing of itself")
     said = diagnostic_values(graph.diagnostics["realsense_camera"])
-    assert (said["serial"], said["usb"], said["wanted rate [Hz]"]) == ("0123", "3.2", "30")
+    assert (said["serial"], said["usb"], said["requested rate [Hz]"]) == ("0123", "3.2", "30")
 
 
 def test_a_camera_that_is_unplugged_is_a_fault_until_it_is_back(

@@ -272,5 +272,5 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path: Path, comma
 def test_one_of_two_policies_is_enough(reports: dict[str, str], awaited: str) -> None:
     from genima_cli.graph_client import GraphClient
 
-    client: Any = SimpleNamespace(health=reports, trouble=reports.get)
-    assert GraphClient._awaited(client, "diffusion_agent or policy") == awaited
+    client: Any = SimpleNamespace(statuses=reports, problem=reports.get)
+    assert GraphClient._startup_problem(client, "diffusion_agent or policy") == awaited

@@ -46,11 +46,11 @@ def run(words: list[str], wrapper: tuple[str, ...] = (), **changes: str | None) 
 
 
 WRONG = [
-    ("ROS_DOMAIN_ID", "abc", "'abc' is no number"),
+    ("ROS_DOMAIN_ID", "abc", "not a number ('abc')"),
     ("ROS_DOMAIN_ID", "300", "300 does not exist"),
-    ("ROS_DOMAIN_ID", "-1", "'-1' is no number"),
-    ("ROS_DOMAIN_ID", "5x", "'5x' is no number"),
-    ("ROS_DOMAIN_ID", "\u0663", "is no number"),
+    ("ROS_DOMAIN_ID", "-1", "not a number ('-1')"),
+    ("ROS_DOMAIN_ID", "5x", "not a number ('5x')"),
+    ("ROS_DOMAIN_ID", "\u0663", "not a number"),
     ("ROS_DOMAIN_ID", "9" * 40, "does not exist"),
     (ros.PROFILE, "/nowhere.xml", "No such file"),
     (ros.PROFILE, "/tmp", "Is a directory"),

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from genima.errors import GenimaError
@@ -23,14 +24,41 @@ def mujoco_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Re
     Raises:
         GenimaError: where EGL cannot start.
     """
-    import mujoco
-
     try:
-        return mujoco.Renderer(model, height, width)
+        return _renderer_class()(model, height, width)
     except Exception as error:  # ImportError, AttributeError, RuntimeError, mujoco.FatalError
         device = os.environ.get("MUJOCO_EGL_DEVICE_ID")
         remedy = f"unset MUJOCO_EGL_DEVICE_ID ({device})" if device else f"install {_PACKAGES}, or NVIDIA's driver"
         raise GenimaError(f"rendering: OpenGL cannot start ({_reason(error)}); {remedy}") from None
+
+
+@cache
+def _renderer_class() -> type[mujoco.Renderer]:
+    import mujoco
+
+    class ThreadRenderer(mujoco.Renderer):
+        """Renderer that is freed in the thread that made it, or never.
+
+        Freed in another thread, by the garbage collector for instance, MuJoCo's would delete the textures and
+        framebuffers of whichever context is current there: that renderer's images would be noise from then on.
+        """
+
+        def __init__(self, model: mujoco.MjModel, height: int, width: int) -> None:
+            self._thread = threading.current_thread()
+            self._mjr_context: object = None
+            self._gl_context: object = None
+            super().__init__(model, height, width)
+
+        def close(self) -> None:
+            if self._thread is not threading.current_thread() and self._mjr_context is not None:
+                _ABANDONED.append((self._mjr_context, self._gl_context))
+                self._mjr_context = self._gl_context = None
+            super().close()
+
+    return ThreadRenderer
+
+
+_ABANDONED: list[object] = []  # contexts that no thread may free any more
 
 
 def _reason(error: Exception) -> str:

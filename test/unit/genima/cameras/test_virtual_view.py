@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,6 +17,7 @@ from genima.cameras.virtual_view import BACKGROUND, VIRTUAL, VirtualView, virtua
 from genima.errors import GenimaError
 from genima.robot import body
 from genima.robot.model import RobotModel
+from genima.system.opengl_context import mujoco_renderer
 from genima.targets import Appearance, draw_targets, place_spheres, render_spheres
 from genima.targets.appearance import DEFAULT
 from genima_sim.demo_recorder import DemoRecorder
@@ -158,6 +161,33 @@ def test_it_renders_between_images_of_the_simulator_and_of_pyrender(
     np.testing.assert_array_equal(render_all()[0], alone)
 
 
+def test_renderer_dropped_by_an_ended_thread_leaves_others_alone() -> None:
+    """MuJoCo's own renderer deletes the framebuffer of the current context, when freed in another thread."""
+    model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='0.3' rgba='1 0 0 1'/></worldbody></mujoco>")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    dropped: list[mujoco.Renderer] = []
+
+    def image(renderer: mujoco.Renderer) -> np.ndarray:
+        renderer.update_scene(data)
+        return renderer.render().copy()
+
+    def use_and_end() -> None:
+        dropped.append(mujoco_renderer(model, 64, 64))
+        image(dropped[0])
+
+    renderer = mujoco_renderer(model, 64, 64)
+    before = image(renderer)
+    thread = threading.Thread(target=use_and_end)
+    thread.start()
+    thread.join()
+    image(renderer)
+    dropped.clear()
+    gc.collect()
+    np.testing.assert_array_equal(image(renderer), before)
+    renderer.close()
+
+
 def test_robots_without_meshes_are_refused_in_one_line(robot: RobotModel) -> None:
     for build in (VirtualView, body.arm_only_model, lambda other: build_scene(other, {})):
         with pytest.raises(GenimaError, match="robot ur5e: no meshes; use panda or fr3") as caught:
@@ -175,7 +205,7 @@ def test_rendering_failure_is_one_line_error(robot: RobotModel, monkeypatch: pyt
     def no_driver(*_: object) -> None:
         raise mujoco.FatalError("gladLoadGL error")
 
-    monkeypatch.setattr(mujoco, "Renderer", no_driver)
+    monkeypatch.setattr("genima.system.opengl_context._renderer_class", lambda: no_driver)
     with pytest.raises(GenimaError, match="OpenGL cannot start.*gladLoadGL error.*install"):
         VirtualView(robot)
 

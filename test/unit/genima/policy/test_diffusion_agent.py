@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
-from drawing import LatentCondition
+from generation import LatentCondition
 from torch import Tensor, nn
 from untrained import randomize_zeros
 
