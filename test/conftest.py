@@ -59,6 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.alone)
         if isinstance(item, pytest.Function) and MUTATE & set(item.function.__code__.co_names):
             item.add_marker(pytest.mark.mutations)
+    # The messages of drivers are built once, which takes more than a minute: one worker does, while others test.
+    items.sort(key=lambda item: "hardware" not in item.path.parts)
 
 
 @pytest.hookimpl(tryfirst=True)

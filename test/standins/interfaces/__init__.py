@@ -7,6 +7,7 @@ that are used, are those of the real packages; an installed package is left alon
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -77,6 +78,13 @@ def _built() -> Path | None:
         return prefix if (prefix / "done").exists() else None
     if shutil.which("cmake") is None or importlib.util.find_spec("rosidl_pycommon") is None:
         pytest.skip("the drivers' messages are not installed, and there is no compiler to build stand-ins")
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    with prefix.with_suffix(".lock").open("w", encoding="utf-8") as lock:  # tests in other processes need them, too
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build_all(prefix)
+
+
+def _build_all(prefix: Path) -> Path:
     for package in PACKAGES:
         if not (finished := prefix / f"{package}.done").exists():  # on a busy machine, a test's time may be over before
             for folder in ("source", "build"):
