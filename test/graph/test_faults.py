@@ -142,7 +142,7 @@ def test_results_are_told_in_a_line_and_a_table() -> None:
     )
     assert table([held, moving]).splitlines()[2:] == [
         "| controller: NaN | 0 of 150 | 120 | 170 | yes | command_guard: arm: held: malformed |",
-        "| clock: 10 s back | 2 of 150 | goes on | | no |  |",
+        "| clock: 10 s back | 2 of 150 | continues | | no |  |",
     ]
 
 

@@ -354,11 +354,11 @@ def line(result: Result) -> str:
 def table(results: Sequence[Result]) -> str:
     """Return all results in Markdown."""
     rows = [
-        "| fault | set-points over a limit | hold [ms] | rest [ms] | recovers | the nodes say |",
+        "| fault | set-points over a limit | hold [ms] | rest [ms] | recovers | faults reported |",
         "|---|---|---|---|---|---|",
     ]
     for r in results:
-        held = "never |" if r.must_hold else "goes on |"
+        held = "never |" if r.must_hold else "continues |"
         if r.hold_ms is not None:
             held = f"{r.hold_ms:.0f} | {r.rest_ms:.0f}"
         said = "; ".join(r.said[:2]).replace("|", "/")
