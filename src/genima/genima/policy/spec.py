@@ -90,11 +90,17 @@ class PolicySpec:
     def require_robot(self, robot: RobotModel, where: str) -> None:
         """Raise a GenimaError unless the checkpoint was trained for the robot's joints and gripper."""
         if self.joint_names != robot.joint_names:
-            raise GenimaError(f"{where} was trained for joints {list(self.joint_names)}, not {list(robot.joint_names)}")
+            theirs, here = ", ".join(self.joint_names), ", ".join(robot.joint_names)
+            raise GenimaError(f"{where} was trained for joints {theirs}; robot {robot.name} has {here}; {_OTHER}")
         trained = robot if self.robot == robot.name else RobotModel.load(self.robot)
         if trained.gripper_joint != robot.gripper_joint:
-            raise GenimaError(f"{where} was trained with a {trained.gripper}, not the {robot.gripper} of {robot.name}")
+            raise GenimaError(
+                f"{where} was trained with a {trained.gripper}, not the {robot.gripper} of {robot.name}; {_OTHER}"
+            )
         self.appearance.require_frames(robot)
+
+
+_OTHER = "use a checkpoint of this robot, or in simulation the policy expert"
 
 
 def _different(views: list[str]) -> list[str]:
