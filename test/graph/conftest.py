@@ -1,4 +1,4 @@
-"""Fixtures of the tests with processes."""
+"""Fixtures of tests that start processes."""
 
 from __future__ import annotations
 

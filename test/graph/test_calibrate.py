@@ -1,4 +1,4 @@
-"""`./genima calibrate live` as separate processes: the simulated robot calibrates its camera by itself."""
+"""`./genima calibrate live` as separate processes."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ BOARD = CalibrationBoard.load(paths.shared("calibration", "boards", "charuco_7x5
 
 
 @pytest.mark.real_time
-def test_a_simulated_camera_is_found_where_it_is(tmp_path: Path) -> None:
+def test_simulated_camera_calibration_matches_ground_truth(tmp_path: Path) -> None:
     command = [*COMMAND, "--auto", "--most", "7", "--out", str(tmp_path / "out"), "--logs", str(tmp_path / "logs")]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
     print(done.stdout, done.stderr, sep="\n")
-    assert done.returncode == 0 and "from where the simulated camera is" in done.stdout
+    assert result.returncode == 0 and "from where the simulated camera is" in result.stdout
     assert "owner: calibrator" in (tmp_path / "logs" / "command_guard.log").read_text()
     saved = CameraCalibration.load(tmp_path / "out" / "wrist.yaml")
     session = Session(tmp_path / "out" / "samples" / "wrist", "wrist", "flange", BOARD, PANDA)
@@ -53,16 +53,16 @@ def test_a_simulated_camera_is_found_where_it_is(tmp_path: Path) -> None:
     np.testing.assert_allclose(again.camera.T_parent_camera, saved.camera.T_parent_camera, atol=1e-6)
 
 
-def leave_samples(folder: Path, count: int) -> None:
-    """As if somebody had taken them before, of the simulator's wrist camera."""
+def write_samples(folder: Path, count: int) -> None:
+    """Write samples of the simulator's wrist camera."""
     simulation = Simulation(board=MountedBoard.at(BOARD, "table"))
     camera = simulation.cameras["wrist"]
     info = CameraInfo.of(camera_info(camera))
     session = Session(folder, "wrist", "flange", BOARD, PANDA)
     renderer, rng = SceneRenderer(simulation.model, {"wrist": camera}), np.random.default_rng(0)
     while len(session.names) < count:
-        turned = np.array([0, 0, 0, 0.1, 0.25, 0.25, 0.35]) * rng.choice([-1, 1], 7) * rng.uniform(0.6, 1, 7)
-        simulation.reset("push_button", 0, PANDA.home + turned)
+        offset = np.array([0, 0, 0, 0.1, 0.25, 0.25, 0.35]) * rng.choice([-1, 1], 7) * rng.uniform(0.6, 1, 7)
+        simulation.reset("push_button", 0, PANDA.home + offset)
         image = renderer.render(simulation.qpos())["wrist"]
         with contextlib.suppress(GenimaError):  # the board is at the edge
             session.take(image, info, simulation.joints(), detect(image, BOARD, info.intrinsics))
@@ -70,9 +70,9 @@ def leave_samples(folder: Path, count: int) -> None:
 
 
 @pytest.mark.real_time
-def test_keys_take_drop_compute_and_save(tmp_path: Path) -> None:
+def test_keys_take_drop_compute_and_save_samples(tmp_path: Path) -> None:
     samples, out = tmp_path / "samples", tmp_path / "out"
-    leave_samples(samples, 6)  # two fewer than it ends with by itself
+    write_samples(samples, 6)  # two fewer than automatic mode ends with
     command = [*COMMAND, "--samples", str(samples), "--out", str(out), "--logs", str(tmp_path / "logs")]
     with Terminal(command, ENVIRONMENT) as terminal:
         terminal.until("t take")
@@ -95,7 +95,7 @@ def test_keys_take_drop_compute_and_save(tmp_path: Path) -> None:
         terminal.until("samples; moving")
         terminal.press("m")
         terminal.until("stopping the arm")
-        terminal.until("residuals", "c")  # of what was taken meanwhile
+        terminal.until("residuals", "c")  # of the samples taken meanwhile
         terminal.press("v")
         terminal.until("saved ")
         terminal.press("q")
@@ -106,9 +106,7 @@ def test_keys_take_drop_compute_and_save(tmp_path: Path) -> None:
 
 @pytest.mark.nightly  # daily for ./genima record and ./genima real, which start the same nodes
 @pytest.mark.real_time
-def test_one_command_starts_a_real_robots_drivers_camera_guard_and_calibrator(
-    tmp_path: Path, simulation: Simulation
-) -> None:
+def test_robot_ip_starts_drivers_camera_guard_and_calibrator(tmp_path: Path, simulation: Simulation) -> None:
     cells = pytest.importorskip("test_real_command")  # stand-ins for the libraries of robot and camera
     simulation.reset("push_button", 0, PANDA.home)
     place = cells.Place(tmp_path, simulation)
@@ -131,22 +129,22 @@ def test_one_command_starts_a_real_robots_drivers_camera_guard_and_calibrator(
 
 
 @pytest.mark.real_time
-def test_the_calibrator_is_started_beside_a_robot_that_runs(tmp_path: Path) -> None:
+def test_calibrator_joins_running_robot(tmp_path: Path) -> None:
     environment = {"ROS_DOMAIN_ID": str(free_domain())}
     os.environ.update(environment)
     try:
-        around = ros_environment()
+        environment_of_nodes = ros_environment()
     finally:
         del os.environ["ROS_DOMAIN_ID"]
     folders = [word for name in ("out", "samples", "logs") for word in (f"--{name}", str(tmp_path / name))]
     robot = ["--view", "wrist", "--parent", "flange", "--cell", "sim_panda", "--flange-frame", "left_panda_link8"]
-    leave_samples(tmp_path / "samples", 6)
+    write_samples(tmp_path / "samples", 6)
     running = [
         *simulator_with_board(load_cell("sim_panda"), "wrist", "table"),
         command_guard(load_cell("sim_panda"), 200),
     ]
     with (
-        Supervisor(running, tmp_path / "robot", around),
+        Supervisor(running, tmp_path / "robot", environment_of_nodes),
         Terminal([*COMMAND[:5], *robot, *folders], ENVIRONMENT | environment) as terminal,
     ):
         terminal.until("t take")
@@ -160,7 +158,7 @@ def test_the_calibrator_is_started_beside_a_robot_that_runs(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         ([], "calibrating by hand needs a terminal"),
         (["--auto"], "--auto goes with --sim"),
@@ -179,14 +177,16 @@ def test_the_calibrator_is_started_beside_a_robot_that_runs(tmp_path: Path) -> N
         (["--sim", "--auto", "--board", "nowhere.yaml"], "board nowhere.yaml does not exist"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_arguments_are_rejected_in_one_line(
+    arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
-    with pytest.raises(GenimaError, match=words):
+    with pytest.raises(GenimaError, match=expected):
         main(arguments)
 
 
 @pytest.mark.parametrize("view", ["front", "left_shoulder", "right_shoulder"])
-def test_a_held_board_is_turned_to_the_camera_that_is_calibrated(view: str) -> None:
+def test_board_in_gripper_faces_calibrated_camera(view: str) -> None:
     simulation = Simulation(board=MountedBoard.at(BOARD, "gripper"), facing=view)
     positions, mounted = simulation.joints().positions, simulation.board
     assert mounted is not None
@@ -196,7 +196,7 @@ def test_a_held_board_is_turned_to_the_camera_that_is_calibrated(view: str) -> N
     assert np.all((positions > PANDA.position_min + 0.2) & (positions < PANDA.position_max - 0.2))
 
 
-def test_rviz_shows_what_the_calibrator_publishes() -> None:
+def test_rviz_config_shows_calibrator_topics() -> None:
     config = yaml.safe_load(paths.shared("config", "rviz", "calibrate.rviz").read_text())
     displays = {display["Name"]: display for display in config["Visualization Manager"]["Displays"]}
     assert displays["live view"]["Topic"]["Value"] == "calibrator/image"  # in RViz's namespace

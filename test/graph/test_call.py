@@ -1,4 +1,4 @@
-"""`./genima call` beside a running robot, from a terminal without a DDS profile."""
+"""`./genima call` with a running robot, from a terminal without a DDS profile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from genima_nodes.ros.ros_environment import joining_environment, ros_environmen
 
 @pytest.fixture(scope="module")
 def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tuple[int, str]]]:
-    """Function that runs `./genima call` beside a guard and a task runner; returns exit code and output."""
+    """Function that runs `./genima call` with a guard and a task runner; returns exit code and output."""
     environment = ros_environment()
     terminal = {name: value for name, value in os.environ.items() if name not in environment}
     terminal["ROS_DOMAIN_ID"] = environment["ROS_DOMAIN_ID"]
@@ -35,22 +35,22 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tup
         yield run
 
 
-def test_the_arm_is_stopped_and_goes_on(call: Callable[..., tuple[int, str]]) -> None:
+def test_arm_stops_and_resumes(call: Callable[..., tuple[int, str]]) -> None:
     assert call("stop", "--patience", "60") == (0, "stopped; resume with ./genima call resume")
     assert call("resume") == (0, "resumed: the next command near the arm moves it")
 
 
-def test_a_no_is_one_line_and_exit_code_2(call: Callable[..., tuple[int, str]]) -> None:
+def test_rejected_request_is_one_line_with_exit_code_2(call: Callable[..., tuple[int, str]]) -> None:
     assert call("success", "--patience", "60") == (2, "genima: error: /run_task/judge: no task is running")
 
 
-def test_nobody_there_is_one_line_and_exit_code_2(call: Callable[..., tuple[int, str]]) -> None:
-    code, said = call("stop", "--namespace", "left", "--patience", "1")
-    assert code == 2 and "\n" not in said
-    assert said.startswith("genima: error: service /left/command_guard/stop: not available in ROS_DOMAIN_ID "), said
+def test_missing_service_is_one_line_with_exit_code_2(call: Callable[..., tuple[int, str]]) -> None:
+    code, output = call("stop", "--namespace", "left", "--patience", "1")
+    assert code == 2 and "\n" not in output
+    assert output.startswith("genima: error: service /left/command_guard/stop: not available in ROS_DOMAIN_ID "), output
 
 
-def test_what_a_terminal_says_of_dds_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_dds_profile_of_terminal_takes_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in (PROFILE, "RMW_IMPLEMENTATION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ROS_DOMAIN_ID", "17")

@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def demo(checkpoint: Path, tmp_path: Path) -> Demo:
-    """Starts a demo with untrained models; arguments given later win."""
+    """Function that starts a demo with untrained models; later arguments take precedence."""
 
     def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "genima_cli", "demo", "--headless", "--out", str(tmp_path / "out")]
@@ -56,7 +56,7 @@ def end_of(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def error_line(process: subprocess.Popen[str]) -> str:
-    """The one line that a demo ends with when it cannot begin."""
+    """Return the single error line of a demo that cannot start."""
     code, _, errors = end_of(process)
     assert code == 2
     assert len(errors.strip().splitlines()) == 1
@@ -64,8 +64,8 @@ def error_line(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.real_time
-def test_one_short_episode_from_start_to_report(demo: Demo, tmp_path: Path) -> None:
-    """With the bundled models: what an untrained one draws does not move the arm."""
+def test_short_episode_writes_report(demo: Demo, tmp_path: Path) -> None:
+    """Use the bundled models: drawn targets of untrained models do not move the arm."""
     arguments = ("--episodes", "1", "--time-limit", "20", "--task", "take_lid_off", "--seed", "3", "--checkpoint", "")
     code, output, _ = end_of(demo(*arguments))
     assert code == 0
@@ -86,26 +86,26 @@ def test_one_short_episode_from_start_to_report(demo: Demo, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("stage", ["starting", "running"])
 @pytest.mark.real_time
-def test_ctrl_c_ends_every_process(demo: Demo, tmp_path: Path, stage: str) -> None:
-    """Until then, what an untrained model draws does not move the arm."""
+def test_ctrl_c_ends_all_processes(demo: Demo, tmp_path: Path, stage: str) -> None:
+    """Drawn targets of untrained models do not move the arm."""
     process = demo("--episodes", "3", "--time-limit", "60")
     assert process.stdout is not None
     assert "starting" in process.stdout.readline()
     logs = tmp_path / "out" / "logs"
     running = {"command_guard": "owner: controller", "controller": "drawn target and chunk do not agree"}
-    for node, words in running.items() if stage == "running" else ():
-        while words not in (logs / f"{node}.log").read_text():
+    for node, text in running.items() if stage == "running" else ():
+        while text not in (logs / f"{node}.log").read_text():
             assert process.poll() is None
             time.sleep(0.1)
-    time.sleep(4.0 if stage == "running" else 0.0)  # more of them, which change nothing
+    time.sleep(4.0 if stage == "running" else 0.0)  # further drawn targets, which do not move the arm either
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 5
-    asked = time.monotonic()
+    interrupted_at = time.monotonic()
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)  # an impatient user
     code, output, errors = end_of(process)
-    print(f"ended {time.monotonic() - asked:.1f} s after Ctrl-C")
+    print(f"ended {time.monotonic() - interrupted_at:.1f} s after Ctrl-C")
     assert code == 130
     assert "interrupted" in output and "Traceback" not in errors
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
@@ -116,19 +116,19 @@ def test_ctrl_c_ends_every_process(demo: Demo, tmp_path: Path, stage: str) -> No
 
 
 @pytest.mark.real_time
-def test_the_nodes_die_with_a_killed_demo(demo: Demo) -> None:
+def test_nodes_end_with_killed_demo(demo: Demo) -> None:
     process = demo("--episodes", "3")
     assert process.stdout is not None
     assert "starting" in process.stdout.readline()
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate(timeout=30)
-    _, alive = psutil.wait_procs(children, timeout=30)
-    assert not alive
+    _, remaining = psutil.wait_procs(children, timeout=30)
+    assert not remaining
 
 
 @pytest.mark.real_time
-def test_a_node_that_dies_is_named(demo: Demo, tmp_path: Path) -> None:
+def test_crashed_node_is_reported_by_name(demo: Demo, tmp_path: Path) -> None:
     process = demo("--episodes", "3")
     assert process.stdout is not None
     assert "starting" in process.stdout.readline()
@@ -140,15 +140,15 @@ def test_a_node_that_dies_is_named(demo: Demo, tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "report.json").exists()
 
 
-def test_an_unknown_task_is_refused(demo: Demo) -> None:
+def test_unknown_task_is_rejected(demo: Demo) -> None:
     assert "task 'push_buton': unknown" in error_line(demo("--task", "push_buton"))
 
 
-def test_a_missing_checkpoint_is_refused(demo: Demo) -> None:
+def test_missing_checkpoint_is_rejected(demo: Demo) -> None:
     assert "no checkpoint at /nowhere" in error_line(demo("--checkpoint", "/nowhere"))
 
 
-def test_a_truncated_checkpoint_is_refused(demo: Demo, tmp_path: Path) -> None:
+def test_truncated_checkpoint_is_rejected(demo: Demo, tmp_path: Path) -> None:
     folder = save_checkpoints(tmp_path / "damaged")
     weights = next((folder / "diffusion_agent" / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1000])
@@ -160,7 +160,7 @@ def test_a_truncated_checkpoint_is_refused(demo: Demo, tmp_path: Path) -> None:
     "field, value",
     [("views", ["front", "wrist", "right_shoulder", "left_shoulder"]), ("horizon", 10), ("joint_names", ["a", "b"])],
 )
-def test_checkpoints_that_do_not_fit_are_refused(demo: Demo, tmp_path: Path, field: str, value: object) -> None:
+def test_mismatched_checkpoints_are_rejected(demo: Demo, tmp_path: Path, field: str, value: object) -> None:
     folder = save_checkpoints(tmp_path / "other")
     file = folder / "diffusion_agent" / "genima.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {field: value}))
@@ -168,12 +168,12 @@ def test_checkpoints_that_do_not_fit_are_refused(demo: Demo, tmp_path: Path, fie
     assert "specifications differ" in error and field in error
 
 
-def test_a_folder_that_cannot_be_written_is_refused(demo: Demo, tmp_path: Path) -> None:
+def test_unwritable_output_folder_is_rejected(demo: Demo, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "cannot write run" in error_line(demo("--out", str(tmp_path / "file" / "out")))
 
 
-def test_a_full_disk_leaves_no_half_report(tmp_path: Path) -> None:
+def test_full_disk_leaves_no_partial_report(tmp_path: Path) -> None:
     script = f"""
 import signal, sys
 from pathlib import Path
@@ -186,16 +186,16 @@ except GenimaError as error:
     sys.exit(str(error))
 """
 
-    def no_room() -> None:
+    def limit_file_size() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
-    result = subprocess.run([sys.executable, "-c", script], preexec_fn=no_room, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", script], preexec_fn=limit_file_size, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.startswith("cannot write") and len(result.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_a_report_without_measurements_is_valid_json(tmp_path: Path) -> None:
+def test_report_without_measurements_is_valid_json(tmp_path: Path) -> None:
     Report("push_button", 10, interrupted=True).write(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["successes"] == 0
 
@@ -210,7 +210,7 @@ def test_a_report_without_measurements_is_valid_json(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.real_time
-def test_a_launch_file_starts_what_it_says(file: str, expected: set[str]) -> None:
+def test_launch_file_starts_expected_nodes(file: str, expected: set[str]) -> None:
     pytest.importorskip("launch_ros", reason="launch is not among the wheels")
     import runpy
 

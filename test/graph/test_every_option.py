@@ -1,4 +1,4 @@
-"""Whatever can be trained can be used: from ./genima train to eval, the two ROS nodes and the demo."""
+"""Every option of ./genima train in eval, the two ROS nodes and the demo."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from genima_nodes.diffusion_agent import DiffusionAgentNode
 from genima_nodes.ros import messages, qos
 from genima_sim.environment import Environment
 
-# What --base, --conditioning and --tiled can be together.
+# Valid combinations of --base, --conditioning and --tiled.
 KINDS = {
     f"{base} {conditioning} {tiled}": ["--base", base, "--conditioning", conditioning, f"--{tiled}"]
     for base in ("tiny", "tiny-xl", "small")
@@ -41,7 +41,7 @@ KINDS = {
     for tiled in ("tiled", "no-tiled")
     if (base, conditioning) != ("small", "unet")  # refused, see test_training
 }
-PAPER = "tiny controlnet tiled"  # an SD-Turbo with a ControlNet, drawn by the Euler ancestral scheduler
+PAPER = "tiny controlnet tiled"  # an SD-Turbo with a ControlNet, sampled with the Euler ancestral scheduler
 QUICK = [pytest.param(kind, marks=() if kind == PAPER else pytest.mark.nightly) for kind in KINDS]
 GOAL = "push down the maroon button"
 PANDA = RobotModel.load("panda")
@@ -49,13 +49,13 @@ PANDA = RobotModel.load("panda")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For what is trained."""
+    """Folder of the trained models."""
     return tmp_path_factory.mktemp("trained")
 
 
 @pytest.fixture(scope="module")
 def controller(folder: Path, targets: TargetDataset) -> Path:
-    """Train a controller that is used with all agents: it does not depend on their prompts."""
+    """Controller for all agents: it does not depend on their prompts."""
     arguments = ["--clip", "small", "--validation-chunks", "1", "--out", str(folder)]
     return train("controller", targets, arguments, folder / "controller")
 
@@ -70,7 +70,7 @@ def train(recipe: str, targets: TargetDataset, arguments: list[str], result: Pat
 
 @pytest.fixture
 def pair(kind: str, folder: Path, bases: Path, controller: Path, targets: TargetDataset) -> Path:
-    """A trained diffusion agent of a kind with the controller."""
+    """Folder of a trained diffusion agent of a kind, with the controller."""
     out = folder / kind.replace(" ", "-")
     if not out.exists():
         base, *others = KINDS[kind][1:]
@@ -92,7 +92,7 @@ def pair(kind: str, folder: Path, bases: Path, controller: Path, targets: Target
 
 
 @pytest.mark.parametrize("kind", QUICK)
-def test_eval_uses_whatever_was_trained(
+def test_eval_runs_every_trained_option(
     kind: str, pair: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(environment, "close", lambda: None)
@@ -101,17 +101,17 @@ def test_eval_uses_whatever_was_trained(
     assert description["scheduler"] == ("DDIMScheduler" if "small" in kind else "EulerAncestralDiscreteScheduler")
     assert description["tiled"] == ("no-tiled" not in kind) and description["conditioning"] in kind
     faster = ["--sampling.strength", "0.5", "--sampling.controlnet-every", "2", "--sampling.steps", "4"]
-    for i, shortcuts in enumerate(([], faster)):
+    for i, sampling in enumerate(([], faster)):
         out = tmp_path / f"{i}.json"
-        arguments = ["--task", "push_button", "--episodes", "1", "--time-limit", "1.2", "--horizon", "10", *shortcuts]
+        arguments = ["--task", "push_button", "--episodes", "1", "--time-limit", "1.2", "--horizon", "10", *sampling]
         assert evaluate.main([*arguments, "--checkpoint", str(pair), "--out", str(out)]) == 0
         assert json.loads(out.read_text())["episodes"] == 1
 
 
 @pytest.fixture
 def nodes(kind: str, pair: Path) -> Iterator[Graph]:
-    """Both nodes with what was trained, as their processes start them."""
-    # What an untrained agent draws shows no joints: the check of that would hold the arm.
+    """Both nodes with the trained models, with the parameters of their processes."""
+    # Drawn targets of an untrained agent show no joints: the consistency check would hold the arm.
     arguments = ["--ros-args", "-p", f"checkpoint:={pair}", "-p", "least_agreement:=0.0"]
     rclpy.init(args=arguments, domain_id=free_domain())
     graph = Graph()
@@ -123,24 +123,24 @@ def nodes(kind: str, pair: Path) -> Iterator[Graph]:
 
 @pytest.mark.real_time
 @pytest.mark.parametrize("kind", QUICK)
-def test_the_nodes_use_whatever_was_trained(kind: str, nodes: Graph) -> None:
+def test_nodes_run_every_trained_option(kind: str, nodes: Graph) -> None:
     views = nodes.nodes[0]._agent.camera_views
     drawn = nodes.subscribe(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
     commands = nodes.subscribe(JointState, "controller/command", qos.SOURCE_COMMAND)
-    say_task = nodes.publisher(String, "task", qos.TASK)
+    publish_task = nodes.publisher(String, "task", qos.TASK)
     cameras = [nodes.publisher(ImageMessage, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in views]
-    say_joints = nodes.publisher(JointState, "joint_states", qos.JOINT_STATES)
+    publish_joints = nodes.publisher(JointState, "joint_states", qos.JOINT_STATES)
     images: Any = np.random.default_rng(0)
 
-    def live() -> None:
+    def publish_observation() -> None:
         now = time.time()
-        say_joints(messages.joints_message(Joints(now, PANDA.home, 1.0), PANDA))
-        for show in cameras:
-            show(messages.image_message(images.integers(0, 255, (256, 256, 3), np.uint8), now))
+        publish_joints(messages.joints_message(Joints(now, PANDA.home, 1.0), PANDA))
+        for publish_image in cameras:
+            publish_image(messages.image_message(images.integers(0, 255, (256, 256, 3), np.uint8), now))
 
-    say_task(String(data=GOAL))
-    nodes.until(lambda: len(drawn) > 2, "nothing is drawn", live)
-    nodes.until(lambda: bool(commands), "no command is sent", live)
+    publish_task(String(data=GOAL))
+    nodes.until(lambda: len(drawn) > 2, "no drawn targets", publish_observation)
+    nodes.until(lambda: bool(commands), "no commands", publish_observation)
     target = messages.drawn_target_from(drawn[-1])
     assert target.steps == 3 and target.tile.shape == (64, 64, 3) and target.tile.std() > 0
 
@@ -148,7 +148,7 @@ def test_the_nodes_use_whatever_was_trained(kind: str, nodes: Graph) -> None:
 @pytest.mark.real_time
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", [PAPER, "tiny-xl unet no-tiled", "small controlnet tiled"])
-def test_the_demo_uses_whatever_was_trained(kind: str, pair: Path, tmp_path: Path) -> None:
+def test_demo_runs_trained_options(kind: str, pair: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "genima_cli", "demo", "--headless", "--episodes", "1", "--time-limit", "3"]
     command += ["--checkpoint", str(pair), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)

@@ -1,4 +1,4 @@
-"""The fault bench: what it measures, and one fault in the whole graph."""
+"""Fault bench: its measurements, and one fault in the whole graph."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROBOTS = [RobotModel.load(name) for name in ("panda", "fr3")]
 @pytest.mark.parametrize("robot", ROBOTS, ids=lambda robot: robot.name)
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_what_keeps_the_limits_has_no_violations_and_what_breaks_one_has(robot: RobotModel, seed: int) -> None:
+def test_limit_violations_are_counted(robot: RobotModel, seed: int) -> None:
     rng = np.random.default_rng(seed)
     motion = JerkLimitedMotion(MotionLimits.of(robot, 1.0, 1.0, 1.0), 0.02)
     motion.reset(robot.home)
@@ -53,7 +53,7 @@ def test_what_keeps_the_limits_has_no_violations_and_what_breaks_one_has(robot: 
         assert count_violations(stamps, broken, robot) > 0
 
 
-def test_where_a_stream_begins_anew_after_a_silence_it_continues_nothing() -> None:
+def test_stream_restarts_after_gap() -> None:
     robot, step = ROBOTS[0], np.eye(7)[0]
     moving = robot.home + np.arange(0, 1, 0.005)[:, None] * step  # 1 rad/s
     resting = np.repeat(moving[-1:], 50, axis=0)  # the robot stopped by itself
@@ -62,27 +62,27 @@ def test_where_a_stream_begins_anew_after_a_silence_it_continues_nothing() -> No
         times = np.concatenate([np.arange(200) * 0.005, 0.995 + gap + np.arange(50) * 0.005])
         assert count_violations(times, positions, robot) > 0
         assert (count_violations(times, positions, robot, 0.1) == 0) is breaks
-        for k in (100, 225):  # what is broken before or after the silence still counts
+        for k in (100, 225):  # violations before or after the gap still count
             broken = positions.copy()
             broken[k] += 0.01 * step
             assert count_violations(times, broken, robot, 0.1) > 0
 
 
-def test_the_arm_rests_when_the_set_points_stand_for_good() -> None:
+def test_rest_time_is_when_set_points_become_constant() -> None:
     times = np.arange(0, 2, 0.02)
     positions = np.zeros((100, 7))
     positions[:, 2] = np.minimum(times, 1.0) * 0.3  # moves until 1 s
     record = Record(times + 50, times, positions)
     assert rest_ms(record, 50.905, 52.0) == pytest.approx(95, abs=0.11)
-    assert rest_ms(record, 51.5, 52.0) == 0.0  # it stood already
+    assert rest_ms(record, 51.5, 52.0) == 0.0  # at rest already
     assert rest_ms(record, 50.905, 51.05) is None  # not for long enough
-    silent = Record(times[:30] + 50, times[:30], positions[:30])  # who receives nothing stays where it is
+    silent = Record(times[:30] + 50, times[:30], positions[:30])  # without set-points the arm stays
     assert rest_ms(silent, 50.5, 52.0) == pytest.approx(80, abs=0.11)
 
 
 @pytest.mark.parametrize("speed", [0.2, 0.8, 1.5])
 @pytest.mark.parametrize("share", [1.0, 0.2])
-def test_the_hold_is_when_the_quickest_stop_begins(speed: float, share: float) -> None:
+def test_hold_time_is_start_of_fastest_stop(speed: float, share: float) -> None:
     robot = ROBOTS[0]
     motion = JerkLimitedMotion(MotionLimits.of(robot, 1.0, 1.0, 1.0), 0.02)
     brakes = MotionLimits.of(robot, 1.0, share, 1.0)
@@ -101,40 +101,40 @@ def test_the_hold_is_when_the_quickest_stop_begins(speed: float, share: float) -
     braking = 1000 * abs(positions[54] - positions[53])[1] / 0.02 / robot.acceleration_max[1]
     if share == 1.0:
         assert hold == pytest.approx(80, abs=25) and rest == pytest.approx(80 + braking, abs=25)
-    else:  # a slow stop does not count as one before the quickest would have to begin
+    else:  # a slow stop counts only from the time at which the fastest would have to begin
         assert hold > 100 + 0.6 * (rest - 100 - braking)
 
 
 @pytest.mark.real_time
-def test_a_relay_passes_on_spoils_keeps_back_and_delays() -> None:
-    heard: list[str] = []
-    relay = Relay(heard.append)
+def test_relay_forwards_corrupts_drops_and_delays() -> None:
+    received: list[str] = []
+    relay = Relay(received.append)
     relay("a")
-    assert (heard, relay.first_fault, relay.last) == (["a"], None, "a")
+    assert (received, relay.first_fault, relay.last) == (["a"], None, "a")
     relay.fault = lambda message: message.upper()
     relay("b")
-    assert heard[-1] == "B" and relay.first_fault is not None and relay.last == "a"
+    assert received[-1] == "B" and relay.first_fault is not None and relay.last == "a"
     relay.fault = lambda message: None
     relay("c")
     relay.clear_fault()
     relay.delay = 0.05
     relay("d")
-    assert heard == ["a", "B"]
+    assert received == ["a", "B"]
     time.sleep(0.3)
     relay.clear_fault()
     relay("e")
-    assert heard == ["a", "B", "d", "e"]
+    assert received == ["a", "B", "d", "e"]
 
 
-def test_every_fault_that_the_safety_page_promises_is_there() -> None:
+def test_all_documented_faults_are_injected() -> None:
     names = [fault.name for fault in all_faults(("wrist", "front"))]
     assert len(names) == len(set(names)) == 2 * 4 + 16
     assert set(remappings("sim_node", ("wrist",))) == {"joint_states", "cameras/wrist/color/image_raw"}
 
 
-def test_results_are_told_in_a_line_and_a_table() -> None:
-    said = ["command_guard: arm: held: malformed"]
-    held = Result("controller: NaN", 0, 119.7, 170.2, True, True, "went on", 150, said)
+def test_results_are_formatted_as_line_and_table() -> None:
+    faults = ["command_guard: arm: held: malformed"]
+    held = Result("controller: NaN", 0, 119.7, 170.2, True, True, "went on", 150, faults)
     moving = Result("clock: 10 s back", 2, None, None, False, False, "went on", 150, [])
     assert line(held) == (
         "controller: NaN: holds after 120 ms, at rest after 170 ms, 0 of 150 set-points over a limit, recovers; "
@@ -146,21 +146,21 @@ def test_results_are_told_in_a_line_and_a_table() -> None:
     ]
 
 
-def test_bad_arguments_are_one_clear_line(tmp_path: Path) -> None:
+def test_invalid_arguments_are_rejected_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"a": 1}')
-    for arguments, words in (
+    for arguments, expected in (
         (["--only", "meteor"], "--only meteor: no such fault; there are: camera wrist: silent"),
         (["--out", str(tmp_path / "other.json")], "was not written by ./genima faults"),
         (["--table", str(tmp_path / "none.md")], "page .* does not exist"),
         (["--checkpoint", "/nowhere"], "no checkpoint at /nowhere"),
         (["--seed", "-1"], "--seed -1: must be greater"),
     ):
-        with pytest.raises(GenimaError, match=words) as caught:
+        with pytest.raises(GenimaError, match=expected) as caught:
             main(arguments)
         assert "\n" not in str(caught.value)
 
 
-def test_a_record_is_continued_only_with_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_is_continued_only_with_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = Result("controller: NaN", 0, 119.7, 170.2, True, True, "went on", 150, [])
     runs: list[list[str]] = []
 
@@ -191,7 +191,7 @@ def test_a_record_is_continued_only_with_the_same_settings(tmp_path: Path, monke
 
 
 @pytest.mark.real_time
-def test_the_clock_of_a_process_can_be_set(tmp_path: Path) -> None:
+def test_process_clock_can_be_shifted(tmp_path: Path) -> None:
     file, environment = build_shifted_clock(tmp_path)
     program = (
         "import time as t; a, b = t.time(), t.monotonic(); print(flush=True); input(); "
@@ -203,27 +203,27 @@ def test_the_clock_of_a_process_can_be_set(tmp_path: Path) -> None:
     assert process.stdout is not None
     process.stdout.readline()  # it has read both clocks
     set_clock(file, -30.25)
-    shown, _ = process.communicate("\n", timeout=60)
-    wall, monotonic = map(float, shown.split())
+    output, _ = process.communicate("\n", timeout=60)
+    wall, monotonic = map(float, output.split())
     assert wall - monotonic == pytest.approx(-30.25, abs=0.01)
 
 
 @pytest.mark.real_time
-def test_a_controller_that_jumps_is_held_and_goes_on_afterwards(tmp_path: Path) -> None:
-    """In the whole graph, with the bundled models."""
+def test_jumping_controller_is_held_and_recovers(tmp_path: Path) -> None:
+    """Run the whole graph with the bundled models."""
     out, page = tmp_path / "faults.json", tmp_path / "safety.md"
     page.write_text("before\n<!-- table of faults -->\noutdated\n<!-- end -->\nafter\n")
     command = [sys.executable, "-m", "genima_cli", "faults", "--only", "jumps", "--out", str(out), "--table", str(page)]
     environment = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"}
     for attempt in ("measured", "read back"):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-        print(attempt, done.stdout, done.stderr)
-        assert done.returncode == 0
-    assert "continuing after 1 faults" in done.stdout
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+        print(attempt, result.stdout, result.stderr)
+        assert result.returncode == 0
+    assert "continuing after 1 faults" in result.stdout
     (record,) = json.loads(out.read_text())["faults"]
     assert record["fault"] == "controller: jumps by 1 rad" and record["recovered"] is True
     assert record["limit_violations"] == 0 and record["set_points"] > 50
     assert record["hold_ms"] is not None
-    assert any("command jumps away from the set-point" in said for said in record["said"])
+    assert any("command jumps away from the set-point" in message for message in record["said"])
     assert page.read_text().startswith("before\n<!-- table of faults -->\n| fault |")
     assert page.read_text().endswith("<!-- end -->\nafter\n") and "outdated" not in page.read_text()

@@ -1,4 +1,4 @@
-"""Driving a graph from outside, where its nodes fall silent or answer late."""
+"""Graph client with nodes that stop publishing or respond late."""
 
 from __future__ import annotations
 
@@ -25,47 +25,45 @@ def driver(graph: Graph) -> Iterator[GraphClient]:
     driver.close()
 
 
-def alive() -> None:
+def raise_nothing() -> None:
     """Callback that raises nothing."""
 
 
-def test_a_node_that_falls_silent_is_not_ready(
-    graph: Graph, driver: GraphClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_node_is_not_ready(graph: Graph, driver: GraphClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_STATUS_TIMEOUT", 0.5)
-    say = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
+    publish = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
 
-    def speak() -> bool:
-        say(NodeStatus(node="guard", state=NodeStatus.OK))
+    def publish_status() -> bool:
+        publish(NodeStatus(node="guard", state=NodeStatus.OK))
         return not driver.problem("guard")
 
     assert driver.problem("guard") == "no status"
-    assert driver.spin_until(speak, 5.0, alive)
-    driver.wait_ready(["guard"], 1.0, alive)
-    driver.spin_until(lambda: False, 0.7, alive)
+    assert driver.spin_until(publish_status, 5.0, raise_nothing)
+    driver.wait_ready(["guard"], 1.0, raise_nothing)
+    driver.spin_until(lambda: False, 0.7, raise_nothing)
     assert driver.problem("guard") == "no status"
     with pytest.raises(GenimaError, match=r"not ready after 0 s: guard \(no status\)"):
-        driver.wait_ready(["guard"], 0.1, alive)
+        driver.wait_ready(["guard"], 0.1, raise_nothing)
 
 
-def test_a_task_is_ended_also_where_its_begin_was_not_heard_yet(graph: Graph, driver: GraphClient) -> None:
-    assert driver.end_task(), "there is none"
+def test_task_is_ended_before_its_goal_is_accepted(graph: Graph, driver: GraphClient) -> None:
+    assert driver.end_task(), "no task is running"
     accepted: list[Any] = []
     cancelled: list[Any] = []
 
     def accept(goal: RunTask.Goal) -> GoalResponse:
-        time.sleep(0.3)  # the driver is interrupted before the answer comes
+        time.sleep(0.3)  # the driver is interrupted before the response
         return GoalResponse.ACCEPT
 
     def cancel(handle: Any) -> CancelResponse:
         cancelled.append(handle)
         return CancelResponse.ACCEPT
 
-    def never(handle: Any) -> RunTask.Result:
-        raise AssertionError("it is accepted, but not begun")
+    def execute(handle: Any) -> RunTask.Result:
+        raise AssertionError("the goal is accepted, but not executed")
 
     ActionServer(
-        graph.probe, RunTask, "run_task", never,
+        graph.probe, RunTask, "run_task", execute,
         goal_callback=accept, handle_accepted_callback=accepted.append, cancel_callback=cancel,
     )  # fmt: skip
 
@@ -78,5 +76,5 @@ def test_a_task_is_ended_also_where_its_begin_was_not_heard_yet(graph: Graph, dr
     with pytest.raises(Interrupted):
         driver.begin_task("wave", 1.0, interrupt)
     assert not accepted
-    assert driver.end_task(), "nobody confirms it"
+    assert driver.end_task(), "the cancellation is not confirmed"
     assert len(accepted) == len(cancelled) == 1

@@ -1,4 +1,4 @@
-"""`./genima real` as a user meets it, with stand-ins for the libraries that speak to robot and cameras."""
+"""`./genima real` with stand-ins for the libraries of robot and cameras."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
 
 
 @pytest.fixture
-def started(place: Place) -> Iterator[Callable[..., Command]]:
-    """Starts commands, and ends them all."""
+def start_command(place: Place) -> Iterator[Callable[..., Command]]:
+    """Function that starts a command; the fixture ends all of them."""
     commands: list[Command] = []
 
     def start(**options: str | None) -> Command:
@@ -28,9 +28,9 @@ def started(place: Place) -> Iterator[Callable[..., Command]]:
         command.kill()
 
 
-def test_what_the_files_say_is_found_before_anything_starts(place: Place, started: Callable[..., Command]) -> None:
-    """A number that is not written down, one written twice; a robot that the checkpoint is not of; no calibration."""
-    for options, words in [
+def test_invalid_files_are_rejected_before_start(place: Place, start_command: Callable[..., Command]) -> None:
+    """Missing or duplicate serial number, other robot than the checkpoint's, no calibration."""
+    for options, expected in [
         ({"cell": place.cell(cameras=place.rig(serial=None))}, "front.serial: Field required"),
         (
             {"cell": place.cell(cameras=place.rig(serial=SERIALS["wrist"]))},
@@ -43,15 +43,15 @@ def test_what_the_files_say_is_found_before_anything_starts(place: Place, starte
         ({"cell": place.cell(robot="fr3_franka_hand")}, "the checkpoint of Genima .*fr3"),
         ({"cell": place.cell(calibration=str(place.folder / "nowhere"))}, "nowhere"),
     ]:
-        command = started(**options)
+        command = start_command(**options)
         assert command.end() == 2
         (line,) = [line for line in command.said.splitlines() if line.strip()]
-        assert line.startswith("genima: error: ") and re.search(words, line), line
-    assert not (place.folder / "logs").exists(), "nothing was started"
+        assert line.startswith("genima: error: ") and re.search(expected, line), line
+    assert not (place.folder / "logs").exists(), "a node was started"
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "expected"),
     [
         ({"robot-ip": "robot.nowhere"}, r"franka_arm: ended with code 2 .*robot.nowhere.*Connection timeout"),
         pytest.param(
@@ -61,25 +61,25 @@ def test_what_the_files_say_is_found_before_anything_starts(place: Place, starte
         ),
     ],
 )
-def test_hardware_that_is_not_there_ends_it_with_its_name(
-    place: Place, started: Callable[..., Command], options: dict[str, str], words: str
+def test_missing_hardware_is_reported_by_name(
+    place: Place, start_command: Callable[..., Command], options: dict[str, str], expected: str
 ) -> None:
-    """Without models, and with one camera, which start sooner."""
+    """Start without models and with one camera, which is faster."""
     given = {"robot-ip": options.get("robot-ip", "robot.here"), "no-policy": "", "device": None}
     cameras = place.rig(["front"], serial=options.get("serial", SERIALS["front"]))
-    command = started(**given, cell=place.cell(cameras=cameras, views=["front"], calibration="not_yet"))
+    command = start_command(**given, cell=place.cell(cameras=cameras, views=["front"], calibration="not_yet"))
     assert command.end() == 2
-    assert re.search(rf"genima: error: {words}", command.said), command.said[-2000:]
+    assert re.search(rf"genima: error: {expected}", command.said), command.said[-2000:]
 
 
 @pytest.mark.nightly
 @pytest.mark.real_time
-def test_the_arm_is_an_fr3_with_its_hand_where_nothing_else_is_said(
-    place: Place, started: Callable[..., Command], tmp_path: Path
+def test_checkpoint_of_fr3_with_hand_is_accepted(
+    place: Place, start_command: Callable[..., Command], tmp_path: Path
 ) -> None:
-    """Only for that robot this checkpoint is taken. `test_real_without_policy.py` starts it without models."""
+    """The checkpoint is of this robot only. `test_real_without_policy.py` starts the robot without models."""
     checkpoint = save_checkpoints(tmp_path / "checkpoint", 256, "fr3_franka_hand")
-    command = started(
+    command = start_command(
         **{"cell": place.cell(robot="fr3_franka_hand"), "robot-ip": "fr3.here", "checkpoint": str(checkpoint)}
     )
     command.until("ready: ./genima task")
@@ -89,20 +89,18 @@ def test_the_arm_is_an_fr3_with_its_hand_where_nothing_else_is_said(
 
 @pytest.mark.nightly
 @pytest.mark.real_time
-def test_a_camera_is_unplugged_and_comes_back_and_nobody_else_starts_beside(
-    place: Place, started: Callable[..., Command]
-) -> None:
-    first = started()
+def test_second_start_is_rejected_and_camera_reconnects(place: Place, start_command: Callable[..., Command]) -> None:
+    first = start_command()
     ready = first.until("ready: ./genima task")
-    second = started(logs=str(place.folder / "others"))
+    second = start_command(logs=str(place.folder / "others"))
     assert second.end() == 2
     assert re.search(r"genima: error: .*command_guard.* run already in ROS_DOMAIN_ID \d+: end them", second.said)
-    assert not (place.folder / "others").exists(), "it started something"
+    assert not (place.folder / "others").exists(), "the second command started nodes"
     front = place.bus / f"{SERIALS['front']}.npz"
-    away = front.rename(place.folder / "unplugged.npz")
-    gone = first.until(r"! front_camera: camera: camera 0000000001 is not connected", ready)
+    unplugged = front.rename(place.folder / "unplugged.npz")
+    unplugged_at = first.until(r"! front_camera: camera: camera 0000000001 is not connected", ready)
     first.until(r"! diffusion_agent: camera front timeout: no image", ready)
-    away.rename(front)
-    first.until("all fine", gone)
+    unplugged.rename(front)
+    first.until("all fine", unplugged_at)
     first.process.send_signal(signal.SIGINT)
     assert first.end() == 130

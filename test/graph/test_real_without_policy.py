@@ -1,4 +1,4 @@
-"""`./genima real --no-policy` on the same stand-ins as `test_real_command.py`, with `./genima call` beside it."""
+"""`./genima real --no-policy` with the stand-ins of `test_real_command.py`, and `./genima call`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NODES = {"franka_arm", "franka_hand", "front_camera", "command_guard", "task_run
 
 
 def call(environment: Mapping[str, str], *arguments: str) -> tuple[int, str]:
-    """Exit code and words of `./genima call`, in a terminal that names no DDS profile."""
+    """Return exit code and output of `./genima call`, in a terminal without a DDS profile."""
     terminal = {k: v for k, v in os.environ.items() if k != PROFILE} | environment
     command = [sys.executable, "-m", "genima_cli", "call", *arguments]
-    done = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=120)
-    return done.returncode, (done.stdout + done.stderr).strip()
+    result = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=120)
+    return result.returncode, (result.stdout + result.stderr).strip()
 
 
-def test_a_robot_without_models_or_calibration_is_there_for_who_leads_it(place: Place) -> None:
+def test_robot_runs_without_models_or_calibration(place: Place) -> None:
     """The default cell is an FR3 with the Franka hand."""
     rig, logs = place.folder / "one.yaml", place.folder / "logs"
     camera = {"serial": SERIALS["front"], "model": "D415", "profile": "256x256x30", "mounted_on": "base"}
@@ -41,7 +41,7 @@ def test_a_robot_without_models_or_calibration_is_there_for_who_leads_it(place: 
         assert call(environment, "home")[0] == 0
         assert call(environment, "stop") == (0, "stopped; resume with ./genima call resume")
         stopped = command.until("! command_guard: arm: STOPPED: stop requested", ready)
-        assert call(environment, "resume")[0] == 0  # the robot's recovery is asked for, by the name that it has here
+        assert call(environment, "resume")[0] == 0  # calls the robot's recovery service by its name in this cell
         command.until("all fine", stopped)
         command.process.send_signal(signal.SIGINT)
         assert command.end() == 130

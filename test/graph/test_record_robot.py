@@ -1,4 +1,4 @@
-"""`./genima record --robot-ip` on the stand-ins of `test_real_command.py`: one command starts everything."""
+"""`./genima record --robot-ip` with the stand-ins of `test_real_command.py`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
 
 
 @pytest.mark.real_time
-def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:
+def test_record_starts_robot_with_keyboard_leader(place: Place) -> None:
     rig, logs, out = place.folder / "one.yaml", place.folder / "logs", place.folder / "demos"
     camera = {"serial": SERIALS["front"], "model": "D415", "profile": "256x256x30", "mounted_on": "base"}
     rig.write_text(yaml.safe_dump({"front": camera}), encoding="utf-8")
@@ -59,7 +59,7 @@ def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, words",
+    "arguments, expected",
     [
         (["--robot-ip", "10.0.0.1"], "--leader is missing"),
         (["--robot-ip", "10.0.0.1", "--leader", "keyboard"], "cell sim_panda: simulated by mujoco"),
@@ -72,9 +72,9 @@ def test_one_command_records_a_robot_that_keys_lead(place: Place) -> None:
         (["--robot-ip", "10.0.0.1", "--speed", "2"], "--speed 2"),
     ],
 )
-def test_options_that_do_not_go_together_are_one_line(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+def test_conflicting_options_are_rejected_in_one_line(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["record", "--instruction", "wave", *arguments]) == 2
     line = capsys.readouterr().err.strip()
-    assert words in line and "\n" not in line
+    assert expected in line and "\n" not in line

@@ -1,4 +1,4 @@
-"""Leading the simulated robot as separate processes, as `./genima teleop` and `./genima record` do."""
+"""`./genima teleop`, `record` and `episodes replay` with the simulated robot as separate processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.real_time
-def test_an_expert_leads_the_arm_through_a_task(tmp_path: Path) -> None:
+def test_expert_leader_completes_task(tmp_path: Path) -> None:
     command = [*COMMAND, "--leader", "expert", "--task", "take_lid_off", "--logs", str(tmp_path)]
     done = run(command)
     print(done.stdout, done.stderr, sep="\n")
@@ -43,7 +43,7 @@ def test_an_expert_leads_the_arm_through_a_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_time
-def test_keys_lead_the_arm(tmp_path: Path) -> None:
+def test_keyboard_moves_arm(tmp_path: Path) -> None:
     with Terminal([*COMMAND, "--logs", str(tmp_path)], ENVIRONMENT) as terminal:
         terminal.until("space follow or rest")
         terminal.until("MIRRORING")
@@ -62,11 +62,11 @@ def test_keys_lead_the_arm(tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.real_time
-def test_an_expert_leads_demos_that_can_be_interrupted_and_continued(tmp_path: Path) -> None:
+def test_interrupted_expert_recording_is_continued(tmp_path: Path) -> None:
     out = tmp_path / "demos"
     command = [*RECORD, "--sim", "--task", "push_button", "--episodes", "2", "--out", str(out), "--camera-rate", "10"]
     first, second = out / "push_button-100000", out / "push_button-100001"
-    (out / ".partial" / first.name).mkdir(parents=True)  # what a killed run leaves
+    (out / ".partial" / first.name).mkdir(parents=True)  # of a killed run
     process = subprocess.Popen(command, env=ENVIRONMENT, text=True)
     deadline = time.monotonic() + 120
     while not (out / ".partial" / second.name).exists():
@@ -75,11 +75,11 @@ def test_an_expert_leads_demos_that_can_be_interrupted_and_continued(tmp_path: P
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     assert first.exists() and not second.exists() and not any((out / ".partial").iterdir())
-    made = first.stat().st_mtime_ns
+    recorded_at = first.stat().st_mtime_ns
 
     done = run(command)
     assert done.returncode == 0 and "2 demos" in done.stdout, done.stderr
-    assert first.stat().st_mtime_ns == made
+    assert first.stat().st_mtime_ns == recorded_at
     robot = RobotModel.load("panda")
     for folder in find_episodes(out):
         episode = Episode.load(folder, robot)
@@ -90,25 +90,25 @@ def test_an_expert_leads_demos_that_can_be_interrupted_and_continued(tmp_path: P
 
 
 @pytest.mark.real_time
-def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
+def test_keyboard_records_running_arm(tmp_path: Path) -> None:
     environment = ENVIRONMENT | ros_environment()
     out = tmp_path / "demos"
     keys = [*RECORD, "--instruction", "wave", "--operator", "Ada"]
     with Supervisor(recording_stack(load_cell("sim_panda"), "jog", 10, str(out), "png"), tmp_path, environment):
         with Terminal(keys, environment) as terminal:
-            terminal.until("w/s forwards")  # there is a jog to push
+            terminal.until("w/s forwards")  # the jog node runs
             terminal.until("b begin to record")
             terminal.press("y")
             terminal.until("not recording")
-            terminal.until("deg apart")  # the leader is heard by now
+            terminal.until("deg apart")  # the leader's joints are received
             terminal.press(" ")
             terminal.until("follower: aligning with the leader")
             terminal.until("MIRRORING")
-            for key, words in {"x": ": discarded", "y": ": complete", "z": ": complete"}.items():
+            for key, expected in {"x": ": discarded", "y": ": complete", "z": ": complete"}.items():
                 terminal.press("b")
                 terminal.until("recording 1 s")
                 terminal.press(key)
-                terminal.until(words)
+                terminal.until(expected)
                 terminal.forget(1.0)  # episodes are named by the second
             terminal.press("b")
             terminal.until("recording 1 s")
@@ -122,7 +122,7 @@ def test_keys_record_an_arm_that_runs_already(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_time
-def test_a_demo_is_played_again_on_an_arm_that_runs_already(recorder: DemoRecorder, tmp_path: Path) -> None:
+def test_demo_is_replayed_on_running_arm(recorder: DemoRecorder, tmp_path: Path) -> None:
     demo = tmp_path / "push_button-7"
     assert recorder.record(demo, "push_button", 7)
     environment = ENVIRONMENT | ros_environment()
@@ -133,14 +133,14 @@ def test_a_demo_is_played_again_on_an_arm_that_runs_already(recorder: DemoRecord
             terminal.until("p play")
             terminal.press("p")
             terminal.until("follower IDLE")
-            terminal.until("deg apart")  # the leader is heard by now
+            terminal.until("deg apart")  # the leader's joints are received
             terminal.press(" ")
             terminal.until("follower: aligning with the leader")
             terminal.until("MIRRORING")
             terminal.press("p")
             terminal.until("leader: playing for ")
             terminal.until("Hz, plays")
-            terminal.press(" ")  # it is not deaf meanwhile
+            terminal.press(" ")  # keys are handled during the replay
             terminal.until("follower: PAUSED")
             terminal.press("q")
             terminal.until("owner of the follower: none")
@@ -149,25 +149,25 @@ def test_a_demo_is_played_again_on_an_arm_that_runs_already(recorder: DemoRecord
 
 @pytest.mark.nightly
 @pytest.mark.real_time
-def test_a_demo_is_played_again(recorder: DemoRecorder, tmp_path: Path) -> None:
+def test_demo_is_replayed(recorder: DemoRecorder, tmp_path: Path) -> None:
     demo = tmp_path / "push_button-7"
     assert recorder.record(demo, "push_button", 7)
     done = run([*REPLAY, str(demo), "--sim", "--speed", "0.7"])
     assert done.returncode == 0 and "push_button-7: done after" in done.stdout, done.stderr
-    elsewhere = run([*REPLAY, str(demo), "--sim", "--task", "take_lid_off"])
-    assert elsewhere.returncode == 1 and "push_button-7: not done" in elsewhere.stdout, elsewhere.stderr
+    other_task = run([*REPLAY, str(demo), "--sim", "--task", "take_lid_off"])
+    assert other_task.returncode == 1 and "push_button-7: not done" in other_task.stdout, other_task.stderr
     demo = demo.rename(tmp_path / "mine")
-    for arguments, words in {
+    for arguments, expected in {
         (): "needs a terminal",
         ("--sim",): "unknown scene",
         ("--sim", "--speed", "2"): "--speed 2.0: must be less than or equal to 1",
     }.items():
-        refused = run([*REPLAY, str(demo), *arguments])
-        assert refused.returncode == 2 and words in refused.stderr
+        rejected = run([*REPLAY, str(demo), *arguments])
+        assert rejected.returncode == 2 and expected in rejected.stderr
 
 
 @pytest.mark.parametrize(
-    "command, words",
+    "command, expected",
     [
         ("teleop --leader keyboard", "needs a terminal"),
         ("teleop --leader expert --episodes 0", "--episodes 0: must be greater"),
@@ -179,7 +179,9 @@ def test_a_demo_is_played_again(recorder: DemoRecorder, tmp_path: Path) -> None:
         ("record --lockstep --episodes 0", "--episodes 0: must be greater"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(command: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_arguments_are_rejected_in_one_line(
+    command: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     code, text = outcome(*command.split())
-    assert code == 2 and words in text and len(text.strip().splitlines()) == 1
+    assert code == 2 and expected in text and len(text.strip().splitlines()) == 1

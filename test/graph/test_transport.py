@@ -1,4 +1,4 @@
-"""512x512 tiles between two processes, with the transport that the demo uses."""
+"""512x512 tiles between two processes over the demo's transport."""
 
 import fcntl
 import json
@@ -35,7 +35,7 @@ def test_no_tile_is_lost() -> None:
     assert result["seeds"] == list(range(TILES))
 
 
-def test_only_the_shared_memory_of_dead_processes_is_removed() -> None:
+def test_only_shared_memory_of_ended_processes_is_removed() -> None:
     script = 'import rclpy, time; rclpy.init(); node = rclpy.create_node("x"); print("up", flush=True); time.sleep(90)'
     environment = os.environ | ros_environment()
     before = segments()
@@ -45,7 +45,7 @@ def test_only_the_shared_memory_of_dead_processes_is_removed() -> None:
         mine = segments() - before
         assert mine
         for segment in mine:
-            os.utime(segment, (0, 0))  # no newborn
+            os.utime(segment, (0, 0))  # old enough to be removed
         remove_stale_shared_memory()
         assert mine <= segments()
     finally:
@@ -58,11 +58,11 @@ def test_only_the_shared_memory_of_dead_processes_is_removed() -> None:
 
 
 def segments() -> set[Path]:
-    """Shared memory of Fast DDS, without the files beside it."""
+    """Return shared memory segments of Fast DDS, without their lock files."""
     return {file for file in Path("/dev/shm").glob("fast*_*") if not file.name.endswith(("_el", "_sl"))}
 
 
-def test_other_shared_memory_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_shared_memory_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_SHARED_MEMORY", tmp_path)
     stale, held, young, foreign, mine = (
         tmp_path / name

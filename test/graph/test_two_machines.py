@@ -1,5 +1,4 @@
-"""Two machines: the DDS profile, what it must share with the other one, drawn targets by the network alone; and the
-models on a machine whose clock is not the robot's."""
+"""Two machines: DDS profiles, drawn targets over the network, and models on a machine with another clock."""
 
 from __future__ import annotations
 
@@ -40,27 +39,26 @@ def profile(name: str) -> ET.Element:
     return ET.parse(paths.shared("config", "dds", f"{name}.xml")).getroot()
 
 
-def test_memory_is_shared_as_on_one_machine() -> None:
-    """Processes of one machine find each other by either profile's shared memory alone."""
+def test_shared_memory_transport_equals_one_machine_profile() -> None:
+    """Processes of one machine discover each other over shared memory with either profile."""
     one, two = (profile(name).find(f".//{NAME}transport_descriptor") for name in ("shared_memory", "two_machines"))
     assert one is not None and two is not None
     assert [(e.tag, e.text) for e in one] == [(e.tag, e.text) for e in two]
 
 
-def test_the_network_is_added() -> None:
+def test_two_machine_profile_adds_network() -> None:
     transports = [element.text for element in profile("two_machines").findall(f".//{NAME}userTransports/*")]
     assert transports == ["shared_memory", "network"]
     assert int(profile("two_machines").findtext(f".//{NAME}receiveBufferSize") or 0) > 4 * 512 * 512 * 3
 
 
-def test_drawn_targets_come_by_the_network(tmp_path: Path) -> None:
-    """As between machines, where no memory is shared. What comes is whole; on a busy machine a newer one may have
-    taken the place of an older."""
+def test_drawn_targets_arrive_over_network(tmp_path: Path) -> None:
+    """Without shared memory, received targets are complete; on a busy machine a newer one may replace an older."""
     text = paths.shared("config", "dds", "two_machines.xml").read_text()
-    alone = tmp_path / "network.xml"
-    alone.write_text(re.sub(r"(<userTransports>\s*)<transport_id>shared_memory</transport_id>", r"\1", text))
-    assert alone.read_text() != text
-    environment = os.environ | ros_environment() | {"FASTRTPS_DEFAULT_PROFILES_FILE": str(alone)}
+    network_profile = tmp_path / "network.xml"
+    network_profile.write_text(re.sub(r"(<userTransports>\s*)<transport_id>shared_memory</transport_id>", r"\1", text))
+    assert network_profile.read_text() != text
+    environment = os.environ | ros_environment() | {"FASTRTPS_DEFAULT_PROFILES_FILE": str(network_profile)}
     programs = [
         program.replace(str(tile_transport.TILES - 1), str(TILES - 1)).replace(str(tile_transport.TILES), str(TILES))
         for program in (tile_transport.READER, tile_transport.SENDER)
@@ -81,7 +79,7 @@ def test_drawn_targets_come_by_the_network(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------------ two clocks
 
-MODELS = "controller", "diffusion_agent", "calibration_watch"  # beside the graphics card
+MODELS = "controller", "diffusion_agent", "calibration_watch"  # on the machine with the GPU
 ROBOT, CARD = (NodeSpec("genima_nodes", "clock_watch", name=f"clock_watch_{name}") for name in ("robot", "card"))
 _START, _LIMIT = 200.0, 15.0  # s
 _APART = 0.3  # s
@@ -89,91 +87,93 @@ _MOVES = 0.05  # rad
 
 
 @dataclass
-class Told:
-    """Results of tasks."""
+class Results:
+    """Results of the tasks."""
 
-    started_apart: tuple[RunTask.Result, float, str] | None = None  # how far the arm moved in rad, and what was said
-    went_on: float = 0.0  # rad
-    set_apart: tuple[float, str, str] | None = None  # rad once held; what the clocks' and the controller's watch said
-
-
-def span(commands: list[JointState], since: int = 0) -> float:
-    """Commanded motion of the arm in rad."""
-    places = np.array([message.position[:7] for message in commands[since:]])
-    return float(np.ptp(places, axis=0).max()) if len(places) else 0.0
+    clock_ahead: tuple[RunTask.Result, float, str] | None = None  # arm's motion in rad, clock status
+    motion_with_equal_clocks: float = 0.0  # rad
+    clock_behind: tuple[float, str, str] | None = None  # motion in rad once held; statuses of clock and controller
 
 
-def play(found: Cell, clock: Path, shifted: dict[str, str], logs: Path, environment: dict[str, str]) -> Told:
-    """In a process of its own: DDS reads its profile once in a process's life."""
+def commanded_motion(commands: list[JointState], since: int = 0) -> float:
+    """Return the commanded motion of the arm in rad."""
+    positions = np.array([message.position[:7] for message in commands[since:]])
+    return float(np.ptp(positions, axis=0).max()) if len(positions) else 0.0
+
+
+def run_tasks(
+    robot_cell: Cell, clock: Path, shifted: dict[str, str], logs: Path, environment: dict[str, str]
+) -> Results:
+    """Run the tasks; needs a process of its own, as DDS reads its profile once per process."""
     os.environ.update(environment)
-    told, commands = Told(), list[JointState]()
-    models = [process for process in found.ours if process.executable in MODELS]
-    others = [process for process in found.ours if process not in (*models, CLOCK_WATCH)]
+    results, commands = Results(), list[JointState]()
+    models = [process for process in robot_cell.ours if process.executable in MODELS]
+    others = [process for process in robot_cell.ours if process not in (*models, CLOCK_WATCH)]
     set_clock(clock, _APART)
     with (
-        Supervisor([found.hardware, *others, ROBOT], logs / "robot", environment) as robot,
+        Supervisor([robot_cell.hardware, *others, ROBOT], logs / "robot", environment) as robot,
         Supervisor([*models, CARD], logs / "card", environment | shifted) as card,
     ):
         rclpy.init()
         driver = GraphClient("judge")
         prepare(driver)
 
-        def alive() -> None:
+        def check_processes() -> None:
             robot.check()
             card.check()
 
-        def until(condition: Callable[[], bool], seconds: float) -> bool:
-            return driver.spin_until(condition, seconds, alive)
+        def spin_until(condition: Callable[[], bool], seconds: float) -> bool:
+            return driver.spin_until(condition, seconds, check_processes)
 
-        def said(node: str) -> str:
+        def status(node: str) -> str:
             return str(driver.statuses[node].message)
 
         try:
             driver.create_subscription(JointState, "joint_command", commands.append, qos.COMMAND_LOG)
-            driver.wait_ready([process.node for process in (*others, *models)], _START, alive)
-            until(lambda: "ms ahead" in said(ROBOT.node) and "ms behind" in said(CARD.node), _LIMIT)
-            instruction = set_scene(driver, "push_button", 3, alive)
+            driver.wait_ready([process.node for process in (*others, *models)], _START, check_processes)
+            spin_until(lambda: "ms ahead" in status(ROBOT.node) and "ms behind" in status(CARD.node), _LIMIT)
+            instruction = set_scene(driver, "push_button", 3, check_processes)
             commands.clear()
-            ended = driver.begin_task(instruction, _LIMIT, alive)
-            result = driver.wait_for(ended, "run_task", _LIMIT + 30, alive).result
-            told.started_apart = result, span(commands), said(ROBOT.node)
+            future = driver.begin_task(instruction, _LIMIT, check_processes)
+            result = driver.wait_for(future, "run_task", _LIMIT + 30, check_processes).result
+            results.clock_ahead = result, commanded_motion(commands), status(ROBOT.node)
 
             set_clock(clock, 0.0)
-            until(lambda: said(ROBOT.node) == "ok" and said(CARD.node) == "ok", _LIMIT)
-            instruction = set_scene(driver, "push_button", 3, alive)
+            spin_until(lambda: status(ROBOT.node) == "ok" and status(CARD.node) == "ok", _LIMIT)
+            instruction = set_scene(driver, "push_button", 3, check_processes)
             commands.clear()
-            ended = driver.begin_task(instruction, 2 * _LIMIT, alive)
-            until(lambda: span(commands) > _MOVES or ended.done(), _LIMIT)
-            told.went_on = span(commands)
+            future = driver.begin_task(instruction, 2 * _LIMIT, check_processes)
+            spin_until(lambda: commanded_motion(commands) > _MOVES or future.done(), _LIMIT)
+            results.motion_with_equal_clocks = commanded_motion(commands)
             set_clock(clock, -_APART)
-            until(lambda: "ms behind" in said(ROBOT.node) and "holding" in said("controller"), _LIMIT)
-            until(lambda: False, 0.5)
+            spin_until(lambda: "ms behind" in status(ROBOT.node) and "holding" in status("controller"), _LIMIT)
+            spin_until(lambda: False, 0.5)
             held = len(commands)
-            until(lambda: False, 0.5)
-            told.set_apart = span(commands, held), said(ROBOT.node), said("controller")
+            spin_until(lambda: False, 0.5)
+            results.clock_behind = commanded_motion(commands, held), status(ROBOT.node), status("controller")
         finally:
             driver.close()
             rclpy.shutdown()
-    return told
+    return results
 
 
 @pytest.mark.nightly
 @pytest.mark.real_time
-def test_an_arm_does_not_move_by_another_clock_than_its_own(tmp_path: Path) -> None:
-    """The guard and the drivers on one machine, the models on another: apart from the start, then right, then apart."""
-    found = cell(tmp_path, fps=10.0)
+def test_arm_holds_while_clocks_differ(tmp_path: Path) -> None:
+    """Guard and drivers on one machine, models on another: clocks differ, are equal, then differ again."""
+    robot_cell = cell(tmp_path, fps=10.0)
     clock, shifted = build_shifted_clock(tmp_path)
     profile = {"FASTRTPS_DEFAULT_PROFILES_FILE": str(paths.shared("config", "dds", "two_machines.xml"))}
     environment = ros_environment() | profile | interfaces.environment()
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        told = pool.submit(play, found, clock, shifted, tmp_path / "logs", environment).result()
-    assert told.started_apart is not None and told.set_apart is not None
-    result, moved, said = told.started_apart
-    assert re.search(r"clock of card: (2[5-9]|3[0-4])\d\.\d ms ahead \(5 ms are allowed\)", said)
+        results = pool.submit(run_tasks, robot_cell, clock, shifted, tmp_path / "logs", environment).result()
+    assert results.clock_ahead is not None and results.clock_behind is not None
+    result, moved, status = results.clock_ahead
+    assert re.search(r"clock of card: (2[5-9]|3[0-4])\d\.\d ms ahead \(5 ms are allowed\)", status)
     assert result.outcome == RunTask.Result.STOPPED and "controller: joint_states late" in result.reason
     assert moved < 0.01
-    moved, said, acting = told.set_apart
-    assert re.search(r"clock of card: (2[5-9]|3[0-4])\d\.\d ms behind", said)
-    assert "holding" in acting and moved < 0.01
-    if told.went_on < _MOVES:
+    moved, status, controller_status = results.clock_behind
+    assert re.search(r"clock of card: (2[5-9]|3[0-4])\d\.\d ms behind", status)
+    assert "holding" in controller_status and moved < 0.01
+    if results.motion_with_equal_clocks < _MOVES:
         pytest.skip("this machine is too busy: the arm was held although the clocks agreed")
