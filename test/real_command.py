@@ -28,17 +28,17 @@ from genima_sim.simulation import Simulation
 
 MISSING = "pyrealsense2, or Debian's libusb-1.0-0, is not installed"
 HERE = Path(__file__).resolve().parent
-PATIENCE = 240.0  # s: a busy machine takes its time to load models
+PATIENCE = 240.0  # s: a busy machine loads models slowly
 SERIALS = {"front": "0000000001", "wrist": "0000000002", "left_shoulder": "0000000003", "right_shoulder": "0000000004"}
 
 
 class Command:
-    """The command in a terminal of its own."""
+    """`./genima real` in a terminal of its own."""
 
     def __init__(self, environment: Mapping[str, str], *arguments: str) -> None:
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 2000, 0, 0))  # wide: nothing is cut off
-        self.said = ""
+        self.output = ""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "genima_cli", "real", *arguments],
             env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
@@ -50,19 +50,19 @@ class Command:
     def _read(self, master: int) -> None:
         while True:
             try:
-                said = os.read(master, 65536)
+                output = os.read(master, 65536)
             except OSError:  # the command has ended
                 break
-            self.said += said.decode(errors="replace")
+            self.output += output.decode(errors="replace")
         os.close(master)
 
-    def until(self, words: str, after: int = 0) -> int:
+    def until(self, pattern: str, after: int = 0) -> int:
         """Wait until the output matches; return the end of the match."""
         deadline = time.monotonic() + PATIENCE
-        while not (found := re.search(words, self.said[after:])):
-            assert self.process.poll() is None, self.said[-3000:]
+        while not (found := re.search(pattern, self.output[after:])):
+            assert self.process.poll() is None, self.output[-3000:]
             if time.monotonic() > deadline:
-                raise TimeoutError(self.said[-3000:])
+                raise TimeoutError(self.output[-3000:])
             time.sleep(0.05)
         return after + found.end()
 
@@ -83,8 +83,8 @@ class Command:
                 self.process.kill()
 
 
-class Place:
-    """A robot at `robot.here`, four cameras that see the scene as it is when the arm is at home, and their files."""
+class RobotSetup:
+    """Robot at `robot.here`, four cameras with images of the scene at the arm's home, and their files."""
 
     def __init__(self, folder: Path, simulation: Simulation) -> None:
         self.folder, self.bus = folder, folder / "bus"
@@ -94,20 +94,25 @@ class Place:
         renderer.close()
         for view, serial in SERIALS.items():
             self._save(self.bus / f"{serial}.npz", images[view], simulation.cameras[view])
-        given = filter(None, [os.environ.get("PYTHONPATH")])
+        existing = filter(None, [os.environ.get("PYTHONPATH")])
         self.environment = {
             "ROS_DOMAIN_ID": str(free_domain()),
-            "PYTHONPATH": os.pathsep.join([str(HERE / "standins" / "libraries"), str(HERE), *given]),
+            "PYTHONPATH": os.pathsep.join([str(HERE / "standins" / "libraries"), str(HERE), *existing]),
             "STANDIN_CAMERAS": str(self.bus),
         }
 
     @staticmethod
     def _save(file: Path, image: np.ndarray, camera: Camera) -> None:
-        lens = [camera.fx, camera.fy, camera.cx - 0.5, camera.cy - 0.5]  # librealsense counts from a pixel's middle
+        lens = [
+            camera.fx,
+            camera.fy,
+            camera.cx - 0.5,
+            camera.cy - 0.5,
+        ]  # librealsense's origin is the centre of a pixel
         np.savez(file, image=image, lens=lens)
 
     def rig(self, views: Sequence[str] = tuple(SERIALS), **changes: object) -> str:
-        """A cameras file of views; changes are of the view front's entry, None leaves a field out."""
+        """Write a cameras file of views; changes apply to the entry of view front, None removes a field."""
         entry = {"model": "D415", "profile": "256x256x30"}
         rig = {
             view: {"serial": serial, "mounted_on": "flange" if view == "wrist" else "base"} | entry
@@ -120,16 +125,17 @@ class Place:
         return str(file)
 
     def cell(self, **changes: object) -> str:
-        """Write the file of a cell with our own driver; changes are of its entries, as in ``write_cell``."""
+        """Write the file of a cell with our own driver; changes apply to its entries, as in ``write_cell``."""
         robot = self.folder / "panda_with_a_hand.yaml"  # with the joints that the bundled models were trained with
         text = paths.shared("config", "robots", "panda.yaml").read_text(encoding="utf-8")
         robot.write_text(text.replace("model: robotiq_2f140", "model: franka_hand"), encoding="utf-8")
-        usual = {"robot": str(robot), "cameras": self.rig(), "calibration": "sim"}
-        return write_cell(self.folder, "fr3_own_driver", **usual | changes)
+        defaults = {"robot": str(robot), "cameras": self.rig(), "calibration": "sim"}
+        return write_cell(self.folder, "fr3_own_driver", **defaults | changes)
 
     def start(self, **options: str | None) -> Command:
-        """The command, with what is fine where nothing else is said; None leaves an option out."""
-        fine = {"robot-ip": "robot.here", "device": "cpu"}
-        given = {"cell": options.pop("cell", None) or self.cell(), "logs": str(self.folder / "logs")} | fine | options
-        words = [(f"--{name}", value) for name, value in given.items() if value is not None]
-        return Command(self.environment, *(word for pair in words for word in pair if word))
+        """Start the command with default options unless given; None removes an option."""
+        defaults = {"robot-ip": "robot.here", "device": "cpu"}
+        cell = options.pop("cell", None) or self.cell()
+        values = {"cell": cell, "logs": str(self.folder / "logs")} | defaults | options
+        pairs = [(f"--{name}", value) for name, value in values.items() if value is not None]
+        return Command(self.environment, *(word for pair in pairs for word in pair if word))

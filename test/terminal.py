@@ -1,4 +1,4 @@
-"""Commands that are used by keys, in a terminal of their own."""
+"""Commands with keyboard input, in a terminal of their own."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 
 class Terminal:
-    """A command with keys and a screen."""
+    """Command in a pseudo-terminal."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
-        self._ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (40, 200))
-        self.process = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs)
-        os.close(theirs)
-        self._said = ""
+        self._master, slave = pty.openpty()
+        termios.tcsetwinsize(slave, (40, 200))
+        self.process = subprocess.Popen(command, env=environment, stdin=slave, stdout=slave, stderr=slave)
+        os.close(slave)
+        self._output = ""
 
     def __enter__(self) -> Terminal:
         return self
@@ -27,31 +27,31 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-        os.close(self._ours)
+        os.close(self._master)
 
     def press(self, keys: str) -> None:
-        os.write(self._ours, keys.encode())
+        os.write(self._master, keys.encode())
 
-    def until(self, words: str, press: str = "", seconds: float = 120.0) -> None:
-        """Wait for words on the screen after those waited for last, with keys pressed again and again."""
+    def until(self, text: str, press: str = "", seconds: float = 120.0) -> None:
+        """Wait for a text in the output after the last match; press keys repeatedly meanwhile."""
         deadline = time.monotonic() + seconds
-        while words not in self._said:
+        while text not in self._output:
             assert self.process.poll() is None, self._lines()
             if time.monotonic() > deadline:
                 raise TimeoutError(self._lines())
-            if select.select([self._ours], [], [], 0.1)[0]:
-                self._said += os.read(self._ours, 65536).decode(errors="replace")
+            if select.select([self._master], [], [], 0.1)[0]:
+                self._output += os.read(self._master, 65536).decode(errors="replace")
             self.press(press)
-        self._said = self._said[self._said.index(words) + len(words) :]
+        self._output = self._output[self._output.index(text) + len(text) :]
 
     def _lines(self) -> str:
-        """Return the output, each line once: the live line is repeated."""
-        return "\n".join(dict.fromkeys(self._said.splitlines()))
+        """Return the output without repeated lines: the live line is printed repeatedly."""
+        return "\n".join(dict.fromkeys(self._output.splitlines()))
 
-    def forget(self, seconds: float) -> None:
-        """Ignore the present output in later searches."""
+    def discard_output(self, seconds: float) -> None:
+        """Discard the output of the next seconds in later searches."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if select.select([self._ours], [], [], 0.1)[0]:
-                os.read(self._ours, 65536)
-        self._said = ""
+            if select.select([self._master], [], [], 0.1)[0]:
+                os.read(self._master, 65536)
+        self._output = ""

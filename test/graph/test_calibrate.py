@@ -42,7 +42,7 @@ BOARD = CalibrationBoard.load(paths.shared("calibration", "boards", "charuco_7x5
 def test_simulated_camera_calibration_matches_ground_truth(tmp_path: Path) -> None:
     command = [*COMMAND, "--auto", "--most", "7", "--out", str(tmp_path / "out"), "--logs", str(tmp_path / "logs")]
     result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
-    print(done.stdout, done.stderr, sep="\n")
+    print(result.stdout, result.stderr, sep="\n")
     assert result.returncode == 0 and "from where the simulated camera is" in result.stdout
     assert "owner: calibrator" in (tmp_path / "logs" / "command_guard.log").read_text()
     saved = CameraCalibration.load(tmp_path / "out" / "wrist.yaml")
@@ -109,10 +109,10 @@ def test_keys_take_drop_compute_and_save_samples(tmp_path: Path) -> None:
 def test_robot_ip_starts_drivers_camera_guard_and_calibrator(tmp_path: Path, simulation: Simulation) -> None:
     cells = pytest.importorskip("test_real_command")  # stand-ins for the libraries of robot and camera
     simulation.reset("push_button", 0, PANDA.home)
-    place = cells.Place(tmp_path, simulation)
+    robot_setup = cells.RobotSetup(tmp_path, simulation)
     folders = [word for name in ("out", "samples", "logs") for word in (f"--{name}", str(tmp_path / name))]
-    robot = ["--robot-ip", "robot.here", "--cell", place.cell(), "--view", "front"]
-    with Terminal([*COMMAND[:5], *robot, *folders], ENVIRONMENT | place.environment) as terminal:
+    robot = ["--robot-ip", "robot.here", "--cell", robot_setup.cell(), "--view", "front"]
+    with Terminal([*COMMAND[:5], *robot, *folders], ENVIRONMENT | robot_setup.environment) as terminal:
         terminal.until("w/s forwards, back")
         terminal.until("m start or stop the automatic motion")
         terminal.until("0 samples, 0% covered: board: not detected")

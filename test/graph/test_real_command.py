@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from real_command import MISSING, SERIALS, Command, Place
+from real_command import MISSING, SERIALS, Command, RobotSetup
 from untrained import save_checkpoints
 
 pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
 
 
 @pytest.fixture
-def start_command(place: Place) -> Iterator[Callable[..., Command]]:
+def start_command(robot_setup: RobotSetup) -> Iterator[Callable[..., Command]]:
     """Function that starts a command; the fixture ends all of them."""
     commands: list[Command] = []
 
     def start(**options: str | None) -> Command:
-        commands.append(place.start(**options))
+        commands.append(robot_setup.start(**options))
         return commands[-1]
 
     yield start
@@ -28,26 +28,28 @@ def start_command(place: Place) -> Iterator[Callable[..., Command]]:
         command.kill()
 
 
-def test_invalid_files_are_rejected_before_start(place: Place, start_command: Callable[..., Command]) -> None:
+def test_invalid_files_are_rejected_before_start(
+    robot_setup: RobotSetup, start_command: Callable[..., Command]
+) -> None:
     """Missing or duplicate serial number, other robot than the checkpoint's, no calibration."""
     for options, expected in [
-        ({"cell": place.cell(cameras=place.rig(serial=None))}, "front.serial: Field required"),
+        ({"cell": robot_setup.cell(cameras=robot_setup.rig(serial=None))}, "front.serial: Field required"),
         (
-            {"cell": place.cell(cameras=place.rig(serial=SERIALS["wrist"]))},
+            {"cell": robot_setup.cell(cameras=robot_setup.rig(serial=SERIALS["wrist"]))},
             r"serial used twice \(0000000002, by front, wrist\)",
         ),
         (
-            {"cell": place.cell(cameras=place.rig(profile="640x480x30"))},
+            {"cell": robot_setup.cell(cameras=robot_setup.rig(profile="640x480x30"))},
             r"front camera: image size differs from the checkpoint's \(640x480",
         ),
-        ({"cell": place.cell(robot="fr3_franka_hand")}, "the checkpoint of Genima .*fr3"),
-        ({"cell": place.cell(calibration=str(place.folder / "nowhere"))}, "nowhere"),
+        ({"cell": robot_setup.cell(robot="fr3_franka_hand")}, "the checkpoint of Genima .*fr3"),
+        ({"cell": robot_setup.cell(calibration=str(robot_setup.folder / "nowhere"))}, "nowhere"),
     ]:
         command = start_command(**options)
         assert command.end() == 2
-        (line,) = [line for line in command.said.splitlines() if line.strip()]
+        (line,) = [line for line in command.output.splitlines() if line.strip()]
         assert line.startswith("genima: error: ") and re.search(expected, line), line
-    assert not (place.folder / "logs").exists(), "a node was started"
+    assert not (robot_setup.folder / "logs").exists(), "a node was started"
 
 
 @pytest.mark.parametrize(
@@ -62,25 +64,25 @@ def test_invalid_files_are_rejected_before_start(place: Place, start_command: Ca
     ],
 )
 def test_missing_hardware_is_reported_by_name(
-    place: Place, start_command: Callable[..., Command], options: dict[str, str], expected: str
+    robot_setup: RobotSetup, start_command: Callable[..., Command], options: dict[str, str], expected: str
 ) -> None:
     """Start without models and with one camera, which is faster."""
     given = {"robot-ip": options.get("robot-ip", "robot.here"), "no-policy": "", "device": None}
-    cameras = place.rig(["front"], serial=options.get("serial", SERIALS["front"]))
-    command = start_command(**given, cell=place.cell(cameras=cameras, views=["front"], calibration="not_yet"))
+    cameras = robot_setup.rig(["front"], serial=options.get("serial", SERIALS["front"]))
+    command = start_command(**given, cell=robot_setup.cell(cameras=cameras, views=["front"], calibration="not_yet"))
     assert command.end() == 2
-    assert re.search(rf"genima: error: {expected}", command.said), command.said[-2000:]
+    assert re.search(rf"genima: error: {expected}", command.output), command.output[-2000:]
 
 
 @pytest.mark.nightly
 @pytest.mark.real_time
 def test_checkpoint_of_fr3_with_hand_is_accepted(
-    place: Place, start_command: Callable[..., Command], tmp_path: Path
+    robot_setup: RobotSetup, start_command: Callable[..., Command], tmp_path: Path
 ) -> None:
     """The checkpoint is of this robot only. `test_real_without_policy.py` starts the robot without models."""
     checkpoint = save_checkpoints(tmp_path / "checkpoint", 256, "fr3_franka_hand")
     command = start_command(
-        **{"cell": place.cell(robot="fr3_franka_hand"), "robot-ip": "fr3.here", "checkpoint": str(checkpoint)}
+        **{"cell": robot_setup.cell(robot="fr3_franka_hand"), "robot-ip": "fr3.here", "checkpoint": str(checkpoint)}
     )
     command.until("ready: ./genima task")
     command.process.send_signal(signal.SIGINT)
@@ -89,15 +91,17 @@ def test_checkpoint_of_fr3_with_hand_is_accepted(
 
 @pytest.mark.nightly
 @pytest.mark.real_time
-def test_second_start_is_rejected_and_camera_reconnects(place: Place, start_command: Callable[..., Command]) -> None:
+def test_second_start_is_rejected_and_camera_reconnects(
+    robot_setup: RobotSetup, start_command: Callable[..., Command]
+) -> None:
     first = start_command()
     ready = first.until("ready: ./genima task")
-    second = start_command(logs=str(place.folder / "others"))
+    second = start_command(logs=str(robot_setup.folder / "others"))
     assert second.end() == 2
-    assert re.search(r"genima: error: .*command_guard.* run already in ROS_DOMAIN_ID \d+: end them", second.said)
-    assert not (place.folder / "others").exists(), "the second command started nodes"
-    front = place.bus / f"{SERIALS['front']}.npz"
-    unplugged = front.rename(place.folder / "unplugged.npz")
+    assert re.search(r"genima: error: .*command_guard.* run already in ROS_DOMAIN_ID \d+: end them", second.output)
+    assert not (robot_setup.folder / "others").exists(), "the second command started nodes"
+    front = robot_setup.bus / f"{SERIALS['front']}.npz"
+    unplugged = front.rename(robot_setup.folder / "unplugged.npz")
     unplugged_at = first.until(r"! front_camera: camera: camera 0000000001 is not connected", ready)
     first.until(r"! diffusion_agent: camera front timeout: no image", ready)
     unplugged.rename(front)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import pytest
 import yaml
-from real_command import MISSING, SERIALS, Command, Place
+from real_command import MISSING, SERIALS, Command, RobotSetup
 
 from genima.doctor.ros import PROFILE
 
@@ -27,13 +27,13 @@ def call(environment: Mapping[str, str], *arguments: str) -> tuple[int, str]:
     return result.returncode, (result.stdout + result.stderr).strip()
 
 
-def test_robot_runs_without_models_or_calibration(place: Place) -> None:
+def test_robot_runs_without_models_or_calibration(robot_setup: RobotSetup) -> None:
     """The default cell is an FR3 with the Franka hand."""
-    rig, logs = place.folder / "one.yaml", place.folder / "logs"
+    rig, logs = robot_setup.folder / "one.yaml", robot_setup.folder / "logs"
     camera = {"serial": SERIALS["front"], "model": "D415", "profile": "256x256x30", "mounted_on": "base"}
     rig.write_text(yaml.safe_dump({"front": camera}))
-    environment = place.environment
-    cell = place.cell(robot="fr3_franka_hand", cameras=str(rig), views=["front"], calibration="not_yet")
+    environment = robot_setup.environment
+    cell = robot_setup.cell(robot="fr3_franka_hand", cameras=str(rig), views=["front"], calibration="not_yet")
     command = Command(environment, "--no-policy", "--robot-ip", "fr3.here", "--cell", cell, "--logs", str(logs))
     try:
         ready = command.until("ready; Ctrl-C ends")

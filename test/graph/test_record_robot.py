@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from real_command import MISSING, SERIALS, Place
+from real_command import MISSING, SERIALS, RobotSetup
 from terminal import Terminal
 
 from genima.data.episodes import Episode, find_episodes
@@ -18,14 +18,14 @@ pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
 
 
 @pytest.mark.real_time
-def test_record_starts_robot_with_keyboard_leader(place: Place) -> None:
-    rig, logs, out = place.folder / "one.yaml", place.folder / "logs", place.folder / "demos"
+def test_record_starts_robot_with_keyboard_leader(robot_setup: RobotSetup) -> None:
+    rig, logs, out = robot_setup.folder / "one.yaml", robot_setup.folder / "logs", robot_setup.folder / "demos"
     camera = {"serial": SERIALS["front"], "model": "D415", "profile": "256x256x30", "mounted_on": "base"}
     rig.write_text(yaml.safe_dump({"front": camera}), encoding="utf-8")
     command = [sys.executable, "-m", "genima_cli", "record", "--robot-ip", "robot.here"]
     command += [
         "--cell",
-        place.cell(cameras=str(rig), views=["front"]),
+        robot_setup.cell(cameras=str(rig), views=["front"]),
         "--leader",
         "keyboard",
         "--instruction",
@@ -33,7 +33,7 @@ def test_record_starts_robot_with_keyboard_leader(place: Place) -> None:
     ]
     command += ["--out", str(out), "--logs", str(logs)]
     environment = {key: value for key, value in os.environ.items() if key != "ROS_DOMAIN_ID"} | {"TERM": "xterm"}
-    with Terminal(command, environment | place.environment) as terminal:
+    with Terminal(command, environment | robot_setup.environment) as terminal:
         terminal.until("b begin to record")
         terminal.press("g")
         terminal.until("opening unknown; start to follow first")

@@ -109,7 +109,7 @@ def test_keyboard_records_running_arm(tmp_path: Path) -> None:
                 terminal.until("recording 1 s")
                 terminal.press(key)
                 terminal.until(expected)
-                terminal.forget(1.0)  # episodes are named by the second
+                terminal.discard_output(1.0)  # episodes are named by the second
             terminal.press("b")
             terminal.until("recording 1 s")
             terminal.process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The RealSense driver of our own, on librealsense's software device: no camera is needed."""
+"""Our own RealSense driver, with librealsense's software device instead of a camera."""
 
 from __future__ import annotations
 
@@ -30,46 +30,46 @@ PROFILE = ColorProfile(64, 48, 30)
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(realsense, "_START_TIMEOUT", 1.0)
     monkeypatch.setattr(realsense, "_IMAGE_TIMEOUT", 0.5)
 
 
-def test_an_image_comes_as_it_was_taken_and_losses_are_counted() -> None:
-    soft = SoftwareCamera("123")
-    camera = ColorCamera("123", PROFILE, query_devices=Bus(soft))
+def test_images_are_unchanged_and_losses_are_counted() -> None:
+    device = SoftwareCamera("123")
+    camera = ColorCamera("123", PROFILE, query_devices=Bus(device))
     camera.open()
     assert camera.read(0.01) is None
-    stamp = soft.expose(seen=9)
+    stamp = device.expose(pixels=9)
     frame = camera.read(1.0)
     assert frame is not None
     assert frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8 and np.all(frame.image == 9)
     assert abs(frame.stamp - stamp) < 1e-5 and frame.lost == 0
     assert camera.clock == "global_time"
-    soft.expose(lose=3)
+    device.expose(lose=3)
     assert camera.read(1.0).lost == 3  # type: ignore[union-attr]
-    soft.expose(seen=1)
+    device.expose(pixels=1)
     time.sleep(0.05)
-    soft.expose(seen=2)
+    device.expose(pixels=2)
     time.sleep(0.05)
-    late = camera.read(1.0)
-    assert late is not None and np.all(late.image == 2) and late.lost == 1, "who comes late gets the newest"
+    newest = camera.read(1.0)
+    assert newest is not None and np.all(newest.image == 2) and newest.lost == 1, "not the newest image"
     camera.close()
 
 
-def test_a_clock_that_counts_from_the_cameras_start_is_not_taken_for_the_time() -> None:
-    soft = SoftwareCamera("123")
-    camera = ColorCamera("123", PROFILE, query_devices=Bus(soft))
+def test_hardware_clock_is_not_used_as_time() -> None:
+    device = SoftwareCamera("123")
+    camera = ColorCamera("123", PROFILE, query_devices=Bus(device))
     camera.open()
-    soft.expose(stamp=12.5, domain="hardware_clock")
+    device.expose(stamp=12.5, domain="hardware_clock")
     frame = camera.read(1.0)
     assert frame is not None and abs(frame.stamp - time.time()) < 5
     camera.close()
 
 
-def test_the_lens_is_told_as_the_ros_driver_tells_it() -> None:
-    soft = SoftwareCamera("123", coefficients=(0.1, 0.2, 0.3, 0.4, 0.5))
-    opened = ColorCamera("123", PROFILE, query_devices=Bus(soft)).open()
+def test_camera_info_equals_ros_driver() -> None:
+    device = SoftwareCamera("123", coefficients=(0.1, 0.2, 0.3, 0.4, 0.5))
+    opened = ColorCamera("123", PROFILE, query_devices=Bus(device)).open()
     info = CameraInfo(**opened.info)
     fx, fy, cx, cy = LENS
     assert (info.width, info.height, info.distortion_model) == (64, 48, "plumb_bob")
@@ -79,46 +79,46 @@ def test_the_lens_is_told_as_the_ros_driver_tells_it() -> None:
     assert np.allclose(info.d, [0.1, 0.2, 0.3, 0.4, 0.5])
 
 
-def test_the_colour_frame_is_where_the_device_says_that_its_lens_is() -> None:
+def test_color_frame_is_from_device_extrinsics() -> None:
     opened = ColorCamera("123", PROFILE, query_devices=Bus(SoftwareCamera("123"))).open()
     x, y, z = TRANSLATION
     assert np.allclose(opened.T_link_color[:3, 3], [z, -x, -y], atol=1e-7), "x forward, y left, z up"
     # about the optical frame's y, which points down, is about the link's z, the other way round
     expected = Rotation.from_euler("z", -ANGLE).as_matrix()
     assert np.allclose(opened.T_link_color[:3, :3], expected, atol=1e-6)
-    alone = ColorCamera("9", PROFILE, query_devices=Bus(SoftwareCamera("9", depth=False))).open()
-    assert np.array_equal(alone.T_link_color, np.eye(4))
+    color_only = ColorCamera("9", PROFILE, query_devices=Bus(SoftwareCamera("9", depth=False))).open()
+    assert np.array_equal(color_only.T_link_color, np.eye(4))
 
 
-def test_options_of_the_sensor() -> None:
-    soft = SoftwareCamera("123")
-    ColorCamera("123", PROFILE, {"enable_auto_exposure": 0, "exposure": 300}, Bus(soft)).open()
-    assert (soft.option("exposure"), soft.option("enable_auto_exposure")) == (300, 0)
-    assert soft.option("global_time_enabled") == 1
+def test_sensor_options_are_set_and_checked() -> None:
+    device = SoftwareCamera("123")
+    ColorCamera("123", PROFILE, {"enable_auto_exposure": 0, "exposure": 300}, Bus(device)).open()
+    assert (device.option("exposure"), device.option("enable_auto_exposure")) == (300, 0)
+    assert device.option("global_time_enabled") == 1
     with pytest.raises(GenimaError, match="exposure is 20000; it must be from 1 to 10000"):
-        ColorCamera("123", PROFILE, {"exposure": 20000}, Bus(soft)).open()
+        ColorCamera("123", PROFILE, {"exposure": 20000}, Bus(device)).open()
     with pytest.raises(GenimaError, match="option gain not supported"):
-        ColorCamera("123", PROFILE, {"gain": 3}, Bus(soft)).open()
+        ColorCamera("123", PROFILE, {"gain": 3}, Bus(device)).open()
 
 
 @pytest.mark.parametrize(
-    ("serial", "there", "line"),
+    ("serial", "connected", "line"),
     [
         ("777", ("123", "456"), r"camera 777: not connected; connected: 123 \(Intel RealSense D415\), 456 \("),
         ("777", (), "camera 777: not connected; no RealSense camera is connected"),
         ("", ("123", "456"), r"camera: no serial number given; connected: 123 \(.*\), 456 "),
     ],
 )
-def test_a_camera_that_is_not_there_is_told_with_those_that_are(serial: str, there: tuple[str, ...], line: str) -> None:
+def test_missing_camera_is_reported_with_connected_ones(serial: str, connected: tuple[str, ...], line: str) -> None:
     with pytest.raises(GenimaError, match=line):
-        ColorCamera(serial, PROFILE, query_devices=Bus(*map(SoftwareCamera, there))).open()
+        ColorCamera(serial, PROFILE, query_devices=Bus(*map(SoftwareCamera, connected))).open()
 
 
-def test_the_only_camera_needs_no_serial_number() -> None:
+def test_single_camera_needs_no_serial_number() -> None:
     assert ColorCamera("", PROFILE, query_devices=Bus(SoftwareCamera("123"))).open().serial == "123"
 
 
-def test_images_that_a_camera_does_not_have_are_refused_with_those_that_it_has() -> None:
+def test_unsupported_profile_is_rejected_with_supported_ones() -> None:
     with pytest.raises(GenimaError, match="no colour profile 1920x1080x30; it has 64x48x15, 64x48x30$"):
         ColorCamera("1", ColorProfile(1920, 1080, 30), query_devices=Bus(SoftwareCamera("1"))).open()
     with pytest.raises(GenimaError, match="64x48x30 on USB 2.1; USB 3 has more"):
@@ -127,9 +127,9 @@ def test_images_that_a_camera_does_not_have_are_refused_with_those_that_it_has()
         ColorProfile.parse("640,480,30")
 
 
-def test_silence_says_whether_the_camera_was_unplugged() -> None:
-    soft = SoftwareCamera("123")
-    bus = Bus(soft)
+def test_image_timeout_reports_whether_camera_is_connected() -> None:
+    device = SoftwareCamera("123")
+    bus = Bus(device)
     camera = ColorCamera("123", PROFILE, query_devices=bus)
     camera.open()
     with pytest.raises(GenimaError, match="connected, but sends no images"):
@@ -151,7 +151,7 @@ def until_error(camera: ColorCamera) -> None:
         assert camera.read(0.1) is None
 
 
-def test_what_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_reported_with_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyrealsense2", None)
     with pytest.raises(GenimaError, match=r"pip install pyrealsense2==2\.59"):
         optional.import_library("pyrealsense2")
@@ -164,10 +164,10 @@ def test_what_is_missing_is_named_with_what_installs_it(monkeypatch: pytest.Monk
         optional.import_library("pyrealsense2")
 
 
-# ------------------------------------------------------------------------------------------------------- the node
+# ------------------------------------------------------------------------------------------------------------ node
 
 
-class Filming:
+class CameraFixture:
     """Node with a software camera that produces images."""
 
     def __init__(self, graph: Graph, bus: Bus, **parameters: Any) -> None:
@@ -179,8 +179,8 @@ class Filming:
         self.images = graph.subscribe(ImageMessage, "cameras/front/color/image_raw", qos.IMAGE)
         self.infos = graph.subscribe(CameraInfo, "cameras/front/color/camera_info", qos.IMAGE)
 
-    def until(self, condition: Callable[[], Any], otherwise: str, shoot: bool = True) -> None:
-        self.graph.until(condition, otherwise, self.bus.cameras[0].expose if shoot and self.bus.cameras else None)
+    def until(self, condition: Callable[[], Any], otherwise: str, expose: bool = True) -> None:
+        self.graph.until(condition, otherwise, self.bus.cameras[0].expose if expose and self.bus.cameras else None)
 
 
 @pytest.fixture
@@ -190,49 +190,53 @@ def tf(graph: Graph) -> Iterator[list[Any]]:
     yield graph.subscribe(module.TFMessage, "/tf_static", latched)
 
 
-def test_the_node_speaks_as_the_ros_driver_does(graph: Graph, tf: list[Any]) -> None:
-    filming = Filming(graph, Bus(SoftwareCamera("0123")), serial_no="_0123", **{"rgb_camera.color_profile": "64x48x30"})
-    filming.until(lambda: filming.images and filming.infos, "no images")
-    image, info = filming.images[-1], filming.infos[-1]
+def test_node_publishes_as_ros_driver(graph: Graph, tf: list[Any]) -> None:
+    camera = CameraFixture(
+        graph, Bus(SoftwareCamera("0123")), serial_no="_0123", **{"rgb_camera.color_profile": "64x48x30"}
+    )
+    camera.until(lambda: camera.images and camera.infos, "no images")
+    image, info = camera.images[-1], camera.infos[-1]
     assert image.header.frame_id == info.header.frame_id == "front_color_optical_frame"
     assert messages.image_from(image).shape == (48, 64, 3)
-    assert messages.seconds(image.header.stamp) in {messages.seconds(i.header.stamp) for i in filming.infos}
+    assert messages.seconds(image.header.stamp) in {messages.seconds(i.header.stamp) for i in camera.infos}
     graph.until(lambda: tf, "no transforms")
     tree = {t.child_frame_id: t for t in tf[0].transforms}
     assert {child: t.header.frame_id for child, t in tree.items()} == {
         "front_color_frame": "front_link",
         "front_color_optical_frame": "front_color_frame",
     }
-    turned = tree["front_color_optical_frame"].transform.rotation
+    rotation = tree["front_color_optical_frame"].transform.rotation
     # roll -90, yaw -90 degrees, as the driver has it; a quaternion and its negative are the same rotation
-    assert np.allclose(np.abs([turned.x, turned.y, turned.z, turned.w] @ np.array([-0.5, 0.5, -0.5, 0.5])), 1)
-    filming.until(lambda: "realsense_camera" in graph.diagnostics, "says nothing of itself")
-    said = diagnostic_values(graph.diagnostics["realsense_camera"])
-    assert (said["serial"], said["usb"], said["requested rate [Hz]"]) == ("0123", "3.2", "30")
+    assert np.allclose(np.abs([rotation.x, rotation.y, rotation.z, rotation.w] @ np.array([-0.5, 0.5, -0.5, 0.5])), 1)
+    camera.until(lambda: "realsense_camera" in graph.diagnostics, "no diagnostics")
+    values = diagnostic_values(graph.diagnostics["realsense_camera"])
+    assert (values["serial"], values["usb"], values["requested rate [Hz]"]) == ("0123", "3.2", "30")
 
 
-def test_a_camera_that_is_unplugged_is_a_fault_until_it_is_back(
+def test_unplugged_camera_is_fault_until_reconnected(
     graph: Graph, tf: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filming = Filming(graph, Bus(SoftwareCamera("1")), serial_no="_1", **{"rgb_camera.color_profile": "64x48x30"})
-    filming.until(graph.has_no_fault("realsense_camera"), "is not fine with a camera")
-    filming.bus.cameras.clear()
-    filming.until(graph.reports_fault("realsense_camera", "camera 1: not connected"), "does not notice")
-    filming.bus.cameras.append(SoftwareCamera("1"))
-    heard = len(filming.images)
-    filming.until(
-        lambda: len(filming.images) > heard and graph.has_no_fault("realsense_camera")(), "does not come back"
+    camera = CameraFixture(graph, Bus(SoftwareCamera("1")), serial_no="_1", **{"rgb_camera.color_profile": "64x48x30"})
+    camera.until(graph.has_no_fault("realsense_camera"), "fault reported although the camera is connected")
+    camera.bus.cameras.clear()
+    camera.until(graph.reports_fault("realsense_camera", "camera 1: not connected"), "fault not reported")
+    camera.bus.cameras.append(SoftwareCamera("1"))
+    count = len(camera.images)
+    camera.until(
+        lambda: len(camera.images) > count and graph.has_no_fault("realsense_camera")(),
+        "no reconnection",
     )
-    filming.until(
-        lambda: diagnostic_values(graph.diagnostics["realsense_camera"])["times opened"] == "2", "does not count"
+    camera.until(
+        lambda: diagnostic_values(graph.diagnostics["realsense_camera"])["times opened"] == "2",
+        "reconnection not counted",
     )
 
 
-def test_stamps_of_another_time_are_a_fault(graph: Graph, tf: list[Any]) -> None:
-    filming = Filming(graph, Bus(SoftwareCamera("1")), serial_no=1, **{"rgb_camera.color_profile": "64x48x30"})
+def test_wrong_stamps_are_fault(graph: Graph, tf: list[Any]) -> None:
+    camera = CameraFixture(graph, Bus(SoftwareCamera("1")), serial_no=1, **{"rgb_camera.color_profile": "64x48x30"})
     graph.until(
         graph.reports_fault("realsense_camera", "check this machine's clock"),
-        "does not notice",
-        lambda: filming.bus.cameras[0].expose(stamp=time.time() - 30),
+        "fault not reported",
+        lambda: camera.bus.cameras[0].expose(stamp=time.time() - 30),
     )
-    filming.until(graph.has_no_fault("realsense_camera"), "stays a fault")
+    camera.until(graph.has_no_fault("realsense_camera"), "the fault remains")

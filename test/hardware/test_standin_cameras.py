@@ -1,4 +1,4 @@
-"""The stand-in for realsense2_camera: what it shows is what the driver shows, and true."""
+"""Stand-in for realsense2_camera: topics, frames and depth as of the real driver."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SERIALS = {"front": "01", "wrist": "02"}
 
 
 @pytest.fixture
-def film(graph: Graph, simulation: Simulation) -> Iterator[Callable[..., Any]]:
-    """Starts the cameras."""
+def start_cameras(graph: Graph, simulation: Simulation) -> Iterator[Callable[..., Any]]:
+    """Function that starts the camera drivers."""
     interfaces.provide()
     from standins.realsense import RealSenseDrivers
 
@@ -47,36 +47,36 @@ def topics(graph: Graph, view: str) -> set[str]:
     return {name.removeprefix(start) for name in published if name.startswith(start)}
 
 
-def test_a_camera_shows_what_the_driver_shows(graph: Graph, film: Callable[..., Any]) -> None:
+def test_camera_publishes_as_driver(graph: Graph, start_cameras: Callable[..., Any]) -> None:
     interfaces.provide()
     from realsense2_camera_msgs.msg import Metadata
 
     kinds = {"color/image_raw": Image, "color/camera_info": CameraInfo, "color/metadata": Metadata}
-    heard = {topic: graph.subscribe(kind, f"cameras/front/{topic}", qos.IMAGE) for topic, kind in kinds.items()}
+    received = {topic: graph.subscribe(kind, f"cameras/front/{topic}", qos.IMAGE) for topic, kind in kinds.items()}
     frames = graph.subscribe(TFMessage, "/tf_static", _STATIC_SUBSCRIBER)
-    film()
-    graph.until(lambda: all(heard.values()) and frames, "no status received")
-    assert topics(graph, "front") == set(kinds), "no depth unless it is asked for"
-    graph.until(lambda: len(heard["color/metadata"]) > 3, "no more comes")
-    images, infos, metadata = (list(said) for said in heard.values())
+    start_cameras()
+    graph.until(lambda: all(received.values()) and frames, "no images or frames")
+    assert topics(graph, "front") == set(kinds), "depth is published without being enabled"
+    graph.until(lambda: len(received["color/metadata"]) > 3, "no further metadata")
+    images, infos, metadata = (list(topic_messages) for topic_messages in received.values())
     assert {message.header.frame_id for message in (*images, *infos, *metadata)} == {"front_color_optical_frame"}
     assert (images[0].encoding, images[0].width) == ("rgb8", infos[0].width)
     stamps = {messages.seconds(message.header.stamp) for message in images}
-    before, said = (json.loads(message.json_data) for message in metadata[:2])
+    before, values = (json.loads(message.json_data) for message in metadata[:2])
     stamp = messages.seconds(metadata[1].header.stamp)
-    assert stamp in stamps and said["frame_timestamp"] / 1e3 == pytest.approx(stamp, abs=1e-5)
-    assert said["clock_domain"] == "global_time" and said["frame_number"] > before["frame_number"]
+    assert stamp in stamps and values["frame_timestamp"] / 1e3 == pytest.approx(stamp, abs=1e-5)
+    assert values["clock_domain"] == "global_time" and values["frame_number"] > before["frame_number"]
     tree = {t.child_frame_id: t.header.frame_id for t in frames[-1].transforms if t.child_frame_id.startswith("front")}
     assert tree == {"front_color_frame": "front_link", "front_color_optical_frame": "front_color_frame"}
 
 
-def test_depth_is_how_far_the_table_is(
-    graph: Graph, film: Callable[..., Any], simulation: Simulation, robot: RobotModel
+def test_depth_equals_distance_to_table(
+    graph: Graph, start_cameras: Callable[..., Any], simulation: Simulation, robot: RobotModel
 ) -> None:
     images = graph.subscribe(Image, "cameras/front/depth/image_rect_raw", qos.IMAGE)
     frames = graph.subscribe(TFMessage, "/tf_static", _STATIC_SUBSCRIBER)
-    film(depth=True)
-    graph.until(lambda: images and frames, "there is no depth")
+    start_cameras(depth=True)
+    graph.until(lambda: images and frames, "no depth images")
     assert topics(graph, "front") == {
         f"{stream}/{name}"
         for stream, image in (("color", "image_raw"), ("depth", "image_rect_raw"))
@@ -97,40 +97,40 @@ def test_depth_is_how_far_the_table_is(
     rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones_like(u)], axis=-1)
     directions = rays @ T_base_depth[:3, :3].T
     expected = -T_base_depth[2, 3] / directions[..., 2]  # to z = 0, along the optical axis
-    meets = T_base_depth[:3, 3] + expected[..., None] * directions
-    table = (expected > 0) & (np.abs(meets[..., 0] - 0.5) < 0.6) & (np.abs(meets[..., 1]) < 0.65)
+    points = T_base_depth[:3, 3] + expected[..., None] * directions
+    table = (expected > 0) & (np.abs(points[..., 0] - 0.5) < 0.6) & (np.abs(points[..., 1]) < 0.65)
     error = np.abs(depth - expected)[table]
-    assert np.mean(error < 2e-3) > 0.5 and table.sum() > 1000  # robot and objects stand on the rest of it
+    assert np.mean(error < 2e-3) > 0.5 and table.sum() > 1000  # robot and objects cover the rest
 
 
-def test_a_camera_that_is_unplugged_publishes_no_more_until_it_is_back(graph: Graph, film: Callable[..., Any]) -> None:
+def test_unplugged_camera_does_not_publish_until_reconnected(graph: Graph, start_cameras: Callable[..., Any]) -> None:
     images = graph.subscribe(Image, "cameras/wrist/color/image_raw", qos.IMAGE)
     others = graph.subscribe(Image, "cameras/front/color/image_raw", qos.IMAGE)
     frames = graph.subscribe(TFMessage, "/tf_static", _STATIC_SUBSCRIBER)
-    film()
-    graph.until(lambda: images and others, "nothing comes")
+    start_cameras()
+    graph.until(lambda: images and others, "no images")
     graph.call(SetBool, "cameras/wrist/standin/unplug", SetBool.Request(data=True))
-    graph.until(lambda: not topics(graph, "wrist"), "its topics stay")
-    gone, went_on, said = len(images), len(others), len(frames)
-    graph.until(lambda: len(others) > went_on + 2, "the other one is gone, too")
-    assert len(images) <= gone + 1  # one may have been under way
+    graph.until(lambda: not topics(graph, "wrist"), "the topics remain")
+    wrist_count, front_count, frame_count = len(images), len(others), len(frames)
+    graph.until(lambda: len(others) > front_count + 2, "the other camera does not publish")
+    assert len(images) <= wrist_count + 1  # one may have been in transit
     graph.call(SetBool, "cameras/wrist/standin/unplug", SetBool.Request(data=False))
-    graph.until(lambda: len(images) > gone + 3 and len(frames) > said, "it does not come back")
+    graph.until(lambda: len(images) > wrist_count + 3 and len(frames) > frame_count, "the camera is not reconnected")
 
 
-def test_a_serial_number_that_is_not_there_gives_no_topics(graph: Graph, film: Callable[..., Any]) -> None:
+def test_missing_serial_number_has_no_topics(graph: Graph, start_cameras: Callable[..., Any]) -> None:
     others = graph.subscribe(Image, "cameras/front/color/image_raw", qos.IMAGE)
-    film(plugged_in={"01"})
-    graph.until(lambda: len(others) > 2, "nothing comes")
+    start_cameras(plugged_in={"01"})
+    graph.until(lambda: len(others) > 2, "no images")
     assert topics(graph, "front") and not topics(graph, "wrist")
 
 
-def test_images_that_are_lost_are_missing_from_the_numbers(graph: Graph, film: Callable[..., Any]) -> None:
+def test_lost_images_are_missing_in_frame_numbers(graph: Graph, start_cameras: Callable[..., Any]) -> None:
     interfaces.provide()
     from realsense2_camera_msgs.msg import Metadata
 
-    heard = graph.subscribe(Metadata, "cameras/front/color/metadata", qos.COMMAND_LOG)
-    film(lost=0.5)
-    graph.until(lambda: len(heard) > 8, "nothing comes")
-    numbers = [json.loads(message.json_data)["frame_number"] for message in heard]
+    received = graph.subscribe(Metadata, "cameras/front/color/metadata", qos.COMMAND_LOG)
+    start_cameras(lost=0.5)
+    graph.until(lambda: len(received) > 8, "no images")
+    numbers = [json.loads(message.json_data)["frame_number"] for message in received]
     assert np.all(np.diff(numbers) > 0) and np.any(np.diff(numbers) > 1)

@@ -1,4 +1,4 @@
-"""The stack against stand-ins that speak as the drivers do: what trips the arm, and the loop through the guard."""
+"""Stack with stand-ins for the drivers: causes of reflexes, and the loop through the command guard."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def arm(simulation: Simulation) -> Iterator[TorqueArm]:
     arm.close()
 
 
-# ---------------------------------------------------------------------------------------------------- the stand-ins
+# -------------------------------------------------------------------------------------------------------- stand-ins
 
 
 def motion(rate: float, seconds: float, share: float = 0.99) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
-    """Set-points as the guard makes them, from home on: times, positions, velocities; within shares of the limits."""
+    """Yield guarded commands from home: time, positions, velocities; within a share of the limits."""
     guarded = JerkLimitedMotion(MotionLimits.of(FR3, share, share, share), 1 / rate)
     guarded.reset(FR3.home)
     goal = FR3.home + 0.3
@@ -64,8 +64,8 @@ def motion(rate: float, seconds: float, share: float = 0.99) -> Iterator[tuple[f
 
 
 @pytest.mark.parametrize("rate, error", [(1000, None), (200, "joint_motion_generator_velocity_discontinuity")])
-def test_positions_that_step_trip_an_fr3_that_is_driven_by_position(rate: int, error: str | None) -> None:
-    """Why no backend streams positions into the robot's position interface."""
+def test_position_steps_trip_fr3_position_interface(rate: int, error: str | None) -> None:
+    """Reason why no backend streams positions to the robot's position interface."""
     watch, errors = PositionWatch(FR3, FR3.home), set()
     for _, positions, _ in motion(rate, 0.3):
         for _ in range(1000 // rate):
@@ -83,12 +83,12 @@ def test_positions_that_step_trip_an_fr3_that_is_driven_by_position(rate: int, e
         (np.eye(7)[0] * 4e-6, None),  # from rest, 5e-6 rad are allowed
     ],
 )
-def test_the_position_interface_trips_as_the_fr3_does(step: np.ndarray, error: str | None) -> None:
+def test_position_interface_trips_as_fr3(step: np.ndarray, error: str | None) -> None:
     assert PositionWatch(FR3, FR3.home).error(FR3.home + step) == error
 
 
 @pytest.mark.parametrize("kind", [Crisp, Gello, Trajectory])
-def test_each_controller_follows_what_the_guard_lets_through(arm: TorqueArm, kind: Callable[..., Any]) -> None:
+def test_each_controller_follows_guarded_motion(arm: TorqueArm, kind: Callable[..., Any]) -> None:
     controller = kind(FR3)
     arm.switch(controller, 0.0)
     offset = arm.q - FR3.home
@@ -100,35 +100,35 @@ def test_each_controller_follows_what_the_guard_lets_through(arm: TorqueArm, kin
             clock += PERIOD
         worst = max(worst, float(np.abs(arm.q - offset - positions).max()))
     assert not arm.error and arm.controller is controller
-    assert worst < 0.15  # GELLO's has no feed-forward of velocity
+    assert worst < 0.15  # GELLO's controller has no velocity feed-forward
     np.testing.assert_allclose(arm.q, offset + FR3.home + 0.3, atol=0.02)
 
 
-def test_a_controller_of_gello_ends_after_stale_targets() -> None:
+def test_gello_controller_ends_after_stale_targets() -> None:
     controller = Gello(FR3)
     controller.activate(10.0, FR3.home)
     controller.target(10.1, 10.1, FR3.home, None, 0)
     for now in (10.2, 10.21):
         controller.torques(now, FR3.home, np.zeros(7))
-    assert not controller.dead
+    assert not controller.shut_down
     controller.target(10.7, 10.7, FR3.home, None, 0)  # 0.6 s after the one before
     controller.torques(10.71, FR3.home, np.zeros(7))
-    assert controller.dead
+    assert controller.shut_down
 
 
-def test_a_trajectory_controller_as_installed_refuses_points_that_move() -> None:
+def test_installed_trajectory_controller_rejects_moving_points() -> None:
     controller = Trajectory(FR3, moving_end=False)
     controller.activate(0.0, FR3.home)
     controller.target(0.0, 0.0, FR3.home, np.full(7, 0.1), 0.04)
-    assert controller.refused == 1
+    assert controller.rejected == 1
     controller.target(0.0, 0.0, FR3.home + 0.01, np.zeros(7), 0.04)
-    assert controller.refused == 1
+    assert controller.rejected == 1
     np.testing.assert_allclose(controller.desired(0.04)[0], FR3.home + 0.01)
 
 
-def test_a_step_that_no_guard_would_let_through_trips_the_arm(arm: TorqueArm) -> None:
+def test_unguarded_step_trips_arm(arm: TorqueArm) -> None:
     controller = Crisp(FR3)
-    controller.rate, controller.most = 1.0, 80.0
+    controller.rate, controller.max_torque = 1.0, 80.0
     arm.switch(controller, 0.0)
     controller.target(0.0, 0.0, arm.q + [2.5, 0, 0, 0, 0, 0, 0], np.zeros(7), 0)
     for k in range(1500):
@@ -138,7 +138,7 @@ def test_a_step_that_no_guard_would_let_through_trips_the_arm(arm: TorqueArm) ->
     assert arm.error == "joint_velocity_violation" and arm.controller is None
 
 
-# ---------------------------------------------------------------------------------------------------------- the loop
+# -------------------------------------------------------------------------------------------------------------- loop
 
 
 def options(**values: object) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def options(**values: object) -> dict[str, Any]:
 
 
 class Cell:
-    """Guard, adapters and a stand-in for the hardware, led by a script that takes the place of a teleoperator."""
+    """Guard, adapters and a stand-in for the hardware, with scripted commands instead of a teleoperator's."""
 
     def __init__(self, graph: Graph, simulation: Simulation, backend: str) -> None:
         interfaces.provide()
@@ -163,24 +163,24 @@ class Cell:
             CommandGuardNode(**options(cell="fr3_crisp", recovery="robot/recover")),
         ):
             graph.add(node)
-        self._say = graph.publisher(JointState, "teleop/command", qos.SOURCE_COMMAND)
+        self._publish = graph.publisher(JointState, "teleop/command", qos.SOURCE_COMMAND)
         self._begin: float | None = None
         self._start = self.driver.arm.q
         self.offset = np.array([0.15, -0.1, 0.1, 0.1, -0.1, 0.15, 0.2])
         self.seconds = 1.5
         self.gripper = 1.0
 
-    def take(self) -> None:
-        answer = self.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="teleop"))
-        assert answer.success
+    def select_source(self) -> None:
+        response = self.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="teleop"))
+        assert response.success
 
-    def begin(self, offset: float) -> None:
-        """The next way, from where the arm is now."""
+    def begin_motion(self, offset: float) -> None:
+        """Begin a motion at the arm's present position."""
         self._start, self._begin = self.driver.arm.q, time.time()
         self.goal = self._start + offset * self.offset
 
-    def lead(self) -> None:
-        """Present command of the script."""
+    def publish_command(self) -> None:
+        """Publish the present command of the script."""
         assert self._begin is not None
         progress = minimum_jerk(np.clip((time.time() - self._begin) / self.seconds, 0, 1))
         positions = self._start + float(progress) * (self.goal - self._start)
@@ -188,110 +188,112 @@ class Cell:
             self._start, self._begin = self.driver.arm.q, time.time()
             positions = self._start
         command = Command(time.time(), positions, np.zeros(7), self.gripper)
-        self._say(messages.command_message(command, FR3))
+        self._publish(messages.command_message(command, FR3))
 
     def arrived(self) -> bool:
         return bool(np.abs(self.driver.arm.q - self.goal).max() < 0.03)
 
-    def health(self, node: str) -> dict[str, str]:
+    def diagnostics(self, node: str) -> dict[str, str]:
         status = self.graph.diagnostics.get(node)
         return {pair.key: pair.value for pair in status.values} if status else {}
 
 
 @pytest.mark.parametrize("backend", ["crisp", "gello", "jtc"])
-def test_the_loop_through_the_guard_never_trips_the_arm_and_survives_a_reflex(
+def test_guarded_loop_does_not_trip_arm_and_recovers_reflex(
     graph, simulation: Simulation, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(standin_arm, "_STALE", 5.0)  # s: a busy machine must not end GELLO's controller
     cell = Cell(graph, simulation, backend)
     hardware = cell.driver
     graph.until(graph.has_no_fault("arm_recovery"), "the robot is not ready")
-    cell.take()
-    cell.begin(0.0)
-    graph.until(lambda: cell.targets, "the guard does not speak", cell.lead)
-    cell.begin(1.0)
+    cell.select_source()
+    cell.begin_motion(0.0)
+    graph.until(lambda: cell.targets, "the guard does not publish", cell.publish_command)
+    cell.begin_motion(1.0)
     cell.gripper = 0.2
-    graph.until(cell.arrived, "the arm does not follow", cell.lead)
-    graph.until(lambda: abs(hardware.arm.joints.gripper - 0.2) < 0.1, "the gripper does not follow", cell.lead)
+    graph.until(cell.arrived, "the arm does not follow", cell.publish_command)
+    graph.until(
+        lambda: abs(hardware.arm.joints.gripper - 0.2) < 0.1, "the gripper does not follow", cell.publish_command
+    )
     assert not hardware.franka.reflexes
 
-    # the guard kept the limits, and nothing stepped on the way to the arm
-    time.sleep(0.3)  # the probe hears it later
+    # the guard enforced the limits, and the targets of the arm have no steps
+    time.sleep(0.3)  # the probe receives it later
     stamps = np.array([messages.seconds(message.header.stamp) for message in cell.targets])
     assert count_violations(stamps, np.array([m.position[:7] for m in cell.targets]), FR3) == 0
     targets = np.array([positions for _, positions in hardware.franka.targets])
-    assert np.abs(np.diff(targets, axis=0)).max() < 0.05  # also where it begins anew, after a break: at the arm
+    assert np.abs(np.diff(targets, axis=0)).max() < 0.05  # also where the stream restarts after a pause
 
-    # somebody bumps into it
+    # a collision
     graph.call(Trigger, "standin/trip", Trigger.Request())
-    words = "robot: controller"
-    graph.until(graph.reports_fault("arm_recovery", words), "nobody tells of the reflex", cell.lead)
-    graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "the guard goes on", cell.lead)
+    expected = "robot: controller"
+    graph.until(graph.reports_fault("arm_recovery", expected), "the reflex is not reported", cell.publish_command)
+    graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "the guard is not stopped", cell.publish_command)
     assert "call resume" in graph.diagnostics["arm_recovery"].message
-    told = len(hardware.franka.targets)
-    there = hardware.arm.q
+    target_count = len(hardware.franka.targets)
+    stopped_at = hardware.arm.q
     resumed = graph.call(Trigger, "command_guard/resume", Trigger.Request())
     assert resumed.success and "recovering the robot" in resumed.message
     graph.until(lambda: hardware.franka.controllers[hardware.franka._backend.controller] == "active", "no recovery")
-    graph.until(graph.has_no_fault("arm_recovery"), "it is not known to be back")
-    assert "joint_velocity_violation" in cell.health("arm_recovery")["last error"]
-    np.testing.assert_allclose(hardware.arm.q, there, atol=0.03)  # it stays where it stopped
-    cell.begin(-0.5)
-    graph.until(cell.arrived, "the arm does not go on", cell.lead)
-    assert len(hardware.franka.targets) > told
-    assert hardware.franka.reflexes == ["joint_velocity_violation"]  # the one that was asked for
+    graph.until(graph.has_no_fault("arm_recovery"), "the recovery is not reported")
+    assert "joint_velocity_violation" in cell.diagnostics("arm_recovery")["last error"]
+    np.testing.assert_allclose(hardware.arm.q, stopped_at, atol=0.03)  # the arm remains where it stopped
+    cell.begin_motion(-0.5)
+    graph.until(cell.arrived, "the arm does not resume", cell.publish_command)
+    assert len(hardware.franka.targets) > target_count
+    assert hardware.franka.reflexes == ["joint_velocity_violation"]  # of standin/trip
 
 
-def test_a_guard_that_begins_anew_says_first_where_the_arm_is() -> None:
+def test_restarted_guard_begins_at_arm_position() -> None:
     guard = CommandGuard(FR3, 100, ("teleop",))
-    fallen = FR3.home + 0.3
+    displaced = FR3.home + 0.3
     guard.select("teleop")
-    for place in (FR3.home, fallen):
+    for positions in (FR3.home, displaced):
         for k in range(5):
-            guard.update_joints(Joints(k / 100, place, 1.0))
-            guard.submit("teleop", Command(k / 100, place, np.zeros(7), 1.0))
-            said = guard.step(k / 100).command
-        assert said is not None
-        np.testing.assert_allclose(said.positions, place, atol=1e-9)
+            guard.update_joints(Joints(k / 100, positions, 1.0))
+            guard.submit("teleop", Command(k / 100, positions, np.zeros(7), 1.0))
+            command = guard.step(k / 100).command
+        assert command is not None
+        np.testing.assert_allclose(command.positions, positions, atol=1e-9)
         guard.stop()
-        guard.update_joints(Joints(0.05, fallen, 1.0))  # a reflex, and gravity
+        guard.update_joints(Joints(0.05, displaced, 1.0))  # a reflex, and gravity
         stopped = guard.step(0.05).command
-        assert stopped is not None and np.allclose(stopped.positions, place)  # nobody may follow that now
+        assert stopped is not None and np.allclose(stopped.positions, positions)  # not to be followed now
         guard.restart()
         assert guard.step(0.06).command is None
         guard.resume()
 
 
-def test_an_emergency_stop_is_recovered_from_only_when_it_is_released(graph, simulation: Simulation) -> None:
+def test_emergency_stop_is_recovered_only_when_released(graph, simulation: Simulation) -> None:
     cell = Cell(graph, simulation, "crisp")
     graph.until(graph.has_no_fault("arm_recovery"), "the robot is not ready")
     graph.call(SetBool, "standin/user_stop", SetBool.Request(data=True))
-    graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "the guard goes on")
+    graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "the guard is not stopped")
     assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
-    graph.until(graph.reports_fault("command_guard", "recovery: the robot's error recovery: failed"), "no complaint")
+    graph.until(graph.reports_fault("command_guard", "recovery: the robot's error recovery: failed"), "no fault")
     assert graph.reports_fault("command_guard", "release the emergency stop")()
     graph.call(SetBool, "standin/user_stop", SetBool.Request(data=False))
     assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
     graph.until(graph.has_no_fault("arm_recovery"), "no recovery")
-    cell.take()
-    cell.begin(0.5)
-    graph.until(cell.arrived, "the arm does not go on", cell.lead)
+    cell.select_source()
+    cell.begin_motion(0.5)
+    graph.until(cell.arrived, "the arm does not resume", cell.publish_command)
     again = graph.call(Trigger, "robot/recover", Trigger.Request())
     assert again.success and again.message == "robot: already active"
 
 
-def test_resume_says_when_nobody_can_recover_the_robot(graph) -> None:
+def test_resume_reports_missing_recovery_service(graph) -> None:
     graph.add(CommandGuardNode(**options(cell="fr3_crisp", recovery="robot/recover")))
-    answer = graph.call(Trigger, "command_guard/resume", Trigger.Request())
-    assert not answer.success and "robot/recover: service not available" in answer.message
+    response = graph.call(Trigger, "command_guard/resume", Trigger.Request())
+    assert not response.success and "robot/recover: service not available" in response.message
 
 
-def test_a_backend_without_recovery_needs_no_node_for_it(graph) -> None:
+def test_backend_without_recovery_has_no_recovery_node(graph) -> None:
     with pytest.raises(GenimaError, match="multipanda: no recovery"):
         ArmRecoveryNode(**options(backend="multipanda"))
 
 
-def test_messages_are_built_beside_an_installed_ros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_are_built_with_installed_ros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sourced workspace stays on the search paths: it has ament_cmake."""
     used: list[dict[str, str]] = []
 

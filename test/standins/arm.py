@@ -1,7 +1,7 @@
-"""The simulated arm under a robot's 1 kHz torque loop: controllers as users run them, and the reflexes of an FR3.
+"""Simulated arm with a robot's 1 kHz torque loop: controllers of users' robots, and the reflexes of an FR3.
 
-The controllers do with a target what their sources say (see config/backends for which): none of CRISP's and GELLO's
-interpolates; a target is a step for their stiffness, which CRISP's rate of torque and franka_ros2's limiter smooth.
+The controllers treat targets as their sources do (listed in config/backends): CRISP's and GELLO's do not interpolate;
+a target is a step for their stiffness, smoothed by CRISP's torque rate and franka_ros2's limiter.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ PERIOD = 1e-3  # s
 TORQUE = np.array([87.0] * 4 + [12.0] * 3)  # Nm, of the FR3
 TORQUE_RATE = 1000.0 * PERIOD  # Nm a step: franka_ros2 limits it (kMaxTorqueRate), else the robot would trip
 _STALE = 0.5  # s, of GELLO's controller
-_SPEED = 0.2  # of the arm's: GELLO's first motion
+_SPEED = 0.2  # fraction of the arm's maximum, of GELLO's first motion
 
 
 class Controller(ABC):
-    """Torques (n,) Nm from targets. All times are s on the clock of the stamps."""
+    """Controller: torques (n,) Nm from targets. All times are s on the clock of the stamps."""
 
     def __init__(self, robot: RobotModel) -> None:
         self.robot = robot
-        self.dead = False  # it has shut the controller manager down
+        self.shut_down = False  # of the controller manager, by this controller
 
     @abstractmethod
     def activate(self, now: float, q: Array) -> None:
-        """The controller manager switches it on."""
+        """Activate the controller."""
 
     @abstractmethod
     def target(self, now: float, stamp: float, positions: Array, velocities: Array | None, ahead: float) -> None:
-        """A message has come."""
+        """Receive a target."""
 
     @abstractmethod
     def torques(self, now: float, q: Array, dq: Array) -> Array:
-        """For the next millisecond."""
+        """Return the torques of the next millisecond."""
 
 
 class Crisp(Controller):
@@ -50,25 +50,25 @@ class Crisp(Controller):
 
     stiffness = 5.0 * np.array([150.0] * 4 + [50.0, 30.0, 10.0])
     damping = 0.5 * np.array([150.0] * 4 + [50.0, 30.0, 10.0])
-    most = 10.0  # Nm, nullspace.max_tau as in config/controllers: below what the wrist can bear
+    max_torque = 10.0  # Nm, nullspace.max_tau as in config/controllers: below the wrist's limit
     rate = 0.5  # Nm a step, max_delta_tau
 
     def activate(self, now: float, q: Array) -> None:
         self._q, self._dq, self._last = q, np.zeros_like(q), np.zeros_like(q)
-        if (waiting := getattr(self, "_waiting", None)) is not None:  # what came while it was off
+        if (waiting := getattr(self, "_waiting", None)) is not None:  # received while it was inactive
             self.target(now, *waiting)
 
     def target(self, now: float, stamp: float, positions: Array, velocities: Array | None, ahead: float) -> None:
-        self._waiting = stamp, positions, velocities, ahead
+        self._pending = stamp, positions, velocities, ahead
         self._q = positions
         if velocities is not None:
             self._dq = velocities
 
     def torques(self, now: float, q: Array, dq: Array) -> Array:
-        self._waiting = None
-        wanted = self.stiffness * (self._q - q) + self.damping * (self._dq - dq)
-        wanted = np.clip(wanted, -self.most, self.most)
-        self._last = self._last + np.clip(wanted - self._last, -self.rate, self.rate)
+        self._pending = None
+        torque = self.stiffness * (self._q - q) + self.damping * (self._dq - dq)
+        torque = np.clip(torque, -self.max_torque, self.max_torque)
+        self._last = self._last + np.clip(torque - self._last, -self.rate, self.rate)
         return self._last
 
 
@@ -83,7 +83,9 @@ class Gello(Controller):
         self._goal: Array | None = None
         self._valid = False
         self._last_stamp: float | None = None
-        self._start: tuple[float, Array, Array, float] | None = None  # its first motion: when, from, to, s
+        self._start: tuple[float, Array, Array, float] | None = (
+            None  # first motion: start time, start, goal, duration in s
+        )
         self._arrived = False
 
     def activate(self, now: float, q: Array) -> None:
@@ -105,7 +107,7 @@ class Gello(Controller):
         goal = start + (end - start) * minimum_jerk(min(1.0, (now - begin) / seconds))
         self._arrived = self._arrived or now - begin >= seconds
         if self._arrived:
-            self.dead = self.dead or not self._valid  # rclcpp::shutdown()
+            self.shut_down = self.shut_down or not self._valid  # rclcpp::shutdown()
             assert self._goal is not None
             goal = self._goal
         return self.stiffness * (goal - q) - self.damping * dq
@@ -120,7 +122,7 @@ class Trajectory(Controller):
     def __init__(self, robot: RobotModel, moving_end: bool = True) -> None:
         """``moving_end`` is allow_nonzero_velocity_at_trajectory_end."""
         super().__init__(robot)
-        self.refused = 0
+        self.rejected = 0
         self._moving_end = moving_end
 
     def activate(self, now: float, q: Array) -> None:
@@ -130,18 +132,18 @@ class Trajectory(Controller):
     def target(self, now: float, stamp: float, positions: Array, velocities: Array | None, ahead: float) -> None:
         speed = np.zeros_like(positions) if velocities is None else velocities
         if not self._moving_end and np.any(np.abs(speed) > 1.2e-7):
-            self.refused += 1
+            self.rejected += 1
             return
         self._ends = self.desired(now), (positions, speed)
         self._begin, self._seconds = now, ahead
 
     def desired(self, now: float) -> tuple[Array, Array]:
-        """Positions and velocities, (n,) each: a cubic from where it was to the point, and then for ever there."""
+        """Return positions and velocities, (n,) each: a cubic to the point, which is then held."""
         (p0, v0), (p1, v1) = self._ends
-        passed = max(0.0, now - self._begin)  # physics may be behind the clock of the messages
-        if passed >= self._seconds:
+        elapsed = max(0.0, now - self._begin)  # physics may be behind the clock of the messages
+        if elapsed >= self._seconds:
             return p1, v1
-        T, s = self._seconds, passed / self._seconds
+        T, s = self._seconds, elapsed / self._seconds
         positions = (1 + 2 * s) * (1 - s) ** 2 * p0 + s * (1 - s) ** 2 * T * v0 + s**2 * (3 - 2 * s) * p1
         positions = positions + s**2 * (s - 1) * T * v1
         velocities = 6 * s * (s - 1) * (p0 - p1) / T + (1 - s) * (1 - 3 * s) * v0 + s * (3 * s - 2) * v1
@@ -156,14 +158,14 @@ CONTROLLERS: dict[str, type[Controller]] = {"crisp": Crisp, "gello": Gello, "jtc
 
 
 class PositionWatch:
-    """What an FR3 looks at in positions that are commanded to it directly, one a millisecond."""
+    """FR3's checks of positions that are commanded directly, one per millisecond."""
 
     def __init__(self, robot: RobotModel, q: Array) -> None:
         self._robot = robot
         self._q, self._dq, self._ddq = q, np.zeros_like(q), np.zeros_like(q)
 
     def error(self, q: Array) -> str | None:
-        """The name of the robot's error that the next commanded position (n,) leads to."""
+        """Return the name of the robot's error after the next commanded position (n,), if any."""
         robot = self._robot
         dq = (q - self._q) / PERIOD
         ddq = (dq - self._dq) / PERIOD
@@ -182,10 +184,10 @@ class PositionWatch:
 
 
 class TorqueArm:
-    """The arm of a simulation, in steps of a millisecond. ``controller`` None: nothing moves it, brakes hold it."""
+    """Arm of a simulation, in steps of a millisecond. ``controller`` None: the brakes hold it."""
 
     def __init__(self, simulation: Simulation, robot: RobotModel) -> None:
-        """``robot`` has the limits that it trips at, and the simulation's joint names."""
+        """``robot`` has the limits of the reflexes, and the simulation's joint names."""
         self.simulation, self.robot = simulation, robot
         model = simulation.model
         self._motors = np.array([model.actuator(name).id for name in robot.joint_names])
@@ -195,11 +197,11 @@ class TorqueArm:
         self.controller: Controller | None = None
         self.error = ""  # the robot's, until it is recovered
         self.last_error = ""
-        self.gripper = 1.0  # open fraction that is asked for
+        self.gripper = 1.0  # commanded open fraction
         self.reset()
 
     def reset(self, task: str = "push_button", seed: int = 0) -> None:
-        """A new episode; the brakes hold the arm."""
+        """Begin an episode; the brakes hold the arm."""
         self._brake()
         self.simulation.reset(task, seed)
         self._rest, self._tau = self.q, np.zeros(len(self._motors))
@@ -216,11 +218,11 @@ class TorqueArm:
 
     @property
     def joints(self) -> Joints:
-        """As the simulation has them."""
+        """Joints of the simulation."""
         return self.simulation.joints()
 
     def switch(self, controller: Controller | None, now: float) -> None:
-        """Give the arm to a controller, or to its brakes."""
+        """Activate a controller, or the brakes."""
         if controller is None:
             self._brake()
         else:
@@ -232,22 +234,22 @@ class TorqueArm:
         self.controller = controller
 
     def close(self) -> None:
-        """Leave the simulation as it was."""
+        """Restore the simulation's actuators."""
         self._brake()
 
     def step(self, now: float) -> None:
-        """One millisecond."""
+        """Simulate one millisecond."""
         q, dq = self.q, self.dq
         if self.controller is not None:
-            if self.controller.dead:
+            if self.controller.shut_down:
                 self.switch(None, now)
             elif error := self._reflex(q, dq):
                 self.trip(error, now)
         if self.controller is None:
             self.simulation.command(self._rest, self.gripper)
         else:
-            wanted = self.controller.torques(now, q, dq)
-            self._tau = self._tau + np.clip(wanted - self._tau, -TORQUE_RATE, TORQUE_RATE)
+            torque = self.controller.torques(now, q, dq)
+            self._tau = self._tau + np.clip(torque - self._tau, -TORQUE_RATE, TORQUE_RATE)
             if np.any(np.abs(self._tau) > TORQUE):
                 self.trip("tau_j_range_violation", now)
                 return
@@ -255,7 +257,7 @@ class TorqueArm:
         self.simulation.step(PERIOD)
 
     def trip(self, error: str, now: float) -> None:
-        """A reflex: the robot stops by itself."""
+        """Stop the arm with an error, as in a reflex."""
         self.error = self.last_error = error
         self.switch(None, now)
 

@@ -1,6 +1,6 @@
-"""A real robot's whole graph around the stand-ins: what real_robot.launch.py starts beside ROS's drivers, and a task.
+"""Nodes of real_robot.launch.py with stand-ins for the drivers, and the scene of a task.
 
-The stand-in's arm is an FR3, but with the joints' names that the bundled models were trained with.
+The stand-in's arm is an FR3 with the joint names of the bundled models.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from genima_interfaces.msg import NodeStatus
 from genima_interfaces.srv import ResetScene
 
 GRIPPER = "robotiq_2f140"
-_BY_HAND = 1.0  # s: longer than the adapter may be without the arm's joints before it begins anew
-_NOTICED, _RECOVERY, _ATTEMPTS = 10.0, 10.0, 3  # s; a busy machine answers late
+_SCENE_PAUSE = 1.0  # s: longer than the adapter's timeout of joint states, after which it restarts
+_FAULT_TIMEOUT, _RECOVERY, _ATTEMPTS = 10.0, 10.0, 3  # s; a busy machine responds late
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Processes of one robot."""
+    """Nodes of one robot."""
 
     robot: str  # file
     hardware: NodeSpec  # the stand-in
@@ -37,30 +37,30 @@ class Cell:
 
     @property
     def processes(self) -> list[NodeSpec]:
-        """All of them."""
+        """All nodes."""
         return [self.hardware, *self.ours]
 
 
 def cell(folder: Path, fps: float, **hardware: Value) -> Cell:
     """Args:
-    folder: for files.
+    folder: folder of the files.
     fps: Hz of the cameras.
     hardware: more parameters of the stand-in.
     """
-    robot, backend = str(fr3_called_panda(folder)), str(crisp_of_an_fr3(folder))
+    robot, backend = str(write_fr3_with_panda_names(folder)), str(write_crisp_backend(folder))
     (folder / "rig.yaml").write_text(
         paths.shared("config", "cameras", "four_d415.yaml").read_text().replace("640x480x30", "256x256x30")
     )
-    driven = {"arm": backend, "gripper": GRIPPER}
-    file = write_cell(folder, "fr3_crisp", robot=robot, driver=driven, cameras="rig.yaml", calibration="sim")
-    described = load_cell(file)
+    driver_files = {"arm": backend, "gripper": GRIPPER}
+    file = write_cell(folder, "fr3_crisp", robot=robot, driver=driver_files, cameras="rig.yaml", calibration="sim")
+    loaded = load_cell(file)
     drivers = {"robot": robot, "backend": backend, "gripper": GRIPPER, "fps": fps, "state_every": 5}
-    ours = [*adapters(described), *driver_support_nodes(described)]
+    ours = [*adapters(loaded), *driver_support_nodes(loaded)]
     return Cell(robot, NodeSpec("standins", "hardware", drivers | hardware), tuple(ours))
 
 
-def fr3_called_panda(folder: Path) -> Path:
-    """The robot's file."""
+def write_fr3_with_panda_names(folder: Path) -> Path:
+    """Write an FR3's robot file with a Panda's joint names."""
     data = yaml.safe_load(paths.shared("config", "robots", "fr3.yaml").read_text())
     for joint in data["joints"]:
         joint["name"] = joint["name"].replace("fr3", "panda")
@@ -69,8 +69,8 @@ def fr3_called_panda(folder: Path) -> Path:
     return file
 
 
-def crisp_of_an_fr3(folder: Path) -> Path:
-    """The file of the controller, with the driver's own names for these joints."""
+def write_crisp_backend(folder: Path) -> Path:
+    """Write the backend file of CRISP with an FR3's joint names for the driver."""
     data = yaml.safe_load(paths.shared("config", "backends", "crisp.yaml").read_text())
     data["joints"] = list(RobotModel.load("fr3").joint_names)
     file = folder / "crisp.yaml"
@@ -78,7 +78,7 @@ def crisp_of_an_fr3(folder: Path) -> Path:
     return file
 
 
-CALLEES = {
+SERVICES = {
     ResetScene: "sim/reset",
     SetBool: "standin/user_stop",
     Trigger: "command_guard/resume",
@@ -86,25 +86,25 @@ CALLEES = {
 
 
 def prepare(driver: GraphClient) -> None:
-    """Have it know the services of :func:`set_scene` long before they are called."""
-    for kind, name in CALLEES.items():
+    """Create the clients of :func:`set_scene` long before the services are called."""
+    for kind, name in SERVICES.items():
         driver.client(kind, name)
 
 
-def set_scene(driver: GraphClient, task: str, seed: int, alive: Callable[[], None]) -> str:
-    """A task's scene is set by hand, and the arm put to its start, as with a real one: with the user stop pressed;
-    then the robot is recovered. Returns the instruction."""
+def set_scene(driver: GraphClient, task: str, seed: int, check_processes: Callable[[], None]) -> str:
+    """Set the scene of a task and the arm's start with the user stop pressed, then recover the robot; return the
+    instruction."""
 
     def all_are(state: int) -> bool:
         return all(driver.statuses[name].state == state for name in ("arm_recovery", "command_guard"))
 
-    driver.call(SetBool, "standin/user_stop", SetBool.Request(data=True), alive)
-    driver.spin_until(lambda: all_are(NodeStatus.FAULT), _NOTICED, alive)
-    instruction = driver.reset(task, seed, alive)
-    driver.spin_until(lambda: False, _BY_HAND, alive)
-    driver.call(SetBool, "standin/user_stop", SetBool.Request(data=False), alive)
+    driver.call(SetBool, "standin/user_stop", SetBool.Request(data=True), check_processes)
+    driver.spin_until(lambda: all_are(NodeStatus.FAULT), _FAULT_TIMEOUT, check_processes)
+    instruction = driver.reset(task, seed, check_processes)
+    driver.spin_until(lambda: False, _SCENE_PAUSE, check_processes)
+    driver.call(SetBool, "standin/user_stop", SetBool.Request(data=False), check_processes)
     for _ in range(_ATTEMPTS):
-        driver.trigger("command_guard/resume", alive)
-        if driver.spin_until(lambda: all_are(NodeStatus.OK), _RECOVERY, alive):
+        driver.trigger("command_guard/resume", check_processes)
+        if driver.spin_until(lambda: all_are(NodeStatus.OK), _RECOVERY, check_processes):
             return instruction
     raise GenimaError(f"the robot does not recover: {'; '.join(driver.faults())}")

@@ -1,9 +1,9 @@
 """Stand-in for CoppeliaSim: ZeroMQ remote API over our simulated workcell, with RLBench's names.
 
-It speaks what CoppeliaSim's add-on "ZMQ remote API server" speaks (protocol version 2): CBOR over REQ/REP. As there,
-stepping waits by asking the client to wait, stopping takes until the next word and ends stepping, images come with
-their bottom row first, a vision sensor's z is forward and its y up, and a joint's frame turns about its z, with its
-origin anywhere on the axis. Its world is not the robot's base. ::
+The protocol is that of CoppeliaSim's add-on "ZMQ remote API server" (version 2): CBOR over REQ/REP. As there, a step
+is answered with a request to wait, a stop takes effect with the next request and ends stepping, images have their
+bottom row first, a vision sensor's z is forward and its y up, and a joint's frame rotates about its z, with its origin
+anywhere on the axis. The world frame is not the robot's base. ::
 
     python test/standins/coppeliasim.py --port 23000
 """
@@ -45,37 +45,37 @@ _CONSTANTS = {
 _WAIT, _EXECUTED = "_*wait*_", "_*executed*_"
 
 
-class Refused(Exception):
+class RemoteApiError(Exception):
     """Error in the reply to the client."""
 
 
 class StandIn(threading.Thread):
     """Server in a thread; attributes may be set while it runs."""
 
-    def __init__(self, port: int = 0, lack: tuple[str, ...] = (), simulation: Simulation | None = None) -> None:
+    def __init__(self, port: int = 0, missing: tuple[str, ...] = (), simulation: Simulation | None = None) -> None:
         """Args:
-        port: 0 takes a free one.
-        lack: objects that the scene does not have.
-        simulation: the workcell, which nobody else uses meanwhile; None builds one.
+        port: 0 chooses a free one.
+        missing: objects that the scene does not have.
+        simulation: the workcell, for exclusive use; None builds one.
         """
         super().__init__(name="CoppeliaSim", daemon=True)
-        self.dumb = False  # hears, but does not answer
-        self.requests: list[str] = []  # functions that were called
+        self.unresponsive = False  # receives requests, but does not reply
+        self.requests: list[str] = []  # called functions
         self.perspective = 1
         self.T_world_base = np.eye(4)
         self.T_world_base[:3, :3] = Rotation.from_euler("z", 0.4).as_matrix()
         self.T_world_base[:3, 3] = -0.31, 0.02, 0.75
         self._socket = zmq.Context.instance().socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 0)
-        place = f"tcp://127.0.0.1:{port or '*'}"
-        self._socket.bind(place)
+        address = f"tcp://127.0.0.1:{port or '*'}"
+        self._socket.bind(address)
         self.port = int(self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rsplit(":", 1)[1])
         self.simulation = simulation or Simulation()
         self._views = self.simulation.cameras
         joints = [f"/Panda_joint{i}" for i in range(1, 8)]
         self.fingers = ["/Panda_gripper_joint1", "/Panda_gripper_joint2"]
         paths = ["/Panda", *joints, *self.fingers, *_SENSORS, *_BODIES, SCRIPT]
-        self._paths = {10 + i: path for i, path in enumerate(paths) if path not in lack}
+        self._paths = {10 + i: path for i, path in enumerate(paths) if path not in missing}
         self._handles = {path: handle for handle, path in self._paths.items()}
         self._joints = joints
         self._clients: dict[str, dict[str, Any]] = {}  # by uuid
@@ -86,9 +86,9 @@ class StandIn(threading.Thread):
         self._explicit: set[str] = set()
         self._images: dict[str, NDArray[np.uint8]] = {}
         self._ending = False
-        ours = {f"sim.{name[4:]}": getattr(self, name) for name in dir(self) if name.startswith("sim_")}
-        self._functions = ours | {"zmqRemoteApi.require": lambda name: None, "zmqRemoteApi.info": self._info}
-        self._still()
+        functions = {f"sim.{name[4:]}": getattr(self, name) for name in dir(self) if name.startswith("sim_")}
+        self._functions = functions | {"zmqRemoteApi.require": lambda name: None, "zmqRemoteApi.info": self._info}
+        self._restore_scene()
 
     def close(self) -> None:
         """End the server as a crash does."""
@@ -99,7 +99,7 @@ class StandIn(threading.Thread):
         while not self._ending:
             if self._socket.poll(5):
                 raw = self._socket.recv()
-                while self.dumb and not self._ending:
+                while self.unresponsive and not self._ending:
                     time.sleep(0.01)
                 self._socket.send(cbor2.dumps(self._reply(cbor2.loads(raw))))
             self._run_freely()
@@ -123,7 +123,7 @@ class StandIn(threading.Thread):
         if request["argsL"] != len(arguments):
             return {"err": "argsL is wrong"}
         if function == _EXECUTED:
-            assert client["waits"], "nobody waits"
+            assert client["waits"], "no wait is pending"
             client["waits"] = False
             if self._running and self._stepping:
                 self._advance(self._time_step)
@@ -132,12 +132,12 @@ class StandIn(threading.Thread):
         if function == "sim.step":
             client["waits"] = True
             return {"func": _WAIT, "args": []}
-        act: Callable[..., Any] | None = self._functions.get(function)
-        if act is None:
+        handler: Callable[..., Any] | None = self._functions.get(function)
+        if handler is None:
             return {"err": f"No such function: {function}"}
         try:
-            value = act(*arguments)
-        except Refused as error:
+            value = handler(*arguments)
+        except RemoteApiError as error:
             return {"err": str(error)}
         return {"ret": [] if value is None else list(value) if isinstance(value, tuple) else [value]}
 
@@ -147,15 +147,15 @@ class StandIn(threading.Thread):
 
     # The simulation.
 
-    def _still(self) -> None:
+    def _restore_scene(self) -> None:
         """Restore the saved scene."""
         self.simulation.reset("push_button", 0)
         joints = self.simulation.joints()
         self._targets = dict(zip([*self._joints, *self.fingers], [*joints.positions, 0.04, 0.04], strict=True))
 
     def _advance(self, seconds: float) -> None:
-        opened = np.mean([self._targets[finger] for finger in self.fingers]) / FINGER_OPEN
-        self.simulation.command(np.array([self._targets[joint] for joint in self._joints]), float(opened))
+        open_fraction = np.mean([self._targets[finger] for finger in self.fingers]) / FINGER_OPEN
+        self.simulation.command(np.array([self._targets[joint] for joint in self._joints]), float(open_fraction))
         self.simulation.step(seconds)
 
     def _run_freely(self) -> None:
@@ -166,7 +166,7 @@ class StandIn(threading.Thread):
 
     def _path(self, handle: int) -> str:
         if handle not in self._paths:
-            raise Refused("Object does not exist. (in function 'sim.getObject')")
+            raise RemoteApiError("Object does not exist. (in function 'sim.getObject')")
         return self._paths[handle]
 
     def sim_startSimulation(self) -> None:
@@ -179,7 +179,7 @@ class StandIn(threading.Thread):
         state = _CONSTANTS["simulation_advancing_running" if self._running else "simulation_stopped"]
         if self._stopping:
             self._running = self._stopping = False
-            self._still()
+            self._restore_scene()
         return state
 
     def sim_setStepping(self, enable: bool) -> int:
@@ -202,13 +202,13 @@ class StandIn(threading.Thread):
 
     def _require_stopped(self) -> None:
         if self._running:
-            raise Refused("Simulation is running.")
+            raise RemoteApiError("Simulation is running.")
 
     # Objects.
 
     def sim_getObject(self, path: str, options: dict[str, Any] | None = None) -> int:
         if path not in self._handles and not (options or {}).get("noError"):
-            raise Refused("Object does not exist. (in function 'sim.getObject')")
+            raise RemoteApiError("Object does not exist. (in function 'sim.getObject')")
         return self._handles.get(path, -1)
 
     def sim_getObjectType(self, handle: int) -> int:
@@ -275,7 +275,7 @@ class StandIn(threading.Thread):
     def sim_setJointTargetPosition(self, handle: int, target: float) -> None:
         path = self._path(handle)
         if path not in self._targets:
-            raise Refused("Object is not a joint. (in function 'sim.setJointTargetPosition')")
+            raise RemoteApiError("Object is not a joint. (in function 'sim.setJointTargetPosition')")
         self._targets[path] = target
 
     # Vision sensors.
@@ -285,7 +285,7 @@ class StandIn(threading.Thread):
 
     def sim_handleVisionSensor(self, handle: int) -> int:
         if self._path(handle) not in self._explicit:
-            raise Refused("Object is not tagged for explicit handling. (in function 'sim.handleVisionSensor')")
+            raise RemoteApiError("Object is not tagged for explicit handling. (in function 'sim.handleVisionSensor')")
         path = self._path(handle)
         if self._renderer is None:
             sizes = {view: self._resolution[path] for path, view in _SENSORS.items()}

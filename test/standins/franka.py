@@ -1,4 +1,4 @@
-"""What franka_ros2 shows of an arm: joint states, one controller, its controller manager, and error recovery."""
+"""Stand-in for franka_ros2: joint states, one controller, its controller manager and error recovery."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from genima_nodes.ros import messages
 from genima_nodes.ros.optional_messages import message_type
 from standins.arm import CONTROLLERS, TorqueArm
 
-_STATE_PERIOD = 0.1  # s between robot states: the real one tells 1000 times a second, which nothing here needs
+_STATE_PERIOD = 0.1  # s between robot states: the real driver publishes at 1 kHz, which no test needs
 _DEPTH_1 = QoSProfile(depth=1)
-_TARGETS = QoSProfile(depth=100)  # a real controller looks at its newest every millisecond; here some wait
+_TARGETS = QoSProfile(depth=100)  # a real controller reads the latest every millisecond; here some are queued
 
 
 @dataclass(frozen=True)
 class _Target:
-    """As it came."""
+    """Received target."""
 
-    due: float  # s: from when on it is in force
+    due: float  # s: time at which it takes effect
     stamp: float
     positions: np.ndarray
     velocities: np.ndarray | None
@@ -38,10 +38,10 @@ class _Target:
 
 
 class FrankaDriver:
-    """The ROS side of a :class:`TorqueArm`. ``lock`` is held while the arm is touched.
+    """ROS interface of a :class:`TorqueArm`. ``lock`` is held while the arm is accessed.
 
-    A robot's own controller is never kept waiting for a processor. So that it looks so here, too, physics makes up for
-    the time that it lost, and meets each target in it at the moment that the target is stamped with.
+    A robot's own controller never waits for a processor. To reproduce that, physics catches up lost time, and applies
+    each target at the time of its stamp.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class FrankaDriver:
         lock: threading.Lock,
         state_every: int = 1,
     ) -> None:
-        """``state_every`` ms a joint state is told; the real driver does so every millisecond."""
+        """``state_every``: period of the joint states in ms; the real driver publishes every millisecond."""
         assert backend.recovery is not None
         self._node, self._arm, self._backend, self._lock = node, arm, backend, lock
         self._names = backend.joint_names(arm.robot)
@@ -62,8 +62,8 @@ class FrankaDriver:
         self.controllers = {name: "active" for name in (*self.settings.broadcasters, backend.controller)}
         self._controller = CONTROLLERS[backend.name](arm.robot)
         self.reflexes: list[str] = []
-        self.targets: list[tuple[float, np.ndarray]] = []  # every one that came, with its stamp
-        self._coming: deque[_Target] = deque()
+        self.targets: list[tuple[float, np.ndarray]] = []  # all received, with stamps
+        self._pending: deque[_Target] = deque()
         self.user_stop = False
 
         manager = self.settings.manager
@@ -81,7 +81,7 @@ class FrankaDriver:
         node.create_service(set_hardware, f"{manager}/set_hardware_component_state", self._on_set_hardware)
         node.create_service(switch, f"{manager}/switch_controller", self._on_switch)
         node.create_service(SetBool, "standin/user_stop", self._on_user_stop)
-        node.create_timer(_STATE_PERIOD, self._tell_state)
+        node.create_timer(_STATE_PERIOD, self._publish_robot_state)
         self._server = ActionServer(node, self._recovery, self.settings.action, self._on_recover)
         with lock:
             arm.switch(self._controller, messages.now(node))
@@ -89,16 +89,16 @@ class FrankaDriver:
     # The 1 kHz thread, with the lock held.
 
     def step(self, now: float) -> JointState | None:
-        """One millisecond at ``now``, s; what the joint_state_broadcaster then says."""
+        """Simulate one millisecond at ``now``, s; return the joint_state_broadcaster's message, if due."""
         before = self._arm.error
-        while self._coming and self._coming[0].due <= now:
-            target = self._coming.popleft()
+        while self._pending and self._pending[0].due <= now:
+            target = self._pending.popleft()
             self._controller.target(now, target.stamp, target.positions, target.velocities, target.ahead)
         self._arm.step(now)
         if self._arm.error and not before:
-            self.collapse(self._arm.error)
-        if self._controller.dead:
-            self._off()
+            self.enter_reflex(self._arm.error)
+        if self._controller.shut_down:
+            self._deactivate()
         self._steps += 1
         if self.controllers[self.settings.broadcasters[0]] != "active" or self._steps % self._state_every:
             return None
@@ -107,21 +107,21 @@ class FrankaDriver:
         return message
 
     def publish(self, message: JointState) -> None:
-        """Outside of the lock."""
+        """Publish joint states; called without the lock."""
         self._states.publish(message)
 
-    def collapse(self, error: str) -> None:
-        """What a reflex leaves: hardware without configuration, and no controller."""
+    def enter_reflex(self, error: str) -> None:
+        """Leave the hardware unconfigured and the controllers inactive, as after a reflex."""
         self.reflexes.append(error)
         self._node.get_logger().error(f"reflex: {error}")
-        self._off()
+        self._deactivate()
 
     def restart(self) -> None:
-        """After the arm was reset: its controller goes on where it is; a user would have to do so by hand."""
-        self._coming.clear()
+        """Continue the controller at the arm's position after a reset; on a real robot the user does so."""
+        self._pending.clear()
         self._arm.switch(self._controller if self.hardware == "active" else None, messages.now(self._node))
 
-    def _off(self) -> None:
+    def _deactivate(self) -> None:
         self.hardware = "unconfigured"
         self.controllers = dict.fromkeys(self.controllers, "inactive")
 
@@ -129,7 +129,7 @@ class FrankaDriver:
 
     def _on_target(self, message: JointState | JointTrajectory) -> None:
         if self._node.count_publishers(self._target.topic_name) > 1:
-            return  # CRISP's; the others would obey both
+            return  # as CRISP's; the others would follow both
         now = messages.now(self._node)
         if isinstance(message, JointState):
             stamp, ahead, point = messages.seconds(message.header.stamp), 0.0, (message.position, message.velocity)
@@ -143,7 +143,7 @@ class FrankaDriver:
         with self._lock:
             if isinstance(message, JointTrajectory) and self._arm.controller is None:
                 return  # ignored while it is not active
-            self._coming.append(_Target(stamp or now, stamp, positions, velocities, ahead))
+            self._pending.append(_Target(stamp or now, stamp, positions, velocities, ahead))
 
     def _on_list(self, request, response):  # type: ignore[no-untyped-def]
         response.controller = [self._controller_state(name=n, state=s) for n, s in self.controllers.items()]
@@ -158,22 +158,22 @@ class FrankaDriver:
         return response
 
     def _on_switch(self, request, response):  # type: ignore[no-untyped-def]
-        wanted = list(request.activate_controllers)
-        response.ok = self.hardware == "active" and all(self.controllers.get(name) == "inactive" for name in wanted)
+        requested = list(request.activate_controllers)
+        response.ok = self.hardware == "active" and all(self.controllers.get(name) == "inactive" for name in requested)
         if response.ok:
-            self.controllers.update(dict.fromkeys(wanted, "active"))
-            if self._backend.controller in wanted:
+            self.controllers.update(dict.fromkeys(requested, "active"))
+            if self._backend.controller in requested:
                 with self._lock:
                     self._arm.switch(self._controller, messages.now(self._node))
         return response
 
     def _on_user_stop(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        """The emergency stop is pressed, or released."""
+        """Press or release the emergency stop."""
         self.user_stop, response.success = request.data, True
         if request.data:
             with self._lock:
                 self._arm.trip("", messages.now(self._node))
-                self._off()
+                self._deactivate()
         return response
 
     def _on_recover(self, handle: ServerGoalHandle):  # type: ignore[no-untyped-def]
@@ -184,9 +184,9 @@ class FrankaDriver:
             handle.succeed()
         return self._recovery.Result()
 
-    def _tell_state(self) -> None:
+    def _publish_robot_state(self) -> None:
         if self.controllers[self.settings.broadcasters[-1]] != "active":
-            return  # deactivated with its hardware: it never tells of the reflex itself, only afterwards
+            return  # deactivated with its hardware: the reflex is published only afterwards
         state = self._state_type(robot_mode=self._state_type.ROBOT_MODE_MOVE)
         if self._arm.last_error:
             setattr(state.last_motion_errors, self._arm.last_error, True)

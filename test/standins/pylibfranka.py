@@ -1,14 +1,14 @@
-"""Stands in for pylibfranka 0.21.3: the same names and arguments (see pylibfranka-0.21.3.json), and a robot.
+"""Stand-in for pylibfranka 0.21.3: the same names and arguments (see pylibfranka-0.21.3.json), and a simulated robot.
 
-A robot is put at an address by :func:`put_at`. It moves as an FR3 does to a target: Ruckig within the arm's limits. It
-is no milder than the real one is known to be:
+:func:`add_robot` adds a robot at an address. It moves to targets as an FR3 does: Ruckig within the arm's limits. It
+is at least as strict as the real one:
 
 - a target outside a joint's range, or that jumps from the one before, is a reflex;
-- a handler that ends without ``stop_control`` when the motion has ended by itself asks the robot to stop what does not
-  move, which is an error: counted in ``needless_stops``;
-- recovery is refused where there is nothing to recover from, and while the user stop is pressed.
+- a handler that ends without ``stop_control`` after the end of the motion stops a resting robot, which is an error:
+  counted in ``needless_stops``;
+- recovery is rejected without a reflex, and while the user stop is pressed.
 
-Every ``read_once`` is a millisecond later, or waits for it where ``real_time`` is set.
+Each ``read_once`` advances the time by a millisecond, and waits for it if ``real_time`` is set.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Duration:
 
 
 class Errors:
-    """All flags of the real one, as attributes."""
+    """All error flags of the real class."""
 
     def __init__(self) -> None:
         for name, arguments in _RECORD["Errors"].items():
@@ -83,7 +83,7 @@ class Errors:
 
 
 class RobotState:
-    """All that the real one has; what is not simulated is 0."""
+    """All attributes of the real class; those not simulated are 0."""
 
     def __init__(self) -> None:
         for name in _RECORD["RobotState"]:
@@ -99,7 +99,7 @@ class GripperState:
 
 
 class _Arm:
-    """The robot, and what a test may do to it."""
+    """Simulated robot, with the actions of tests."""
 
     def __init__(self, robot: RobotModel, positions: np.ndarray, real_time: bool) -> None:
         self.robot, self.real_time = robot, real_time
@@ -116,13 +116,13 @@ class _Arm:
         self._clock = time.monotonic()
         self._start(positions)
 
-    def touch(self, joint: int) -> None:
-        """Something is in the way of a joint, counted from 1."""
+    def collide(self, joint: int) -> None:
+        """Simulate a collision at a joint, counted from 1."""
         self.collision[joint - 1] = 1.0
         self.reflex("joint_reflex")
 
     def reflex(self, flag: str) -> None:
-        """Stop at once, with a reason."""
+        """Stop at once with an error flag."""
         setattr(self.errors, flag, True)
         setattr(self.last_errors, flag, True)
         self.mode, self.speeds = RobotMode.Reflex, None
@@ -133,19 +133,19 @@ class _Arm:
         self.mode, self.speeds = RobotMode.UserStopped if pressed else RobotMode.Idle, None
         self._start(np.array(self._input.current_position))
 
-    def coast(self, speed: float) -> None:
-        """All joints have a speed in rad/s, whatever the mode."""
+    def set_velocity(self, speed: float) -> None:
+        """Set the velocity of all joints in rad/s, in any mode."""
         self._input.current_velocity = [speed] * 7
 
-    def push(self, positions: np.ndarray) -> None:
-        """Somebody moves the arm."""
+    def move_by_hand(self, positions: np.ndarray) -> None:
+        """Move the arm to positions."""
         self._start(np.asarray(positions, float))
 
     def begin(self, speeds: list[float]) -> None:
         self.speeds = np.array(speeds)
         self._input.max_velocity = speeds
 
-    def aim(self, target: np.ndarray) -> None:
+    def set_target(self, target: np.ndarray) -> None:
         robot, seconds = self.robot, 1e-3 * self._now
         before, since = (self.targets[-1][1], seconds - self.targets[-1][0]) if self.targets else (self.q, 0.0)
         if self._fresh:  # a motion that has just begun
@@ -187,7 +187,7 @@ class _Arm:
         return state
 
     def _start(self, positions: np.ndarray) -> None:
-        """At rest."""
+        """Reset the motion to rest at positions."""
         self._input, self._output = InputParameter(7), OutputParameter(7)
         self._ruckig = Ruckig(7, _STEP)
         self._input.current_position = self._input.target_position = positions.tolist()
@@ -208,7 +208,7 @@ class _Arm:
 
 
 class _Hand:
-    """Fingers, and what they find between them."""
+    """Simulated hand, with an object between the fingers."""
 
     def __init__(self) -> None:
         self.width, self.max_width, self.object = 0.08, 0.08, 0.0  # m
@@ -220,13 +220,13 @@ class _Hand:
 _robots: dict[str, _Arm] = {}
 
 
-def put_at(address: str, robot: RobotModel, positions: np.ndarray, real_time: bool = False) -> _Arm:
-    """A robot at an address."""
+def add_robot(address: str, robot: RobotModel, positions: np.ndarray, real_time: bool = False) -> _Arm:
+    """Add a robot at an address."""
     _robots[address] = _Arm(robot, positions, real_time)
     return _robots[address]
 
 
-def _at(address: str) -> _Arm:
+def _robot_at(address: str) -> _Arm:
     if address not in _robots or not _robots[address].cable:
         raise NetworkException("libfranka: Connection timeout. Please check your network connection or settings.")
     return _robots[address]
@@ -234,7 +234,7 @@ def _at(address: str) -> _Arm:
 
 class Robot:
     def __init__(self, robot_ip_address: str, realtime_config: RealtimeConfig = RealtimeConfig.kEnforce) -> None:
-        self._arm = _at(robot_ip_address)
+        self._arm = _robot_at(robot_ip_address)
 
     def read_once(self) -> RobotState:
         return self._arm.read()
@@ -264,12 +264,12 @@ class Robot:
         arm = self._arm
         if arm.mode is RobotMode.Move:
             arm.mode = RobotMode.Idle
-            arm.push(arm.q)
+            arm.move_by_hand(arm.q)
 
-    def _set(self, what: str, *values: Any) -> None:
+    def _set(self, command: str, *values: Any) -> None:
         if self._arm.mode is not RobotMode.Idle:
             raise CommandException("libfranka: command rejected: not possible in this mode!")
-        self._arm.settings.append((what, values))
+        self._arm.settings.append((command, values))
 
 
 class AsyncPositionControlHandler:
@@ -304,12 +304,12 @@ class AsyncPositionControlHandler:
         if self._ended or not arm.cable or arm.mode not in (RobotMode.Idle, RobotMode.Move):
             error = "Control interface is in aborted state."
             return SimpleNamespace(motion_uuid=None, was_successful=False, error_message=error)
-        arm.aim(np.array(arg0.joint_positions))
+        arm.set_target(np.array(arg0.joint_positions))
         return SimpleNamespace(motion_uuid="test_uuid", was_successful=True, error_message=None)
 
     def stop_control(self) -> None:
         self._ended = True
-        if self._arm.mode is RobotMode.Move:  # with the zeros that it sends, who knows where to
+        if self._arm.mode is RobotMode.Move:  # the zeros that it sends are not a valid target
             self._arm.reflex("joint_motion_generator_velocity_discontinuity")
 
     def __del__(self) -> None:
@@ -319,31 +319,31 @@ class AsyncPositionControlHandler:
 
 class Gripper:
     def __init__(self, arg0: str) -> None:
-        self._hand = _at(arg0).hand
+        self._hand = _robot_at(arg0).hand
 
     def read_once(self) -> GripperState:
         hand = self._hand
         return GripperState(hand.width, hand.max_width, 0 < hand.width == hand.object)
 
     def move(self, arg0: float, arg1: float) -> bool:
-        return self._do("move", max(arg0, self._hand.object), arg0, arg1)
+        return self._run_command("move", max(arg0, self._hand.object), arg0, arg1)
 
     def grasp(
         self, width: float, speed: float, force: float, epsilon_inner: float = 0.005, epsilon_outer: float = 0.005
     ) -> bool:
-        there = self._hand.object
-        self._do("grasp", there, width, speed, force, epsilon_inner, epsilon_outer)
-        return width - epsilon_inner < there < width + epsilon_outer
+        object_width = self._hand.object
+        self._run_command("grasp", object_width, width, speed, force, epsilon_inner, epsilon_outer)
+        return width - epsilon_inner < object_width < width + epsilon_outer
 
     def homing(self) -> bool:
         self._hand.max_width = 0.08
-        return self._do("homing", 0.08)
+        return self._run_command("homing", 0.08)
 
-    def _do(self, what: str, width: float, *arguments: float) -> bool:
+    def _run_command(self, command: str, width: float, *arguments: float) -> bool:
         hand = self._hand
         if hand.fails:
-            raise CommandException(f"libfranka gripper: {what}: command failed!")
+            raise CommandException(f"libfranka gripper: {command}: command failed!")
         time.sleep(hand.slow)
         hand.width = width
-        hand.done.append((what, arguments))
+        hand.done.append((command, arguments))
         return True

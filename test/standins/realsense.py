@@ -1,8 +1,8 @@
-"""What realsense2_camera (4.58) shows of its cameras, and what it does when they are lost.
+"""Stand-in for realsense2_camera (4.58): topics of its cameras, and behaviour when they are disconnected.
 
-Topics, frames and metadata are those of realsense-ros's ros_sensor.cpp, rs_node_setup.cpp and tfs.cpp; what happens
-with a camera that is not there, of its realsense_node_factory.cpp: the node lives and looks again, but nobody
-publishes the camera's topics. Its depth has the colour lens's intrinsics, beside which it sits.
+Topics, frames and metadata are those of realsense-ros's ros_sensor.cpp, rs_node_setup.cpp and tfs.cpp. As in its
+realsense_node_factory.cpp, the node of a missing camera runs and retries, without the camera's topics. The depth sensor
+is beside the colour lens and has its intrinsics.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _DEPTH_STEP = 0.001  # m
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream's topics, while its camera runs."""
+    """Publishers of one stream, while its camera runs."""
 
     image: Publisher
     info: Publisher
@@ -52,36 +52,36 @@ class Stream:
 
     @classmethod
     def of(cls, node: Node, view: str, name: str, image: str) -> Stream:
-        """``name`` is the stream's, ``image`` that of its images."""
+        """Create the publishers of a stream; ``image`` is the name of its image topic."""
         metadata = message_type("realsense2_camera_msgs/msg/Metadata")
         kinds = {image: Image, "camera_info": CameraInfo, "metadata": metadata}
         topics = [node.create_publisher(kind, f"cameras/{view}/{name}/{end}", _DEPTH) for end, kind in kinds.items()]
         return cls(*topics, frame=f"{view}_{name}_optical_frame")
 
     def publish(self, image: Image, info: CameraInfo, number: int) -> None:
-        """A frame, which has been given its stamp."""
+        """Publish a stamped frame."""
         image.header.frame_id = info.header.frame_id = self.frame
         info.header.stamp = image.header.stamp
         milliseconds = 1e3 * messages.seconds(image.header.stamp)
-        said = {"frame_number": number, "clock_domain": "global_time", "frame_timestamp": milliseconds}
+        metadata = {"frame_number": number, "clock_domain": "global_time", "frame_timestamp": milliseconds}
         self.image.publish(image)
         self.info.publish(info)
-        self.metadata.publish(self.metadata.msg_type(header=image.header, json_data=json.dumps(said)))
+        self.metadata.publish(self.metadata.msg_type(header=image.header, json_data=json.dumps(metadata)))
 
     def end(self, node: Node) -> None:
-        """As the driver does when its camera is gone."""
+        """Destroy the publishers, as the driver does when its camera is disconnected."""
         for publisher in (self.image, self.info, self.metadata):
             node.destroy_publisher(publisher)
 
 
 class RealSenseDrivers:
-    """One driver a view under `cameras/<view>`, all in one thread."""
+    """One driver per view under `cameras/<view>`, all in one thread."""
 
     def __init__(
         self,
         node: Node,
         simulation: Simulation,
-        look: Callable[[], NDArray[np.float64]],
+        read_qpos: Callable[[], NDArray[np.float64]],
         fps: float,
         serials: Mapping[str, str] | None = None,
         plugged_in: set[str] | None = None,
@@ -89,26 +89,26 @@ class RealSenseDrivers:
         lost: float = 0.0,
     ) -> None:
         """Args:
-        node: to speak through.
-        simulation: what they see.
-        look: gives the simulation's configuration, under its lock.
+        node: node of the publishers.
+        simulation: scene of the cameras.
+        read_qpos: returns the simulation's configuration, under its lock.
         fps: Hz.
-        serials: that the drivers are told to open, by view.
-        plugged_in: serials of the cameras that are there; those above if None.
-        depth: whether there are depth images.
-        lost: share of the images that never arrive, as on a bus that is full.
+        serials: serial numbers to open, by view.
+        plugged_in: serial numbers of the connected cameras; those above if None.
+        depth: publish depth images.
+        lost: fraction of the images that are lost, as on a full bus.
         """
-        self._node, self._simulation, self._look, self._period = node, simulation, look, 1 / fps
+        self._node, self._simulation, self._read_qpos, self._period = node, simulation, read_qpos, 1 / fps
         self._serials = dict(serials or {view: str(number) for number, view in enumerate(simulation.cameras, start=1)})
         self._plugged_in = set(self._serials.values()) if plugged_in is None else plugged_in
         self._depth, self._lost, self._random = depth, lost, np.random.default_rng(0)
-        self._streams: dict[str, dict[str, Stream]] = {}  # of the cameras that run; the thread's alone
+        self._streams: dict[str, dict[str, Stream]] = {}  # of the running cameras; used by the thread only
         self._number = 0
         self._transforms = node.create_publisher(TFMessage, "/tf_static", _LATCHED)
         for view in self._serials:
-            node.create_service(SetBool, f"cameras/{view}/standin/unplug", self._unplugging(view))
+            node.create_service(SetBool, f"cameras/{view}/standin/unplug", self._unplug_callback(view))
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._film, name="cameras", daemon=True)
+        self._thread = threading.Thread(target=self._publish_images, name="cameras", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class RealSenseDrivers:
         self._ending.set()
         self._thread.join()
 
-    def _unplugging(self, view: str):  # type: ignore[no-untyped-def]
+    def _unplug_callback(self, view: str):  # type: ignore[no-untyped-def]
         def on_request(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
             (self._plugged_in.discard if request.data else self._plugged_in.add)(self._serials[view])
             response.success = True
@@ -126,7 +126,7 @@ class RealSenseDrivers:
 
     # The thread.
 
-    def _film(self) -> None:
+    def _publish_images(self) -> None:
         schedule_in_real_time(INFERENCE)  # real cameras do not compete for this machine's processors
         cameras = self._simulation.cameras
         renderer = SceneRenderer(self._simulation.model, cameras)
@@ -138,8 +138,8 @@ class RealSenseDrivers:
         while not self._ending.is_set():
             due = max(due + self._period, time.monotonic())
             self._ending.wait(due - time.monotonic())
-            self._plug()
-            stamp, qpos = messages.now(self._node), self._look()
+            self._update_streams()
+            stamp, qpos = messages.now(self._node), self._read_qpos()
             self._number += 1
             images, distances = renderer.render(qpos), depths.render(qpos) if depths else {}
             for view, streams in self._streams.items():
@@ -153,21 +153,21 @@ class RealSenseDrivers:
         if depths:
             depths.close()
 
-    def _plug(self) -> None:
+    def _update_streams(self) -> None:
         for view, serial in self._serials.items():
-            there, runs = serial in self._plugged_in, view in self._streams
-            if there and not runs:
+            connected, running = serial in self._plugged_in, view in self._streams
+            if connected and not running:
                 self._streams[view] = {"color": Stream.of(self._node, view, "color", "image_raw")}
                 if self._depth:
                     self._streams[view]["depth"] = Stream.of(self._node, view, "depth", "image_rect_raw")
-                self._say_frames()
-            elif runs and not there:
+                self._publish_frames()
+            elif running and not connected:
                 self._log(f"The device has been disconnected! ({view})")
                 for stream in self._streams.pop(view).values():
                     stream.end(self._node)
 
-    def _say_frames(self) -> None:
-        """All at once: the real ones are a publisher each, whose last word is kept for those who come later."""
+    def _publish_frames(self) -> None:
+        """Publish all frames at once: the real drivers have a latched publisher each."""
         stamp, transforms = messages.now(self._node), []
         for view, streams in self._streams.items():
             for name in streams:
@@ -193,18 +193,18 @@ class DepthRenderer:
         self._options.geomgroup[:] = [1, 1, 0, 0, 0, 0]
 
     def render(self, qpos: NDArray[np.float64]) -> dict[str, NDArray[np.float32]]:
-        """By view, (h, w) m."""
+        """Return depth images by view, (h, w) m."""
         self._data.qpos[:] = qpos
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
-        found = {}
+        depth_images = {}
         for view in self._views:
             index = self._data.cam(view).id
             R_world_camera = self._data.cam_xmat[index].reshape(3, 3)  # x right, y up
-            self._data.cam_xpos[index] += R_world_camera @ [T_LINK_COLOR[1, 3], 0, 0]  # on the right of the colour lens
+            self._data.cam_xpos[index] += R_world_camera @ [T_LINK_COLOR[1, 3], 0, 0]  # to the right of the colour lens
             self._renderer.update_scene(self._data, view, self._options)
-            found[view] = self._renderer.render().copy()
-        return found
+            depth_images[view] = self._renderer.render().copy()
+        return depth_images
 
     def close(self) -> None:
         """Free the OpenGL context."""
@@ -212,7 +212,7 @@ class DepthRenderer:
 
 
 def depth_message(distances: NDArray[np.float32], stamp: float) -> Image:
-    """In 16UC1, mm; 0 where it is too far."""
+    """Return a depth image as 16UC1, mm; 0 beyond the range."""
     steps = np.round(distances / _DEPTH_STEP)
     values = np.where(steps < 2**16, steps, 0).astype("<u2")
     h, w = values.shape

@@ -1,4 +1,4 @@
-"""RLBench's stand-in: the modules, classes and functions of RLBench 1.2.0 that an adapter calls, and nothing behind."""
+"""Stand-in for RLBench 1.2.0: the modules, classes and functions that the adapter calls, without a simulation."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class MoveArmThenGripper:
 
 
 class TaskEnvironment:
-    """Succeeds when joint 1 has turned by 0.2 rad; fails for good when joint 7 has."""
+    """Task that succeeds when joint 1 has moved by 0.2 rad, and fails when joint 7 has."""
 
     def __init__(self, config: ObservationConfig) -> None:
         self._config, self.variation = config, -1
@@ -80,13 +80,13 @@ class TaskEnvironment:
         return self._observation(), float(success), bool(success or self.q[6] - HOME[6] > 0.2)
 
     def _observation(self) -> Observation:
-        seen = Observation()
-        seen.joint_positions, seen.gripper_open = self.q.copy(), self.opened  # type: ignore[attr-defined]
+        observation = Observation()
+        observation.joint_positions, observation.gripper_open = self.q.copy(), self.opened  # type: ignore[attr-defined]
         for name in _CAMERAS:
             camera = getattr(self._config, f"{name}_camera")
             width, height = camera.image_size
-            setattr(seen, f"{name}_rgb", np.full((height, width, 3), 90, np.uint8) if camera.rgb else None)
-        return seen
+            setattr(observation, f"{name}_rgb", np.full((height, width, 3), 90, np.uint8) if camera.rgb else None)
+        return observation
 
 
 class Environment:
@@ -118,7 +118,7 @@ _MODULES: dict[str, dict[str, Any]] = {
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have it importable, and its objects pickled under RLBench's names, until the test ends."""
+    """Make the stand-in importable, and its objects pickled under RLBench's names, until the test ends."""
     for name, members in _MODULES.items():
         module = ModuleType(name)
         for key, member in members.items():

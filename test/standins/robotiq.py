@@ -1,4 +1,4 @@
-"""What ros2_robotiq_gripper shows of a 2F-140: joint states, and the action of Jazzy's or Humble's controllers."""
+"""Stand-in for ros2_robotiq_gripper with a 2F-140: joint states, and the action of Jazzy's or Humble's controllers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STALL_SPEED, _STALL_TIME = 0.05, 0.1  # rad/s, s
 
 
 class RobotiqDriver:
-    """Moves a gripper by its open fraction; waits by awaiting ticks, in the executor's thread."""
+    """Driver of a gripper by its open fraction; awaits ticks in the executor's thread."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class RobotiqDriver:
         move: Callable[[float], None],
         kind: GripperAction = GripperAction.PARALLEL,
     ) -> None:
-        """``read`` gives the open fraction, ``move`` takes one; both touch the simulation, under its lock."""
+        """``read`` returns the open fraction, ``move`` sets it; both access the simulation under its lock."""
         self._node, self._backend, self._read, self._move = node, backend, read, move
         self._kind, self._type = kind, message_type(kind.value)
-        self.goals: list[float] = []  # rad, that were accepted
-        self.refuses = False
-        self._turn = 0
+        self.goals: list[float] = []  # rad, accepted
+        self.rejects_goals = False
+        self._goal_number = 0
         self._tick: Future = Future()
         self._states = node.create_publisher(JointState, backend.states, QoSProfile(depth=1))
         self._server = ActionServer(
@@ -61,36 +61,36 @@ class RobotiqDriver:
         message = JointState(name=[self._backend.joint], position=[self._position], velocity=[0.0])
         message.header.stamp = messages.time_message(messages.now(self._node))
         self._states.publish(message)
-        ended, self._tick = self._tick, Future()
-        ended.set_result(None)
+        tick, self._tick = self._tick, Future()
+        tick.set_result(None)
 
     def _on_goal(self, goal: Any) -> GoalResponse:
-        if self.refuses or (self._kind is GripperAction.PARALLEL and len(goal.command.position) != 1):
+        if self.rejects_goals or (self._kind is GripperAction.PARALLEL and len(goal.command.position) != 1):
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
 
     async def _execute(self, handle: ServerGoalHandle) -> Any:
-        self._turn += 1
-        turn, command = self._turn, handle.request.command
+        self._goal_number += 1
+        goal_number, command = self._goal_number, handle.request.command
         goal = command.position[0] if self._kind is GripperAction.PARALLEL else command.position
         self.goals.append(goal)
         self._move(self._backend.fraction(goal))
-        moved, before = time.monotonic(), self._position
+        last_motion, before = time.monotonic(), self._position
         while True:
             await self._tick
             position, now = self._position, time.monotonic()
-            if turn != self._turn or handle.is_cancel_requested:
+            if goal_number != self._goal_number or handle.is_cancel_requested:
                 if handle.is_cancel_requested:
                     handle.canceled()
                 else:
-                    handle.abort()  # a newer goal has taken its place
+                    handle.abort()  # replaced by a newer goal
                 return self._result(position, False, False)
             if abs(position - goal) < _TOLERANCE:
                 handle.succeed()
                 return self._result(position, True, False)
             if abs(position - before) / _TICK > _STALL_SPEED:
-                moved = now
-            elif now - moved > _STALL_TIME:
+                last_motion = now
+            elif now - last_motion > _STALL_TIME:
                 handle.succeed()  # allow_stalling
                 return self._result(position, False, True)
             before = position
@@ -105,24 +105,24 @@ class RobotiqDriver:
 
 
 class FreeGripper:
-    """A gripper that is nothing but its open fraction, with something between its fingers if asked to."""
+    """Gripper without a simulation: its open fraction, and an optional object between the fingers."""
 
     def __init__(self, speed: float = 2.0) -> None:
-        """``speed`` is of its whole way, 1/s."""
+        """``speed``: open fraction per second, 1/s."""
         self.fraction, self.blocked_below = 1.0, 0.0
-        self._wanted, self._speed, self._looked = 1.0, speed, time.monotonic()
+        self._goal, self._speed, self._updated = 1.0, speed, time.monotonic()
         self._lock = threading.Lock()
 
     def read(self) -> float:
-        """Where it is by now."""
+        """Return the present open fraction."""
         with self._lock:
             now = time.monotonic()
-            way, self._looked = self._speed * (now - self._looked), now
-            step = min(max(self._wanted - self.fraction, -way), way)
+            max_step, self._updated = self._speed * (now - self._updated), now
+            step = min(max(self._goal - self.fraction, -max_step), max_step)
             self.fraction = max(self.fraction + step, self.blocked_below)
             return self.fraction
 
     def move(self, fraction: float) -> None:
-        """Where it shall be."""
+        """Set the goal of the open fraction."""
         self.read()
-        self._wanted = fraction
+        self._goal = fraction

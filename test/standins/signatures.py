@@ -1,4 +1,4 @@
-"""What a module offers, read from its source or its stub: classes, their attributes, and what their methods take."""
+"""Read a module's classes, their attributes and the arguments of their methods from its source or stub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Signatures = dict[str, dict[str, list[str] | None]]  # by class and member: a me
 
 
 def signatures(source: str) -> Signatures:
-    """Of all public classes, nested ones as ``Outer.Inner``. Of overloads the last counts."""
+    """Return the signatures of all public classes, nested ones as ``Outer.Inner``; the last of overloads counts."""
     found: Signatures = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):

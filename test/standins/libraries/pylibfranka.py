@@ -1,11 +1,11 @@
-"""In a process's PYTHONPATH, takes the place of pylibfranka: arms at their home have the addresses of ``_THERE``."""
+"""Replacement of pylibfranka in a process's PYTHONPATH: arms at home at the addresses of ``_ROBOTS``."""
 
 from standins.pylibfranka import *  # noqa: F403
-from standins.pylibfranka import put_at
+from standins.pylibfranka import add_robot
 
 from genima.robot.model import RobotModel
 
-_THERE = {"robot.here": "panda", "fr3.here": "fr3"}
-for _address, _name in _THERE.items():
+_ROBOTS = {"robot.here": "panda", "fr3.here": "fr3"}
+for _address, _name in _ROBOTS.items():
     _robot = RobotModel.load(_name)
-    put_at(_address, _robot, _robot.home, real_time=True)
+    add_robot(_address, _robot, _robot.home, real_time=True)

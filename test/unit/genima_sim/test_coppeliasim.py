@@ -186,7 +186,7 @@ def test_a_reset_without_a_script_restores_the_saved_scene(stand_in, open_scene)
 
 
 def test_missing_objects_are_all_named_in_one_line(simulation, open_scene) -> None:
-    server = StandIn(lack=("/Panda_joint3", "/cam_wrist"), simulation=simulation)
+    server = StandIn(missing=("/Panda_joint3", "/cam_wrist"), simulation=simulation)
     server.start()
     try:
         with pytest.raises(GenimaError, match="missing /Panda_joint3, /cam_wrist; set the names") as refused:
@@ -322,12 +322,12 @@ def test_the_node_is_a_robot_with_four_cameras(graph, bridge, stand_in) -> None:
 def test_the_node_reconnects_to_coppeliasim(graph, bridge, stand_in) -> None:
     states = graph.subscribe(JointState, "joint_states", qos.JOINT_STATES)
     graph.until(lambda: states, "no joint states")
-    stand_in.dumb = True
+    stand_in.unresponsive = True
     graph.until(graph.reports_fault("coppeliasim", "no answer"), "nobody notices")
     states.clear()
     time.sleep(0.3)
     assert not states, "joint states without a measurement"
-    stand_in.dumb = False
+    stand_in.unresponsive = False
     graph.until(lambda: states, "it does not come back")
     graph.until(graph.has_no_fault("coppeliasim"), "it stays faulty")
 
