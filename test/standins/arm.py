@@ -55,8 +55,8 @@ class Crisp(Controller):
 
     def activate(self, now: float, q: Array) -> None:
         self._q, self._dq, self._last = q, np.zeros_like(q), np.zeros_like(q)
-        if (waiting := getattr(self, "_waiting", None)) is not None:  # received while it was inactive
-            self.target(now, *waiting)
+        if (pending := getattr(self, "_pending", None)) is not None:  # received while it was inactive
+            self.target(now, *pending)
 
     def target(self, now: float, stamp: float, positions: Array, velocities: Array | None, ahead: float) -> None:
         self._pending = stamp, positions, velocities, ahead

@@ -46,7 +46,7 @@ def _layer(module: str) -> int | None:
     return None
 
 
-def test_packages_import_only_those_below() -> None:
+def test_packages_import_only_lower_packages() -> None:
     upward = [
         f"{module} imports {target}"
         for module, targets in imports().items()
@@ -56,7 +56,7 @@ def test_packages_import_only_those_below() -> None:
     assert not upward
 
 
-def test_the_library_imports_only_from_layers_below() -> None:
+def test_library_imports_only_from_lower_layers() -> None:
     upward = []
     for module, targets in imports().items():
         layer = _layer(module)
@@ -67,27 +67,27 @@ def test_the_library_imports_only_from_layers_below() -> None:
     assert not upward
 
 
-def test_all_parts_of_the_library_have_a_layer() -> None:
+def test_all_parts_of_library_have_layer() -> None:
     assert [name for name in modules("genima") if name != "genima" and _layer(name) is None] == []
 
 
-def test_modules_import_each_other_in_no_circle() -> None:
-    assert list(_circles(imports())) == []
+def test_modules_have_no_import_cycles() -> None:
+    assert list(_cycles(imports())) == []
 
 
-def _circles(targets: Mapping[str, set[str]]) -> Iterator[list[str]]:
+def _cycles(targets: Mapping[str, set[str]]) -> Iterator[list[str]]:
     """Modules that import themselves by way of others: leaves are taken away until only circles are left."""
-    left = {module: set(others) for module, others in targets.items()}
-    while leaves := {module for module, others in left.items() if not others}:
-        left = {module: others - leaves for module, others in left.items() if module not in leaves}
-    users = {module: {user for user, others in left.items() if module in others} for module in left}
+    remaining = {module: set(others) for module, others in targets.items()}
+    while leaves := {module for module, others in remaining.items() if not others}:
+        remaining = {module: others - leaves for module, others in remaining.items() if module not in leaves}
+    users = {module: {user for user, others in remaining.items() if module in others} for module in remaining}
     while unused := {module for module, by in users.items() if not by}:
         users = {module: by - unused for module, by in users.items() if module not in unused}
     if users:
         yield sorted(users)
 
 
-def test_launch_files_import_names_that_exist() -> None:
+def test_launch_files_import_existing_names() -> None:
     """`launch` is not among the wheels, so that launch files cannot be imported here."""
     files = {name: file for package in PACKAGES for name, file in modules(package).items()}
     missing = []
@@ -120,5 +120,5 @@ def _names(file: Path) -> set[str]:
         ({"a": {"b"}, "b": {"a"}, "c": {"a"}}, [["a", "b"]]),
     ],
 )
-def test_circles_are_found(targets: Mapping[str, set[str]], found: list[list[str]]) -> None:
-    assert list(_circles(targets)) == found
+def test_cycles_are_found(targets: Mapping[str, set[str]], found: list[list[str]]) -> None:
+    assert list(_cycles(targets)) == found

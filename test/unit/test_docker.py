@@ -27,35 +27,35 @@ def test_stages_build_on_each_other() -> None:
     assert {"robot", "gpu"} <= known
 
 
-def test_what_is_copied_is_there() -> None:
+def test_copied_files_exist() -> None:
     copied = [line.split()[1] for line in LINES if line.startswith("COPY ")]
     assert copied
     for source in copied:
         assert (ROOT / source).exists(), source
 
 
-def test_instructions_are_dockers() -> None:
+def test_instructions_are_valid() -> None:
     """A line that lost its backslash would be none."""
     known = {"FROM", "SHELL", "ENV", "RUN", "ARG", "WORKDIR", "COPY", "ENTRYPOINT", "CMD"}
     assert {line.split()[0] for line in LINES if line.strip()} == known
 
 
-def test_drivers_are_those_that_were_looked_at() -> None:
+def test_driver_versions_match_records() -> None:
     versions = dict(re.findall(r"^ARG (\w+)=(\S+)$", DOCKERFILE, re.MULTILINE))
     assert versions["FRANKA_ROS2"] == f"v{RECORDED['franka_bringup']['version']}"
     assert versions["REALSENSE"] == RECORDED["realsense2_camera"]["version"]
     assert versions["ROBOTIQ"] == RECORDED["robotiq_description"]["commit"]
 
 
-def test_system_packages_are_those_of_the_set_up() -> None:
+def test_system_packages_match_set_up() -> None:
     """What ./genima would install by itself, layers later."""
-    wanted = set(re.findall(r"\|\| echo (lib[\w.-]+|cmake|g\+\+|make)$", (ROOT / "genima").read_text(), re.MULTILINE))
-    assert len(wanted) > 5
-    for package in wanted:
+    packages = set(re.findall(r"\|\| echo (lib[\w.-]+|cmake|g\+\+|make)$", (ROOT / "genima").read_text(), re.MULTILINE))
+    assert len(packages) > 5
+    for package in packages:
         assert re.search(rf"\s{re.escape(package)}\s", DOCKERFILE), package
 
 
-def test_the_entry_point_can_be_run() -> None:
+def test_entry_point_is_executable() -> None:
     assert os.stat(ROOT / "docker" / "entrypoint.sh").st_mode & stat.S_IXUSR
     lines = (ROOT / "docker" / "entrypoint.sh").read_text().splitlines()
     sourced = [line.split()[-1] for line in lines if "source " in line]
@@ -63,18 +63,18 @@ def test_the_entry_point_can_be_run() -> None:
     assert environment < sourced.index("/opt/genima/install/setup.bash"), "the workspace's interfaces would be hidden"
 
 
-def test_what_the_user_chooses_is_explained_and_reaches_both() -> None:
+def test_user_variables_are_documented_with_defaults() -> None:
     """No required variable: compose would ask for it also where only the other service is built."""
-    explained = (ROOT / "docker" / "compose.yaml").read_text().partition("x-common")[0]
+    documented = (ROOT / "docker" / "compose.yaml").read_text().partition("x-common")[0]
     commands = {name: service["command"] for name, service in COMPOSE["services"].items()}
     for name in re.findall(r"\$\{(\w+)", " ".join(commands.values())):
-        assert f"{name}=" in explained
+        assert f"{name}=" in documented
     assert all(command.count("${") == command.count(":-") for command in commands.values())
     assert all("cell:=${CELL:-" in command for command in commands.values())  # the policy is checked against it
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])
-def test_a_service_can_do_its_work(name: str) -> None:
+def test_service_is_complete(name: str) -> None:
     service = COMPOSE["services"][name]
     assert service["build"]["target"] in TARGETS
     assert (ROOT / "docker" / service["build"]["context"] / service["build"]["dockerfile"]).resolve().exists()
@@ -83,11 +83,11 @@ def test_a_service_can_do_its_work(name: str) -> None:
     passed = set(re.findall(r"(\w+):=", service["command"]))
     assert passed <= declared(ROOT / "launch" / "real_robot.launch.py")
     for volume in service["volumes"]:
-        place = volume.split(":")[0]
-        assert place.startswith("/") or place in ("../runs", "../data") or (ROOT / "docker" / place).exists()
+        source = volume.split(":")[0]
+        assert source.startswith("/") or source in ("../runs", "../data") or (ROOT / "docker" / source).exists()
 
 
-def test_the_dev_container_is_the_robots() -> None:
+def test_dev_container_uses_robot_image() -> None:
     text = (ROOT / ".devcontainer" / "devcontainer.json").read_text()
     data = json.loads(re.sub(r"^//.*$", "", text, flags=re.MULTILINE))
     assert data["build"]["target"] in TARGETS

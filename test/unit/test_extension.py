@@ -154,9 +154,7 @@ def folder(write_module: Callable[[str, str], Path], tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_one_file_each_adds_a_view_a_robot_a_task_a_policy_and_a_simulator(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_user_files_add_view_robot_task_policy_and_simulator(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert load_cell("lab").robot.velocity_max[0] == 1.0
     assert (
         evaluate.main(["--cell", "lab", "--task", "point_at_ball", "--policy", "look_and_point", "--episodes=3"]) == 0
@@ -164,7 +162,7 @@ def test_one_file_each_adds_a_view_a_robot_a_task_a_policy_and_a_simulator(
     assert "point_at_ball: 3 of 3" in capsys.readouterr().out
 
 
-def test_a_name_of_the_project_is_refused(folder: Path) -> None:
+def test_name_of_project_is_rejected(folder: Path) -> None:
     (folder / "config" / "cells" / "lab.yaml").rename(folder / "config" / "cells" / "sim_panda.yaml")
     with pytest.raises(GenimaError, match="sim_panda.yaml: the name is taken .*; rename yours"):
         load_cell("sim_panda")

@@ -27,22 +27,22 @@ class Probe:
 
 
 @pytest.mark.parametrize(
-    ("load", "late", "words"),
+    ("load", "late", "expected"),
     [
         (QUIET, 0.02, ""),
         (BUSY, 0.02, "other programs used 1.4 of 2 cores; a process woke up to 0.02 s late"),
         (QUIET, LONGEST, "a process woke up to 0.25 s late"),
     ],
 )
-def test_a_busy_machine_is_told_with_its_numbers(
-    load: MachineLoad, late: float, words: str, monkeypatch: pytest.MonkeyPatch
+def test_busy_machine_is_reported_with_measurements(
+    load: MachineLoad, late: float, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine_load.LoadMeter, "read", lambda self: load)
-    said = MachineWatch(Probe(late)).busy()  # type: ignore[arg-type]
-    assert words in said and bool(said) is bool(words)
+    output = MachineWatch(Probe(late)).busy()  # type: ignore[arg-type]
+    assert expected in output and bool(output) is bool(expected)
 
 
-def test_a_probe_measures_until_it_is_closed() -> None:
+def test_probe_measures_until_closed() -> None:
     probe = WakeUpProbe()
     deadline = time.monotonic() + 60
     while not probe.longest():  # no sleep ends at the very moment

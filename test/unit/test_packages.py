@@ -35,33 +35,33 @@ def names_of(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_declares_what_it_imports(package: str) -> None:
+def test_package_declares_its_imports(package: str) -> None:
     missing = {module for module in third_party(package) if not names_of(module) & declared(package)}
     assert not missing
     assert third_party(package), "the scan finds nothing"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_declares_nothing_else(package: str) -> None:
-    needed = set().union(*map(names_of, third_party(package)))
+def test_package_declares_only_its_imports(package: str) -> None:
+    allowed = set().union(*map(names_of, third_party(package)))
     started = {"genima_cli": {"genima_calibration"}, "genima_bringup": {"ros2launch"}, "genima": {"genima-daqp-pip"}}
-    assert declared(package) <= needed | started.get(package, set())
+    assert declared(package) <= allowed | started.get(package, set())
 
 
-def test_keys_of_our_own_are_defined_as_in_the_requirements() -> None:
+def test_own_rosdep_keys_match_requirements() -> None:
     defined = yaml.safe_load((ROOT / "rosdep.yaml").read_text(encoding="utf-8"))
     used = {key for package in PACKAGES for key in declared(package) if key.startswith("genima-")}
     assert set(defined) == used
     lines = (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines()
-    wanted = {re.split(r"[=<>]", line)[0]: line.split("#")[0].strip() for line in lines}
+    requirements = {re.split(r"[=<>]", line)[0]: line.split("#")[0].strip() for line in lines}
     for key, systems in defined.items():
         (requirement,) = systems["*"]["pip"]["packages"]
         name = re.split(r"[=<>]", requirement)[0]
-        assert name not in wanted or wanted[name].split("==")[0] == requirement.split("==")[0], key
+        assert name not in requirements or requirements[name].split("==")[0] == requirement.split("==")[0], key
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_installed_nodes_run_on_the_python_of_the_environment(package: str) -> None:
+def test_installed_nodes_use_python_of_environment(package: str) -> None:
     assert "executable=/usr/bin/env python3" in (SOURCE / package / "setup.cfg").read_text(encoding="utf-8")
 
 
@@ -74,7 +74,7 @@ def test_all_packages_have_one_version() -> None:
         assert f'version="{__version__}"' in (SOURCE / package / "setup.py").read_text(encoding="utf-8"), package
 
 
-def test_all_packages_are_set_up_and_checked() -> None:
+def test_all_packages_are_installed_and_checked() -> None:
     entry = (ROOT / "genima").read_text(encoding="utf-8")
     assert f"PACKAGES=({' '.join(PACKAGES)})" in entry
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")

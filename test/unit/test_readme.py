@@ -33,7 +33,7 @@ def _commands() -> dict[str, set[str]]:
     return used
 
 
-def test_readme_starts_with_the_two_commands() -> None:
+def test_readme_starts_with_demo_and_test() -> None:
     """A new user needs no others."""
     found = re.findall(r"^\./genima (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert found[:2] == ["demo", "test"]
@@ -58,14 +58,14 @@ def test_every_command_is_documented() -> None:
 
 
 @pytest.mark.parametrize("package", ["genima_nodes", "genima_calibration", "genima_sim"])
-def test_the_readme_says_where_every_node_is(package: str) -> None:
+def test_readme_lists_every_node(package: str) -> None:
     """The table of folders has the package's nodes in its row."""
     (row,) = re.findall(rf"^\| `src/{package}` \|.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
     nodes = re.findall(r'"(\w+) = ', (ROOT / "src" / package / "setup.py").read_text())
     assert nodes and [node for node in nodes if f"`{node}`" not in row] == []
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_exist() -> None:
     """Files that the pages point to are there."""
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):

@@ -1,4 +1,4 @@
-"""Arguments of launch files: what makes no sense is refused before anything is started. Without `launch`."""
+"""Checks of launch arguments, which reject invalid values before anything is started; without `launch`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ REAL = {
         (checks.output_folder, "data/new/demos"),
     ],
 )
-def test_what_makes_sense(check: checks.Check, text: str) -> None:
+def test_valid_values_are_accepted(check: checks.Check, text: str) -> None:
     check(text)
 
 
@@ -78,46 +78,46 @@ def test_what_makes_sense(check: checks.Check, text: str) -> None:
         (checks.filled, ["", " ", "a\x1b[31m"]),
     ],
 )
-def test_what_makes_no_sense(check: checks.Check, texts: list[str]) -> None:
+def test_invalid_values_are_rejected(check: checks.Check, texts: list[str]) -> None:
     for text in texts:
         with pytest.raises(GenimaError) as error:
             checks.require("x", {"x": text}, check)
         assert str(error.value).isprintable() and str(error.value).startswith("x:=")
 
 
-def panda_by_franka_ros2(folder: Path) -> str:
+def write_panda_with_franka_ros2(folder: Path) -> str:
     return write_cell(folder, "fr3_crisp", robot="panda")
 
 
-def panda_with_an_fr3s_hand(folder: Path) -> str:
+def write_panda_with_fr3_hand(folder: Path) -> str:
     return write_cell(folder, "panda_multipanda", robot="panda_franka_hand", driver={"gripper": "franka_hand"})
 
 
-def uncalibrated(folder: Path) -> str:
+def write_uncalibrated_cell(folder: Path) -> str:
     return write_cell(folder, "fr3_crisp", calibration="nowhere")
 
 
-def calibrated(folder: Path) -> str:
+def write_calibrated_cell(folder: Path) -> str:
     return write_cell(folder, "fr3_crisp", calibration="sim")
 
 
 @pytest.mark.parametrize(
-    ("cell", "changes", "words"),
+    ("cell", "changes", "expected"),
     [
         ("sim_panda", {}, "cell sim_panda: simulated by mujoco; name the cell of a real robot"),
-        (panda_by_franka_ros2, {}, "robot panda takes kind: external"),
-        (panda_with_an_fr3s_hand, {}, "is the hand of an FR3"),
+        (write_panda_with_franka_ros2, {}, "robot panda takes kind: external"),
+        (write_panda_with_fr3_hand, {}, "is the hand of an FR3"),
         ("fr3_gello", {"namespace": "left"}, "does not go with the controller gello"),
-        (uncalibrated, {"policy": "genima"}, r"no calibration \(nowhere\)"),
-        (calibrated, {"policy": "genima"}, "was trained for joints"),
+        (write_uncalibrated_cell, {"policy": "genima"}, r"no calibration \(nowhere\)"),
+        (write_calibrated_cell, {"policy": "genima"}, "was trained for joints"),
         ("fr3_crisp", {"record": "true", "folder": f"{FILE}/x"}, "is not a folder"),
     ],
 )
-def test_arguments_of_a_real_robot_that_do_not_go_together(
-    cell: Any, changes: dict[str, str], words: str, tmp_path: Path
+def test_conflicting_real_robot_arguments_are_rejected(
+    cell: Any, changes: dict[str, str], expected: str, tmp_path: Path
 ) -> None:
     name = cell if isinstance(cell, str) else cell(tmp_path)
-    with pytest.raises(GenimaError, match=words):
+    with pytest.raises(GenimaError, match=expected):
         checks.require_real_robot(REAL | {"cell": name} | changes)
 
 
@@ -128,18 +128,18 @@ def test_arguments_of_a_real_robot_that_do_not_go_together(
         ("fr3_crisp_franka_hand", {"namespace": "left"}),
         ("panda_multipanda", {}),
         ("fr3_own_driver", {}),
-        (uncalibrated, {}),
-        (panda_by_franka_ros2, {"hardware": "false"}),
+        (write_uncalibrated_cell, {}),
+        (write_panda_with_franka_ros2, {"hardware": "false"}),
     ],
 )
-def test_arguments_of_a_real_robot_that_go_together(cell: Any, changes: dict[str, str], tmp_path: Path) -> None:
+def test_compatible_real_robot_arguments_are_accepted(cell: Any, changes: dict[str, str], tmp_path: Path) -> None:
     checks.require_real_robot(REAL | {"cell": cell if isinstance(cell, str) else cell(tmp_path)} | changes)
 
 
-def test_a_checkpoint_of_this_robot_and_its_cameras(tmp_path: Path) -> None:
+def test_checkpoint_must_match_robot_and_cameras(tmp_path: Path) -> None:
     folder = str(save_checkpoints(tmp_path / "checkpoint", 256, "fr3"))
     with pytest.raises(GenimaError, match="image size differs from the checkpoint"):
-        checks.require_policy(load_cell(calibrated(tmp_path)), folder)
+        checks.require_policy(load_cell(write_calibrated_cell(tmp_path)), folder)
     rig = tmp_path / "mine.yaml"
     rig.write_text(paths.shared("config", "cameras", "four_d415.yaml").read_text("utf-8").replace("640x480", "256x256"))
     checks.require_policy(load_cell(write_cell(tmp_path, "fr3_crisp", calibration="sim", cameras="mine.yaml")), folder)
@@ -171,6 +171,6 @@ def test_a_checkpoint_of_this_robot_and_its_cameras(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_arguments_of_other_launch_files_that_do_not_go_together(check: Any, values: dict[str, str]) -> None:
+def test_conflicting_arguments_of_other_launch_files_are_rejected(check: Any, values: dict[str, str]) -> None:
     with pytest.raises(GenimaError):
         check(values)

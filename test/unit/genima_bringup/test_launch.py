@@ -1,4 +1,4 @@
-"""Launch files, what they pass on to other packages', and the files that they hand over to drivers."""
+"""Launch files, the arguments that they forward to other packages, and configuration files of drivers."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ FR3 = RobotModel.load("fr3")
 SIM = load_cell("sim_panda")
 
 
-# ------------------------------------------------------------------------------------ read, where there is no `launch`
+# ------------------------------------------------------------------------------------------------ without `launch`
 
 
 def includes(file: Path) -> Iterator[tuple[str, str, set[str]]]:
-    """Package, launch file and arguments of each ``include(...)`` in a launch file."""
+    """Yield package, launch file and arguments of each ``include(...)`` in a launch file."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "include":
             package, name, arguments = node.args[:3]
@@ -53,7 +53,7 @@ def includes(file: Path) -> Iterator[tuple[str, str, set[str]]]:
 
 
 def constant_keys(expression: ast.AST) -> set[str]:
-    """Of all dictionaries in an expression."""
+    """Return the constant keys of all dictionaries in an expression."""
     return {
         key.value
         for node in ast.walk(expression)
@@ -64,14 +64,14 @@ def constant_keys(expression: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize("package", sorted(RECORDED))
-def test_recorded_arguments_say_where_they_are_from(package: str) -> None:
+def test_recorded_arguments_have_source(package: str) -> None:
     data = RECORDED[package]
     assert re.fullmatch(r"[0-9a-f]{40}", data["commit"]) and data["source"].startswith("https://") and data["version"]
     assert all(file["arguments"] for file in data["files"].values())
 
 
 @pytest.mark.parametrize("file", LAUNCH, ids=lambda file: file.name)
-def test_every_argument_passed_on_exists_there(file: Path) -> None:
+def test_forwarded_arguments_exist_in_included_file(file: Path) -> None:
     for package, name, arguments in includes(file):
         if package == "genima_bringup":
             assert arguments <= declared(ROOT / "launch" / name)
@@ -82,19 +82,19 @@ def test_every_argument_passed_on_exists_there(file: Path) -> None:
 
 
 def test_drivers_are_included() -> None:
-    """Else the test above would look at nothing."""
+    """Ensures that the test above checks something."""
     found = {(package, name) for file in LAUNCH for package, name, _ in includes(file)}
     assert {("franka_bringup", "franka.launch.py"), ("realsense2_camera", "rs_launch.py")} <= found
 
 
-def test_easy_handeye2_is_given_just_what_it_needs() -> None:
+def test_easy_handeye2_gets_exactly_its_arguments() -> None:
     tree = ast.parse((BRINGUP / "launch_actions.py").read_text())
     (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "easy_handeye2")
     assert constant_keys(function) == set(RECORDED["easy_handeye2"]["files"]["calibrate.launch.py"]["arguments"])
 
 
-def test_robotiq_has_no_launch_file_that_could_be_included() -> None:
-    """As soon as theirs takes a namespace and controllers, robotiq.launch.py is not needed any more."""
+def test_robotiq_launch_file_cannot_be_included() -> None:
+    """Once their launch file takes a namespace and controllers, robotiq.launch.py is obsolete."""
     theirs = RECORDED["robotiq_description"]["files"]["robotiq_control.launch.py"]["arguments"]
     assert not {"namespace", "controllers_file", "controllers_yaml"} & set(theirs)
 
@@ -104,7 +104,7 @@ def test_arguments_are_declared_and_described(file: Path) -> None:
     tree = ast.parse(file.read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     arguments = [call for call in calls if call.func.id == "Argument"]  # type: ignore[union-attr]
-    assert arguments or file.name in ("cameras.launch.py", "robotiq.launch.py")  # which share theirs
+    assert arguments or file.name in ("cameras.launch.py", "robotiq.launch.py")  # which use shared arguments
     for call in arguments:
         assert len(call.args) >= 2 and isinstance(call.args[1], ast.Constant) and len(call.args[1].value) > 5
     used = {
@@ -117,7 +117,7 @@ def test_arguments_are_declared_and_described(file: Path) -> None:
 
 
 def test_processes_are_installed() -> None:
-    """Whatever runs together can be started: by `launch` as an executable, without it as a module."""
+    """Every node can be started: by `launch` as an executable, without it as a module."""
     listed = [
         *processes.simulation_stack(SIM),
         *processes.leader_follower_nodes(SIM),
@@ -132,7 +132,7 @@ def test_processes_are_installed() -> None:
         assert f'"{process.executable} = {process.package}.{process.executable}:main"' in setup
 
 
-def test_any_policy_runs_as_one_node_that_the_controller_follows() -> None:
+def test_controller_follows_policy_node() -> None:
     expert = processes.simulation_stack(load_cell("sim_fr3"), processes.PolicyArguments("expert", seed=3))
     by_name = {spec.node: spec.parameters for spec in expert}
     assert set(by_name) == {"sim_node", "command_guard", "controller", "policy", "task_runner"}
@@ -143,7 +143,7 @@ def test_any_policy_runs_as_one_node_that_the_controller_follows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "arguments", "words"),
+    ("cell", "arguments", "expected"),
     [
         ("sim_fr3", (), "cell sim_fr3: the checkpoint of Genima"),
         ("sim_panda", ("none_such",), "policy .none_such.: unknown; known: expert, genima, replay"),
@@ -154,20 +154,20 @@ def test_any_policy_runs_as_one_node_that_the_controller_follows() -> None:
         ("fr3_crisp", ("expert",), "needs the objects of a simulated scene; cell fr3_crisp is real"),
     ],
 )
-def test_a_policy_that_does_not_fit_is_one_line(cell: str, arguments: tuple[str, ...], words: str) -> None:
-    with pytest.raises(GenimaError, match=words) as refused:
+def test_incompatible_policy_is_rejected_in_one_line(cell: str, arguments: tuple[str, ...], expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected) as rejected:
         require_policy(load_cell(cell), *arguments)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(rejected.value)
 
 
-def test_several_cameras_are_several_nodes() -> None:
+def test_each_camera_has_a_node() -> None:
     rig = load_camera_devices("four_d415")
     nodes = [process.node for process in processes.real_robot_stack(load_cell("fr3_own_driver"))]
     assert len(set(nodes)) == len(nodes)
     assert {f"{view}_camera" for view in rig} <= set(nodes)
 
 
-def test_without_the_policy_neither_models_nor_calibration_are_asked_for(tmp_path: Path) -> None:
+def test_no_policy_needs_no_models_or_calibration(tmp_path: Path) -> None:
     listed = real._nodes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="not_yet"), no_policy=True))
     assert not {"controller", "diffusion_agent", "camera_transforms"} & {process.node for process in listed}
     calibrated = real._nodes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="sim"), no_policy=True))
@@ -180,22 +180,22 @@ def test_without_the_policy_neither_models_nor_calibration_are_asked_for(tmp_pat
         real._nodes(real.Real("fr3_crisp", no_policy=True))
 
 
-def test_the_address_of_the_robot_may_be_another() -> None:
+def test_robot_address_can_be_overridden() -> None:
     listed = real._nodes(real.Real("fr3_own_driver", robot_ip="robot.here", no_policy=True))
     assert {spec.parameters["robot_ip"] for spec in listed if "robot_ip" in spec.parameters} == {"robot.here"}
 
 
-# ------------------------------------------------------------------------------------------ files for ROS's own drivers
+# ---------------------------------------------------------------------------------- configuration files of ROS drivers
 
 
 def controllers(file: str) -> dict[str, dict[str, Any]]:
-    """Parameters by node of a file for ros2_control."""
+    """Return the parameters of a ros2_control file by node."""
     data = yaml.safe_load(paths.shared("config", *file.split("/")).read_text())["/**"]
     return {node: part["ros__parameters"] for node, part in data.items()}
 
 
 @pytest.mark.parametrize("name", FRANKA_ROS2)
-def test_a_backend_has_its_controllers(name: str) -> None:
+def test_backend_has_controllers(name: str) -> None:
     backend, nodes = ArmBackend.load(name), controllers(f"controllers/{name}.yaml")
     manager = nodes.pop("controller_manager")
     assert manager["update_rate"] == 1000
@@ -208,7 +208,7 @@ def test_a_backend_has_its_controllers(name: str) -> None:
     assert joints == FR3.joint_names
 
 
-def test_crisp_is_a_joint_impedance() -> None:
+def test_crisp_is_joint_impedance_controller() -> None:
     parameters = controllers("controllers/crisp.yaml")["joint_impedance_controller"]
     assert not any(parameters["task"].values())
     assert parameters["nullspace"]["projector_type"] == "none"
@@ -216,14 +216,14 @@ def test_crisp_is_a_joint_impedance() -> None:
     assert parameters["max_delta_tau"] < 1.0  # Nm a cycle: 1000 Nm/s, where the robot trips
 
 
-def test_jtc_takes_a_stream() -> None:
+def test_jtc_accepts_streamed_points() -> None:
     parameters = controllers("controllers/jtc.yaml")["joint_trajectory_controller"]
-    assert parameters["command_interfaces"] == ["effort"]  # positions would step
+    assert parameters["command_interfaces"] == ["effort"]  # position commands would be steps
     assert parameters["interpolate_from_desired_state"] and parameters["allow_nonzero_velocity_at_trajectory_end"]
     assert tuple(parameters["gains"]) == FR3.joint_names
 
 
-def test_the_robotiq_is_as_its_backend_says() -> None:
+def test_robotiq_controllers_match_backend() -> None:
     backend, nodes = GripperBackend.load("robotiq_2f140"), controllers("grippers/robotiq_2f140.controllers.yaml")
     namespace, controller, action = backend.action.split("/")
     assert nodes[controller]["joint"] == backend.joint == FR3.gripper_joint
@@ -231,7 +231,7 @@ def test_the_robotiq_is_as_its_backend_says() -> None:
     assert namespace == "robotiq" and backend.states == "robotiq/joint_states"  # as robotiq.launch.py has it
 
 
-# ------------------------------------------------------------------------------------------------- with `launch` itself
+# --------------------------------------------------------------------------------------------------- with `launch`
 
 
 EXECUTABLES = {
@@ -247,9 +247,9 @@ EXECUTABLES = {
 
 @pytest.fixture
 def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A prefix of ROS with all packages that our launch files need; their executables note down that they run.
+    """ROS prefix with all packages that our launch files need; their executables record that they run.
 
-    Other packages' launch files only declare the arguments that are on record.
+    Other packages' launch files only declare the recorded arguments.
     """
     pytest.importorskip("launch_ros", reason="launch is not among the wheels")
     index = tmp_path / "share" / "ament_index" / "resource_index" / "packages"
@@ -292,15 +292,15 @@ def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of checkpoints, by the robot that they are of."""
+    """Folders of checkpoints by robot."""
     folder = tmp_path_factory.mktemp("checkpoints")
     robots = ("fr3", "fr3_franka_hand", "panda")
     return {robot: str(save_checkpoints(folder / robot, 256, robot)) for robot in robots}
 
 
 @pytest.fixture
-def usual(trained: dict[str, str], tmp_path: Path) -> Any:
-    """The arguments of a launch file, with those that have no default that fits."""
+def default_arguments(trained: dict[str, str], tmp_path: Path) -> Any:
+    """Function that returns the arguments of a launch file, with valid ones where the defaults are not."""
     rig = yaml.safe_load(paths.shared("config", "cameras", "four_d415.yaml").read_text())
     square = tmp_path / "square.yaml"
     square.write_text(yaml.safe_dump({view: camera | {"profile": "256x256x30"} for view, camera in rig.items()}))
@@ -318,9 +318,9 @@ def usual(trained: dict[str, str], tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def evaluate(prefix: Path, usual: Any) -> Any:
-    """Evaluates a launch file, without starting anything; returns "package/executable" of all that it would start, and
-    the parameters of our own."""
+def evaluate(prefix: Path, default_arguments: Any) -> Any:
+    """Function that evaluates a launch file without starting it; returns "package/executable" of every node, and the
+    parameters of our nodes."""
     import asyncio
 
     from launch.actions import ExecuteProcess, IncludeLaunchDescription
@@ -337,9 +337,9 @@ def evaluate(prefix: Path, usual: Any) -> Any:
         started: list[str] = []
         included: list[str] = []
         parameters: dict[str, dict[str, Any]] = {}
-        arguments_of: dict[str, list[str]] = {}  # of each spawner, by its first
+        arguments_of: dict[str, list[str]] = {}  # of each spawner, by controller
         remapped: dict[str, dict[str, str]] = {}  # by included launch file
-        topics: dict[str, dict[str, str]] = {}  # of our own nodes, by their own names of them
+        topics: dict[str, dict[str, str]] = {}  # of our nodes, by their own topic names
 
         def visit(entity: Any) -> None:
             if isinstance(entity, Action) and entity.condition is not None and not entity.condition.evaluate(context):
@@ -354,10 +354,10 @@ def evaluate(prefix: Path, usual: Any) -> Any:
                         for ours, theirs in entity._Node__remappings
                     }
                 if entity.node_executable == "spawner":
-                    words = [perform_substitutions(context, word) for word in entity.cmd[1:]]
-                    arguments_of[words[0]] = words
+                    command = [perform_substitutions(context, argument) for argument in entity.cmd[1:]]
+                    arguments_of[command[0]] = command
             elif isinstance(entity, ExecuteProcess):
-                started.append(" ".join(perform_substitutions(context, word) for word in entity.cmd[3:5]))
+                started.append(" ".join(perform_substitutions(context, argument) for argument in entity.cmd[3:5]))
             else:
                 for below in entity.visit(context) or []:
                     visit(below)
@@ -366,7 +366,7 @@ def evaluate(prefix: Path, usual: Any) -> Any:
                     remapped[included[-1]] = dict(context.launch_configurations.get("ros_remaps", []))
 
         source = PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{file}.launch.py"))
-        visit(IncludeLaunchDescription(source, launch_arguments=usual(file, **arguments).items()))
+        visit(IncludeLaunchDescription(source, launch_arguments=default_arguments(file, **arguments).items()))
         return SimpleNamespace(
             started=started,
             included=included,
@@ -379,48 +379,48 @@ def evaluate(prefix: Path, usual: Any) -> Any:
     return run
 
 
-def named(listed: list[NodeSpec]) -> set[str]:
+def executables(listed: list[NodeSpec]) -> set[str]:
     return {f"{process.package}/{process.executable}" for process in listed}
 
 
 CRISP = replace(load_cell("fr3_crisp"), calibration="sim")
-AROUND = named(processes.driver_support_nodes(CRISP))
-POLICY = named([*processes.policy_nodes(CRISP), processes.camera_watch(CRISP)])
-DRIVEN = named(processes.adapters(CRISP))
-SAFE = {*named(processes.safety_nodes(CRISP)), "genima_nodes/task_runner"}
+SUPPORT = executables(processes.driver_support_nodes(CRISP))
+POLICY = executables([*processes.policy_nodes(CRISP), processes.camera_watch(CRISP)])
+ADAPTERS = executables(processes.adapters(CRISP))
+SAFETY = {*executables(processes.safety_nodes(CRISP)), "genima_nodes/task_runner"}
 CLOCK = {"genima_nodes/clock_watch"}
-SPAWNED = {"controller_manager/spawner"}
-ROBOTIQ = {"robot_state_publisher/robot_state_publisher", "controller_manager/ros2_control_node", *SPAWNED}
+SPAWNER = {"controller_manager/spawner"}
+ROBOTIQ = {"robot_state_publisher/robot_state_publisher", "controller_manager/ros2_control_node", *SPAWNER}
 
 
 @pytest.mark.parametrize("backend", FRANKA_ROS2)
-def test_a_real_robot_by_ros_drivers(evaluate: Any, backend: str) -> None:
-    """One camera driver a view; nothing of our own drivers."""
+def test_real_robot_with_ros_drivers(evaluate: Any, backend: str) -> None:
+    """One camera driver per view; none of our own drivers."""
     found = evaluate("real_robot", cell=f"fr3_{backend}")
-    assert set(found.started) == POLICY | DRIVEN | SAFE | CLOCK | ROBOTIQ == DRIVEN | AROUND | ROBOTIQ
+    assert set(found.started) == POLICY | ADAPTERS | SAFETY | CLOCK | ROBOTIQ == ADAPTERS | SUPPORT | ROBOTIQ
     assert found.included.count("rs_launch.py") == 4 and found.included.count("franka.launch.py") == 1
 
 
 @pytest.mark.parametrize("backend", FRANKA_ROS2)
-def test_only_the_adapter_reaches_the_controller(evaluate: Any, backend: str) -> None:
-    """Whatever the controller calls its topic; and no rule goes before those of franka_ros2's own spawners."""
+def test_only_adapter_reaches_controller(evaluate: Any, backend: str) -> None:
+    """Remap the controller's topic to the adapter's target, without overriding the rules of franka_ros2's spawners."""
     found, described = evaluate("real_robot", cell=f"fr3_{backend}"), ArmBackend.load(backend)
-    words = found.spawners[described.controller]
-    rule = words[words.index("--controller-ros-args") + 1]
+    spawner_arguments = found.spawners[described.controller]
+    rule = spawner_arguments[spawner_arguments.index("--controller-ros-args") + 1]
     assert rule == f"--remap {described.subscribes}:={described.target}"
     rules = found.remapped["franka.launch.py"]
     assert rules and all(re.match(r"(joint|robot)_state_publisher:", topic) for topic in rules)
 
 
-def test_a_real_robot_by_our_own_drivers(evaluate: Any) -> None:
-    """The same list as `./genima real` has."""
+def test_real_robot_with_own_drivers(evaluate: Any) -> None:
+    """The nodes equal those of `./genima real`."""
     found = evaluate("real_robot", cell="fr3_own_driver")
     listed = processes.real_robot_stack(replace(load_cell("fr3_own_driver"), calibration="sim"))
     assert sorted(found.started) == sorted(f"{process.package}/{process.executable}" for process in listed)
 
 
 @pytest.mark.parametrize("calibration", ["sim", "not_yet"])
-def test_without_the_policy_the_list_is_the_same_too(evaluate: Any, calibration: str) -> None:
+def test_nodes_without_policy_equal_real_robot_stack(evaluate: Any, calibration: str) -> None:
     found = evaluate("real_robot", policy="false", cell="fr3_own_driver", calibration=calibration, record="true")
     listed = processes.real_robot_stack(replace(load_cell("fr3_own_driver"), calibration=calibration), None)
     started = [name for name in found.started if name != "genima_nodes/recorder"]
@@ -428,36 +428,36 @@ def test_without_the_policy_the_list_is_the_same_too(evaluate: Any, calibration:
     assert found.parameters["genima_nodes/recorder"].get("calibration") == (None if calibration == "sim" else "")
 
 
-def test_two_machines_have_everything_once(evaluate: Any) -> None:
-    """But for the clocks, which are compared."""
+def test_two_machines_start_every_node_once(evaluate: Any) -> None:
+    """Except the clock watch, which runs on both."""
     robots = evaluate("real_robot", policy="false", cameras="false", dds="two_machines")
     gpus = evaluate("real_robot", hardware="false", dds="two_machines")
     whole = evaluate("real_robot")
-    assert set(robots.started) == DRIVEN | SAFE | CLOCK | ROBOTIQ
+    assert set(robots.started) == ADAPTERS | SAFETY | CLOCK | ROBOTIQ
     assert set(gpus.started) == POLICY | CLOCK
     assert sorted(robots.started + gpus.started) == sorted([*whole.started, *CLOCK])
     assert sorted(robots.included + gpus.included) == sorted([*whole.included, "real_robot.launch.py"])
 
 
-def test_a_panda_is_driven_elsewhere(evaluate: Any) -> None:
+def test_panda_has_external_driver(evaluate: Any) -> None:
     found = evaluate("real_robot", cell="panda_multipanda", cameras="false")
-    assert set(found.started) == POLICY | (DRIVEN - {"genima_nodes/arm_recovery"}) | SAFE | CLOCK | ROBOTIQ
+    assert set(found.started) == POLICY | (ADAPTERS - {"genima_nodes/arm_recovery"}) | SAFETY | CLOCK | ROBOTIQ
 
 
-def test_extras_come_when_asked_for(evaluate: Any) -> None:
+def test_optional_nodes_are_started(evaluate: Any) -> None:
     plain, full = evaluate("real_robot"), evaluate("real_robot", rviz="true", record="true", task="push the button")
-    shown = {"genima_nodes/rviz_markers", "tf2_ros/static_transform_publisher", "rviz2/rviz2"}
+    displays = {"genima_nodes/rviz_markers", "tf2_ros/static_transform_publisher", "rviz2/rviz2"}
     assert set(full.started) - set(plain.started) == {*shown, "genima_nodes/recorder", "task push the button"}
 
 
-def test_the_guard_is_there_once(evaluate: Any) -> None:
+def test_guard_is_started_once(evaluate: Any) -> None:
     guard = "genima_nodes/command_guard"
     assert evaluate("teleop").started.count(guard) == 1
     assert evaluate("teleop", guard="false").started.count(guard) == 0
     assert evaluate("real_robot", policy="false").started.count(guard) == 1
 
 
-def test_who_mirrors_and_who_records_hear_the_same_leader(evaluate: Any) -> None:
+def test_teleop_and_recorder_subscribe_to_same_leader(evaluate: Any) -> None:
     found = evaluate("record", leader_joints="gello/joint_states", leader_joy="pedal").topics
     for node in ("teleop", "recorder"):
         assert found[f"genima_nodes/{node}"] == {
@@ -465,20 +465,20 @@ def test_who_mirrors_and_who_records_hear_the_same_leader(evaluate: Any) -> None
         }  # fmt: skip
 
 
-def test_a_leader_without_an_arm_comes_when_asked_for(evaluate: Any) -> None:
+def test_jog_is_optional(evaluate: Any) -> None:
     plain, jogged = evaluate("teleop", leader="same"), evaluate("teleop", leader="same", jog="true")
     assert set(jogged.started) - set(plain.started) == {"genima_nodes/jog"}
 
 
 @pytest.mark.parametrize("file", ["sim", "real_robot"])
-def test_shortcuts_of_drawing_reach_the_agent(evaluate: Any, file: str) -> None:
+def test_sampling_options_reach_agent(evaluate: Any, file: str) -> None:
     """As numbers where they are numbers, and a name as a text."""
-    asked = {"steps": "2", "strength": "0.5", "controlnet_every": "3", "tiny_decoder": "7"}
-    found = evaluate(file, **asked).parameters["genima_nodes/diffusion_agent"]
+    sampling = {"steps": "2", "strength": "0.5", "controlnet_every": "3", "tiny_decoder": "7"}
+    found = evaluate(file, **sampling).parameters["genima_nodes/diffusion_agent"]
     assert found | {"steps": 2, "strength": 0.5, "controlnet_every": 3, "tiny_decoder": "7"} == found
 
 
-def test_a_simulated_cell_has_the_guard_of_its_robot(evaluate: Any) -> None:
+def test_simulated_cell_has_guard_of_its_robot(evaluate: Any) -> None:
     """No FR3 guard on a Panda simulator: one cell for all nodes."""
     found = evaluate("teleop", cell="sim_fr3", sim="true", leader="same")
     assert {given["cell"] for given in found.parameters.values()} == {"sim_fr3"}
@@ -486,7 +486,7 @@ def test_a_simulated_cell_has_the_guard_of_its_robot(evaluate: Any) -> None:
 
 
 @pytest.mark.parametrize("file", ["sim", "real_robot"])
-def test_another_policy_is_a_node_that_the_controller_follows(evaluate: Any, file: str, tmp_path: Path) -> None:
+def test_controller_follows_other_policy(evaluate: Any, file: str, tmp_path: Path) -> None:
     given = {"policy": "replay", "episode": str(SHORT.write(tmp_path / "demo"))}
     cell = {"cell": "panda_multipanda", "checkpoint": ""} if file == "real_robot" else {}
     found = evaluate(file, **given, **cell)
@@ -495,25 +495,25 @@ def test_another_policy_is_a_node_that_the_controller_follows(evaluate: Any, fil
     assert found.parameters["genima_nodes/controller"]["input"] == "action_chunk"
 
 
-def test_what_there_is_not_for_a_panda_is_refused(evaluate: Any) -> None:
+def test_missing_panda_description_is_rejected(evaluate: Any) -> None:
     with pytest.raises(GenimaError, match="description:=FILE"):
         evaluate("view", cell="panda_multipanda")
 
 
-def test_a_panda_is_seen_and_read_elsewhere(evaluate: Any, tmp_path: Path) -> None:
+def test_panda_without_hardware_and_with_description(evaluate: Any, tmp_path: Path) -> None:
     assert set(evaluate("real_robot", cell="panda_multipanda", hardware="false").started) == POLICY | CLOCK
     (tmp_path / "mine.urdf.xacro").write_text("<robot/>")
     found = evaluate("view", cell="panda_multipanda", description=str(tmp_path / "mine.urdf.xacro"))
     assert "rviz2/rviz2" in found.started
 
 
-def test_a_missing_cell_is_named(evaluate: Any) -> None:
+def test_missing_cell_is_reported(evaluate: Any) -> None:
     with pytest.raises(GenimaError, match="nowhere.yaml"):
         evaluate("cameras", cell="nowhere.yaml")
 
 
 @pytest.mark.parametrize("file", [file.name.removesuffix(".launch.py") for file in LAUNCH])
-def test_a_launch_file_evaluates(evaluate: Any, file: str) -> None:
+def test_launch_file_evaluates(evaluate: Any, file: str) -> None:
     found = evaluate(file)
     assert found.started or len(found.included) > 1
     assert runpy.run_path(str(ROOT / "launch" / f"{file}.launch.py"))["__doc__"]
@@ -523,7 +523,7 @@ def test_a_launch_file_evaluates(evaluate: Any, file: str) -> None:
 
 
 @pytest.fixture
-def launched(prefix: Path, usual: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def launched(prefix: Path, default_arguments: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Launch a file for real; return the exit code, what was started, and the errors that were logged."""
     from launch.actions import IncludeLaunchDescription, Shutdown, TimerAction
     from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -542,7 +542,7 @@ def launched(prefix: Path, usual: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(file: str, **arguments: str) -> tuple[int, list[str], list[str]]:
         source = PythonLaunchDescriptionSource(str(ROOT / "launch" / f"{file}.launch.py"))
-        include = IncludeLaunchDescription(source, launch_arguments=usual(file, **arguments).items())
+        include = IncludeLaunchDescription(source, launch_arguments=default_arguments(file, **arguments).items())
         service = LaunchService(noninteractive=True)
         service.include_launch_description(LaunchDescription([include, TimerAction(period=1.5, actions=[Shutdown()])]))
         logger = logging.getLogger("launch")
@@ -552,19 +552,19 @@ def launched(prefix: Path, usual: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
             code = service.run()
         finally:
             logger.removeHandler(handler)
-        notes = prefix / "started"
-        started = notes.read_text().split() if notes.exists() else []
-        left = [child.cmdline() for child in psutil.Process().children(recursive=True) if "sleep" in child.name()]
-        assert not left
+        started_file = prefix / "started"
+        started = started_file.read_text().split() if started_file.exists() else []
+        remaining = [child.cmdline() for child in psutil.Process().children(recursive=True) if "sleep" in child.name()]
+        assert not remaining
         return code, started, handler.lines
 
     return run
 
 
-ANYWHERE: dict[str, dict[str, str]] = {file.name.removesuffix(".launch.py"): {} for file in LAUNCH}
-WRONG: list[tuple[str, dict[str, str]]] = [
-    *((file, {"dds": "nope"}) for file in ANYWHERE),
-    *((file, {"namespace": "left-arm"}) for file in ANYWHERE),
+LAUNCH_ARGUMENTS: dict[str, dict[str, str]] = {file.name.removesuffix(".launch.py"): {} for file in LAUNCH}
+INVALID: list[tuple[str, dict[str, str]]] = [
+    *((file, {"dds": "nope"}) for file in LAUNCH_ARGUMENTS),
+    *((file, {"namespace": "left-arm"}) for file in LAUNCH_ARGUMENTS),
     ("calibrate", {"view": "left-shoulder"}),
     ("calibrate", {"parent": "ceiling"}),
     ("calibrate", {"board": "nowhere.yaml"}),
@@ -610,8 +610,8 @@ WRONG: list[tuple[str, dict[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("file", "arguments"), WRONG, ids=lambda value: str(value))
-def test_a_wrong_argument_starts_nothing(launched: Any, file: str, arguments: dict[str, str]) -> None:
+@pytest.mark.parametrize(("file", "arguments"), INVALID, ids=lambda value: str(value))
+def test_invalid_argument_starts_nothing(launched: Any, file: str, arguments: dict[str, str]) -> None:
     code, started, errors = launched(file, **arguments)
     assert (code, started) == (1, [])
     name, value = next(iter(arguments.items()))
@@ -636,7 +636,7 @@ def test_a_wrong_argument_starts_nothing(launched: Any, file: str, arguments: di
         ("sim", {}, "genima_sim"),
     ],
 )
-def test_what_is_not_installed_starts_nothing(
+def test_missing_package_starts_nothing(
     launched: Any, prefix: Path, file: str, arguments: dict[str, str], missing: str
 ) -> None:
     package, _, executable = missing.partition("/")
@@ -655,7 +655,7 @@ def test_what_is_not_installed_starts_nothing(
     ("name", "value"),
     [("ROS_DOMAIN_ID", "abc"), ("ROS_DISCOVERY_SERVER", "10.0.0.1:11811"), ("RCUTILS_COLORIZED_OUTPUT", "yes")],
 )
-def test_what_ros_would_refuse_starts_nothing(
+def test_invalid_ros_environment_starts_nothing(
     launched: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -663,17 +663,15 @@ def test_what_ros_would_refuse_starts_nothing(
     assert (code, started) == (1, []) and name in errors[-1]
 
 
-@pytest.mark.parametrize("file", [*ANYWHERE])
-def test_what_is_right_starts_and_ends(launched: Any, evaluate: Any, file: str) -> None:
+@pytest.mark.parametrize("file", [*LAUNCH_ARGUMENTS])
+def test_launch_file_starts_and_ends_nodes(launched: Any, evaluate: Any, file: str) -> None:
     """The same processes as the launch file names, and none is left."""
     code, started, _ = launched(file)
     expected = [name for name in evaluate(file).started if "/" in name and not name.startswith("task ")]
     assert code == 0 and sorted(started) == sorted(expected)
 
 
-def test_relative_paths_begin_at_the_callers_folder(
-    launched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_are_from_current_folder(launched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
     folder = tmp_path / "mine"
     (folder / "cameras.yaml").write_text(paths.shared("config", "cameras", "four_d415.yaml").read_text())

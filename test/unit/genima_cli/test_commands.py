@@ -1,4 +1,4 @@
-"""All commands of ./genima alike: help pages, limits of options, locales, imports from the current folder."""
+"""All commands of ./genima: help pages, limits of options, locales, imports from the current folder."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subproces
 # ----------------------------------------------------------------------------------------------------------------- help
 
 
-def test_a_help_page_imports_nothing_heavy_and_has_an_example() -> None:
-    """In one process: what a page imports, the next would hide only if it were allowed."""
+def test_help_page_has_light_imports_and_example() -> None:
+    """Show all pages in one process: modules accumulate, so that a heavy import of any page is found."""
     code = (
         "import contextlib, io, json, sys\n"
         "from genima_cli.__main__ import main\n"
@@ -62,9 +62,9 @@ def test_a_help_page_imports_nothing_heavy_and_has_an_example() -> None:
         "    found[' '.join(page)] = [code or 0, text.getvalue(), sorted({m.split('.')[0] for m in sys.modules})]\n"
         "print(json.dumps(found))"
     )
-    shown = run(sys.executable, "-P", "-c", code, json.dumps(PAGES))
-    assert shown.returncode == 0, shown.stderr
-    for page, (code_of, text, modules) in json.loads(shown.stdout).items():
+    result = run(sys.executable, "-P", "-c", code, json.dumps(PAGES))
+    assert result.returncode == 0, result.stderr
+    for page, (code_of, text, modules) in json.loads(result.stdout).items():
         assert code_of == 0, page
         assert not HEAVY & set(modules), f"./genima {page} --help imports {HEAVY & set(modules)}"
         assert "usage: ./genima" in text, page
@@ -72,15 +72,15 @@ def test_a_help_page_imports_nothing_heavy_and_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=" ".join)
-def test_an_example_is_understood(page: list[str]) -> None:
-    """Its options exist and have the right types: the command gets beyond parsing."""
+def test_help_example_is_valid(page: list[str]) -> None:
+    """The example belongs to the command of the page."""
     if page[-1] in GROUPS:
         pytest.skip("a group of commands")
     example = next(line for line in outcome(*page, "--help")[1].splitlines() if "Example:" in line)
     assert example.split("Example: ")[1].startswith(f"./genima {' '.join(page).rstrip(' .')}")
 
 
-@pytest.mark.parametrize(("words", "some"), [
+@pytest.mark.parametrize(("words", "expected"), [
     ([], {"demo", "completion", "--version"}),
     (["de"], {"demo"}),
     (["demo", "--ov"], {"--overwrite", "--sampling.steps", "--help"}),
@@ -89,11 +89,11 @@ def test_an_example_is_understood(page: list[str]) -> None:
     (["train", ""], {"tiny", "controller"}),
     (["episodes", "export", "x", "--"], {"--out"}),
 ])  # fmt: skip
-def test_completion_knows_commands_options_and_choices(words: list[str], some: set[str]) -> None:
-    assert some <= set(candidates(words))
+def test_completion_has_commands_options_and_choices(words: list[str], expected: set[str]) -> None:
+    assert expected <= set(candidates(words))
 
 
-def test_the_completion_script_works_in_bash() -> None:
+def test_completion_script_works_in_bash() -> None:
     script = (
         "source <(./genima completion bash); COMP_WORDS=(./genima demo --ov); COMP_CWORD=2; _genima; "
         'echo "${COMPREPLY[@]}"'
@@ -122,7 +122,7 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("columns", ["1", "5"])
-def test_a_help_page_ends_on_the_narrowest_terminal(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_page_on_narrow_terminal(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     code, text = outcome("demo", "--help")
     assert code == 0 and "--time-limit" in text
@@ -130,12 +130,12 @@ def test_a_help_page_ends_on_the_narrowest_terminal(columns: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("command", NUMBERS)
-def test_numbers_outside_their_limits_are_refused_before_anything_else(command: str) -> None:
+def test_numbers_out_of_range_are_rejected_first(command: str) -> None:
     for option in NUMBERS[command]:
         for value in ("nan", "inf", "-inf", "1e400", "100000000000000000000", "-1000", "1" * 5000, "x", ""):
-            code, said = outcome(*command.split(), option, value)
-            assert code == 2, (option, value, said)
-            assert option.lstrip("-") in said and "Traceback" not in said, (option, value, said)
+            code, output = outcome(*command.split(), option, value)
+            assert code == 2, (option, value, output)
+            assert option.lstrip("-") in output and "Traceback" not in output, (option, value, output)
 
 
 # ------------------------------------------------------------------------------------------------------------- locales
@@ -153,24 +153,24 @@ def test_numbers_outside_their_limits_are_refused_before_anything_else(command: 
     "--help", "--version", "trian", "demo --help", "episodes --help", "episodes list ü-ß-机", "demo --out ü",
     "demo --task drücken", "eval --task 机", "call x", "task", "faults --only ü", "calibrate ü", "inspect ü",
 ])  # fmt: skip
-def test_no_character_is_too_much_for_a_locale(tmp_path: Path, arguments: str, encoding: dict[str, str]) -> None:
+def test_non_ascii_text_works_in_any_locale(tmp_path: Path, arguments: str, encoding: dict[str, str]) -> None:
     (tmp_path / "ü").mkdir()
     (tmp_path / "ü/日本.txt").write_text("ä", encoding="utf-8")
     command = [sys.executable, "-P", "-m", "genima_cli", *arguments.split()]
-    shown = run(*command, cwd=tmp_path, **C_LOCALE, **encoding)
-    assert shown.returncode in (0, 2) and b"Traceback" not in shown.stderr, shown.stderr
+    result = run(*command, cwd=tmp_path, **C_LOCALE, **encoding)
+    assert result.returncode in (0, 2) and b"Traceback" not in result.stderr, result.stderr
 
 
-def test_text_is_read_and_written_with_an_encoding() -> None:
-    """Without one it would be the locale's."""
-    wrong = []
+def test_text_files_have_explicit_encoding() -> None:
+    """The default encoding is the locale's."""
+    missing = []
     files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/*.py")]
     assert len(files) > 200
     for path in files:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and _lacks_encoding(node):
-                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)[:80]}")
-    assert not wrong
+                missing.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)[:80]}")
+    assert not missing
 
 
 def _lacks_encoding(call: ast.Call) -> bool:
@@ -195,8 +195,8 @@ def _lacks_encoding(call: ast.Call) -> bool:
 
 
 @pytest.fixture
-def hostile(tmp_path: Path) -> Path:
-    """A folder whose modules leave a trace when they are imported."""
+def hostile_folder(tmp_path: Path) -> Path:
+    """Folder with modules that write a file when they are imported."""
     for name in ("tyro", "inspect", "json", "numpy", "sitecustomize", "usercustomize", "torch", "rclpy", "genima_sim"):
         text = f"open({str(tmp_path / 'executed')!r}, 'a').write({name!r})\nraise SystemExit({name!r})\n"
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
@@ -204,7 +204,7 @@ def hostile(tmp_path: Path) -> Path:
 
 
 QUICK_COMMANDS = ["--help", "trian", "record --help"]
-LATE_IMPORTS = ["inspect .", "episodes list ."]  # the libraries that take seconds, too
+LATE_IMPORTS = ["inspect .", "episodes list ."]  # with the libraries that take seconds to import
 
 
 @pytest.mark.parametrize(("commands", "path"), [
@@ -213,24 +213,27 @@ LATE_IMPORTS = ["inspect .", "episodes list ."]  # the libraries that take secon
     ([*QUICK_COMMANDS, "episodes list ."], {"PYTHONPATH": "."}),
     *(pytest.param(LATE_IMPORTS, {"PYTHONPATH": path}, marks=pytest.mark.nightly) for path in ("", ":", ".")),
 ])  # fmt: skip
-def test_commands_import_nothing_from_the_current_folder(
-    hostile: Path, commands: list[str], path: dict[str, str]
+def test_commands_import_nothing_from_current_folder(
+    hostile_folder: Path, commands: list[str], path: dict[str, str]
 ) -> None:
     for arguments in map(str.split, commands):
-        shown = run(ROOT / "genima", *arguments, cwd=hostile, **path)
-        assert not (hostile / "executed").exists(), (arguments, (hostile / "executed").read_text(encoding="utf-8"))
-        assert shown.returncode in (0, 2) and b"Traceback" not in shown.stderr, shown.stderr
+        result = run(ROOT / "genima", *arguments, cwd=hostile_folder, **path)
+        assert not (hostile_folder / "executed").exists(), (
+            arguments,
+            (hostile_folder / "executed").read_text(encoding="utf-8"),
+        )
+        assert result.returncode in (0, 2) and b"Traceback" not in result.stderr, result.stderr
 
 
-def test_nodes_and_workers_import_nothing_from_the_current_folder(hostile: Path) -> None:
+def test_nodes_and_workers_import_nothing_from_current_folder(hostile_folder: Path) -> None:
     node = _command(NodeSpec("genima_nodes", "command_guard", {"cell": "nowhere.yaml"}))
-    shown = run(*node, cwd=hostile)
-    assert b"nowhere.yaml" in shown.stdout + shown.stderr
+    result = run(*node, cwd=hostile_folder)
+    assert b"nowhere.yaml" in result.stdout + result.stderr
     script = "from genima.system.process_pool import WorkerPool\n"
     script += "with WorkerPool(1) as pool: print(pool.submit(abs, -3).result())"
-    shown = run(sys.executable, "-P", "-c", script, cwd=hostile)
-    assert shown.stdout == b"3\n", shown.stderr
-    assert not (hostile / "executed").exists()
+    result = run(sys.executable, "-P", "-c", script, cwd=hostile_folder)
+    assert result.stdout == b"3\n", result.stderr
+    assert not (hostile_folder / "executed").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------- Ctrl-C
@@ -238,8 +241,8 @@ def test_nodes_and_workers_import_nothing_from_the_current_folder(hostile: Path)
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("command", ["inspect models/tiny", "eval --task push_button", "record --lockstep --out OUT"])
-def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path: Path, command: str) -> None:
-    """The interpreter's own start, some 50 ms before our first line, has words of its own."""
+def test_ctrl_c_during_imports_has_no_traceback(tmp_path: Path, command: str) -> None:
+    """The interpreter's start, some 50 ms before our first line, has its own message."""
     words = [str(tmp_path) if word == "OUT" else word for word in command.split()]
     for seconds in (0.15, 0.4, 0.8, 1.6):
         code = f"import genima_cli; print(flush=True); from genima_cli.__main__ import end, main; end(main({words}))"
@@ -254,14 +257,14 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path: Path, comma
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
-        # While the interpreter ends, the signal's default action is in force again.
-        ended = process.returncode in (0, 130, -signal.SIGINT)
-        assert b"Traceback" not in errors and ended, (seconds, process.returncode, errors)
+        # While the interpreter exits, the signal has its default action.
+        interrupted = process.returncode in (0, 130, -signal.SIGINT)
+        assert b"Traceback" not in errors and interrupted, (seconds, process.returncode, errors)
         assert time.monotonic() - begin < 20  # s; about 2 on a quiet machine
 
 
 @pytest.mark.parametrize(
-    ("reports", "awaited"),
+    ("reports", "expected"),
     [
         ({}, "starting"),
         ({"policy": "cameras: silent"}, "cameras: silent"),
@@ -269,8 +272,8 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path: Path, comma
         ({"diffusion_agent": "silent", "policy": ""}, ""),
     ],
 )
-def test_one_of_two_policies_is_enough(reports: dict[str, str], awaited: str) -> None:
+def test_one_of_two_policies_suffices(reports: dict[str, str], expected: str) -> None:
     from genima_cli.graph_client import GraphClient
 
     client: Any = SimpleNamespace(statuses=reports, problem=reports.get)
-    assert GraphClient._startup_problem(client, "diffusion_agent or policy") == awaited
+    assert GraphClient._startup_problem(client, "diffusion_agent or policy") == expected

@@ -1,4 +1,4 @@
-"""`./genima demo --out` and its picture, without the graph."""
+"""Output folder and picture of `./genima demo`, without the graph."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import numpy as np
 import pytest
 
 from genima.errors import GenimaError
-from genima_cli import demo
-from genima_cli import video as film
+from genima_cli import demo, video
 from genima_cli.demo import is_run, main
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Folders of the runs that began: the graph is not started."""
+    """Folders of the started runs; the graph is not started."""
     begun: list[Path] = []
     monkeypatch.setattr(demo, "_run", lambda options, processes, views, out, report: begun.append(out))
     return begun
 
 
-def test_a_run_replaces_only_a_run(tmp_path: Path, runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overwrite_replaces_only_runs(tmp_path: Path, runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     assert main(["--out", str(out)]) == 0 and is_run(out)
     (out / "video.mp4").write_bytes(b"former")
@@ -42,14 +41,14 @@ def test_a_run_replaces_only_a_run(tmp_path: Path, runs: list[Path], monkeypatch
     assert (tmp_path / "report.json").read_text() == "{}" and len(runs) == 2
 
 
-def test_the_pictures_labels_stand_above_and_leave_the_images() -> None:
+def test_labels_do_not_cover_images() -> None:
     pair = np.full((512, 1024, 3), 77, np.uint8)
     views = ["wrist", "front", "right_shoulder", "left_shoulder"]
-    labelled = film.label(pair, views, "push down the maroon button")
+    labelled = video.label(pair, views, "push down the maroon button")
     margin = labelled.shape[0] - len(pair)
     assert labelled.dtype == np.uint8 and labelled.shape[1:] == (1024, 3) and margin > 20
-    other = film.label(pair, views, "take the lid off")
+    other = video.label(pair, views, "take the lid off")
     changed = np.flatnonzero((labelled != other).any(axis=(1, 2)))
     assert len(changed) and changed.min() >= margin / 2 + len(pair)  # the instruction is written below the images
-    swapped = film.label(pair, ["front", *views[1:]], "push down the maroon button")
+    swapped = video.label(pair, ["front", *views[1:]], "push down the maroon button")
     assert (swapped != labelled).any()

@@ -1,4 +1,4 @@
-"""The entry script and the command line, as a user meets them on a machine where little or nothing works yet."""
+"""Entry script and command line on a machine without an environment."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def executable(path: Path, script: str) -> None:
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> Path:
-    """A copy of the tree as it is after a clone: no environment."""
+def source_tree(tmp_path: Path) -> Path:
+    """Copy of the source tree as after a clone, without an environment."""
     tree = tmp_path / "tree"
     copy_tree(tree)
     return tree
@@ -56,13 +56,13 @@ def copy_tree(tree: Path) -> None:
 
 @pytest.fixture
 def stub(tmp_path: Path) -> Callable[[str, str], str]:
-    """Puts a script in place of a program; returns the PATH to use."""
+    """Function that replaces a program by a script; returns the PATH to use."""
     folder = tmp_path / "stubs"
     folder.mkdir(exist_ok=True)
 
     def put(program: str, script: str) -> str:
         executable(folder / program, script)
-        # This Python stands for a supported one, wherever the machine keeps it.
+        # This Python replaces a supported one, wherever it is installed.
         executable(folder / "python3", f'exec "{Path(sys.base_prefix) / "bin" / "python3"}" "$@"')
         return f"{folder}:/usr/bin:/bin"
 
@@ -70,52 +70,52 @@ def stub(tmp_path: Path) -> Callable[[str, str], str]:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
-def test_help_lists_each_command_on_one_line_before_any_set_up(bare: Path, arguments: list[str]) -> None:
-    shown = run(bare / "genima", *arguments)
-    assert shown.returncode == 0, shown.stderr
+def test_help_lists_commands_without_set_up(source_tree: Path, arguments: list[str]) -> None:
+    result = run(source_tree / "genima", *arguments)
+    assert result.returncode == 0, result.stderr
     for name, command in COMMANDS.items():
-        assert re.search(rf"^  {name} +{re.escape(command.help)}$", shown.stdout, re.MULTILINE)
-    assert not (bare / ".venv").exists()
+        assert re.search(rf"^  {name} +{re.escape(command.help)}$", result.stdout, re.MULTILINE)
+    assert not (source_tree / ".venv").exists()
 
 
-def test_help_lists_the_commands_even_without_python(bare: Path, tmp_path: Path) -> None:
+def test_help_lists_commands_without_python(source_tree: Path, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("bash", "readlink", "dirname", "sed", "env"):
         (tools / name).symlink_to(shutil.which(name) or name)
-    shown = run(bare / "genima", "--help", PATH=str(tools))
-    assert [line.split(":")[0].strip() for line in shown.stdout.splitlines()] == list(COMMANDS)
+    result = run(source_tree / "genima", "--help", PATH=str(tools))
+    assert [line.split(":")[0].strip() for line in result.stdout.splitlines()] == list(COMMANDS)
 
 
 @pytest.mark.parametrize(
     "setting",
     ["HOME=/nowhere", "INSPECT=1", "MALLOC=none", "IOENCODING=none", "HASHSEED=none", "STARTUP=x.py", "OPTIMIZE=2"],
 )
-def test_settings_of_python_do_not_reach_it(bare: Path, setting: str) -> None:
+def test_python_environment_variables_are_ignored(source_tree: Path, setting: str) -> None:
     name, _, value = f"PYTHON{setting}".partition("=")
-    shown = run(bare / "genima", "--version", **{name: value})
-    assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"genima {__version__}\n", "")
+    result = run(source_tree / "genima", "--version", **{name: value})
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"genima {__version__}\n", "")
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_no_error(bare: Path, closed: str) -> None:
+def test_closed_streams_are_accepted(source_tree: Path, closed: str) -> None:
     for argument, code in (("--help", 0), ("trian", 2)):
-        shown = run("/bin/bash", "-c", f'"$0" {argument} {closed}', bare / "genima")
-        assert shown.returncode == code, shown.stderr
-        assert "Traceback" not in shown.stderr
+        result = run("/bin/bash", "-c", f'"$0" {argument} {closed}', source_tree / "genima")
+        assert result.returncode == code, result.stderr
+        assert "Traceback" not in result.stderr
 
 
-def test_the_check_of_the_entry_script_needs_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_requires_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check"]) == 2
     assert capsys.readouterr().err.startswith("genima: error: --check: unknown command")
 
 
-def test_an_environment_that_cannot_be_made_is_one_line(bare: Path) -> None:
-    shown = run(bare / "genima", "setup", GENIMA_VENV="/proc/x")
-    assert shown.returncode == 2 and shown.stderr.startswith("genima: error: ") and shown.stderr.count("\n") == 1
+def test_uncreatable_environment_is_reported_in_one_line(source_tree: Path) -> None:
+    result = run(source_tree / "genima", "setup", GENIMA_VENV="/proc/x")
+    assert result.returncode == 2 and result.stderr.startswith("genima: error: ") and result.stderr.count("\n") == 1
 
 
-def test_help_imports_nothing_but_the_standard_library() -> None:
+def test_help_imports_only_standard_library() -> None:
     code = (
         f"import sys; sys.path[:0] = {[str(ROOT / 'src' / name) for name in ('genima', 'genima_cli')]!r}\n"
         "from genima_cli.__main__ import main\n"
@@ -123,18 +123,18 @@ def test_help_imports_nothing_but_the_standard_library() -> None:
         "names = {name.split('.')[0] for name in sys.modules}\n"
         "print(names - set(sys.stdlib_module_names) - {'__main__', 'genima_cli'})"
     )
-    shown = run(Path(sys.base_prefix) / "bin/python3", "-S", "-E", "-c", code)
-    assert shown.stdout.splitlines()[-1] == "{'genima'}", shown.stderr
+    result = run(Path(sys.base_prefix) / "bin/python3", "-S", "-E", "-c", code)
+    assert result.stdout.splitlines()[-1] == "{'genima'}", result.stderr
 
 
-def test_unknown_command_is_one_line_and_costs_no_set_up(bare: Path) -> None:
-    shown = run(bare / "genima", "trian")
-    assert (shown.returncode, shown.stdout) == (2, "")
-    assert shown.stderr == "genima: error: trian: unknown command; did you mean train?\n"
-    assert not (bare / ".venv").exists()
+def test_unknown_command_is_one_line_without_set_up(source_tree: Path) -> None:
+    result = run(source_tree / "genima", "trian")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "genima: error: trian: unknown command; did you mean train?\n"
+    assert not (source_tree / ".venv").exists()
 
 
-def test_errors_for_the_user_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_user_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fail(error: BaseException) -> object:
         def run_command(argv: list[str]) -> int:
             raise error
@@ -150,11 +150,11 @@ def test_errors_for_the_user_are_one_line(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.function])
-def test_every_command_can_be_imported_and_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         code: object = main([name, "--help"])
-    except SystemExit as leaving:  # argparse and tyro leave by themselves
-        code = leaving.code
+    except SystemExit as error:  # argparse and tyro leave by themselves
+        code = error.code
     assert code in (0, None)
     assert "usage" in capsys.readouterr().out.lower()
 
@@ -168,75 +168,77 @@ def test_library_never_imports_ros() -> None:
             assert not [name for name in names if ROS.match(name.split(".")[0])], f"{path}: {names}"
 
 
-def test_missing_system_packages_are_named_with_the_command_to_run(bare: Path, stub: Callable[[str, str], str]) -> None:
-    stub("ldconfig", "exit 0")  # knows no library at all
+def test_missing_system_packages_are_reported_with_command(source_tree: Path, stub: Callable[[str, str], str]) -> None:
+    stub("ldconfig", "exit 0")  # lists no libraries
     stub("apt-get", "echo apt-get was run; exit 1")
-    shown = run(bare / "genima", "setup", PATH=stub("id", "echo 1000"))
-    assert (shown.returncode, shown.stdout) == (2, "")
+    result = run(source_tree / "genima", "setup", PATH=stub("id", "echo 1000"))
+    assert (result.returncode, result.stdout) == (2, "")
     assert re.fullmatch(
         r"genima: error: system packages are missing\. "
         r"Run: sudo apt-get install -y --no-install-recommends [a-z0-9.+ -]*libegl1 libopengl0[a-z0-9. -]*\n",
-        shown.stderr,
+        result.stderr,
     )
 
 
-def test_system_packages_are_installed_as_root(bare: Path, stub: Callable[[str, str], str], tmp_path: Path) -> None:
+def test_system_packages_are_installed_as_root(
+    source_tree: Path, stub: Callable[[str, str], str], tmp_path: Path
+) -> None:
     stub("ldconfig", "exit 0")
-    calls, places = tmp_path / "calls", tmp_path / "places"
+    calls, folders = tmp_path / "calls", tmp_path / "places"
     answer = '[ "$1" = update ] || { echo "E: Unable to locate it"; exit 100; }'
-    stub("apt-get", f'echo "$@" >>{calls}; pwd >>{places}; {answer}')
-    shown = run(bare / "genima", "setup", PATH=stub("id", "echo 0"))
+    stub("apt-get", f'echo "$@" >>{calls}; pwd >>{folders}; {answer}')
+    result = run(source_tree / "genima", "setup", PATH=stub("id", "echo 0"))
     update, install = calls.read_text().splitlines()
     assert update == "update"
     assert re.fullmatch(r"install -y --no-install-recommends .*libegl1 libopengl0.*", install)
-    # What a user's current folder holds is not imported by the tools of a set-up.
-    assert set(places.read_text().splitlines()) == {str(bare.resolve())}
-    assert shown.returncode == 2
-    assert "E: Unable to locate it" in shown.stderr and str(bare / ".venv/setup.log") in shown.stderr
+    # The set-up's tools do not import from the user's current folder.
+    assert set(folders.read_text().splitlines()) == {str(source_tree.resolve())}
+    assert result.returncode == 2
+    assert "E: Unable to locate it" in result.stderr and str(source_tree / ".venv/setup.log") in result.stderr
 
 
-def test_the_version_costs_no_set_up(bare: Path) -> None:
-    assert run(bare / "genima", "--version").stdout == f"genima {__version__}\n"
-    assert not (bare / ".venv").exists()
+def test_version_needs_no_set_up(source_tree: Path) -> None:
+    assert run(source_tree / "genima", "--version").stdout == f"genima {__version__}\n"
+    assert not (source_tree / ".venv").exists()
 
 
 def contents(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize(("make", "said"), [
+@pytest.mark.parametrize(("make", "expected"), [
     (lambda venv: (venv / "mine").touch(), "was not made by ./genima"),
     (lambda venv: (venv / "bin/python").symlink_to("/nowhere/python3"), "its interpreter /nowhere/python3 is missing"),
     (lambda venv: executable(venv / "bin/python", "exit 1"), "does not run"),
     (lambda venv: executable(venv / "bin/python", 'case "$*" in *version_info*) exit 1; esac'), "is not 3.11 to 3.13"),
 ], ids=["foreign", "missing", "broken", "old"])  # fmt: skip
-def test_an_environment_that_cannot_be_used_is_left_as_it_is(
-    bare: Path, stub: Callable[[str, str], str], make: Callable[[Path], None], said: str
+def test_unusable_environment_is_kept(
+    source_tree: Path, stub: Callable[[str, str], str], make: Callable[[Path], None], expected: str
 ) -> None:
-    venv = bare / ".venv"
+    venv = source_tree / ".venv"
     (venv / "bin").mkdir(parents=True)
     (venv / "added by the user").touch()
-    if said != "was not made by ./genima":
+    if expected != "was not made by ./genima":
         (venv / "made_by_genima").touch()
     make(venv)
     before = contents(venv)
-    shown = run(bare / "genima", "setup")
-    assert shown.returncode == 2 and contents(venv) == before
-    assert said in shown.stderr and len(shown.stderr.splitlines()) == 1
-    assert f"mv '{venv}' '{venv}'.old; ./genima setup" in shown.stderr  # and what is advised leads further
+    result = run(source_tree / "genima", "setup")
+    assert result.returncode == 2 and contents(venv) == before
+    assert expected in result.stderr and len(result.stderr.splitlines()) == 1
+    assert f"mv '{venv}' '{venv}'.old; ./genima setup" in result.stderr  # and the remedy works
     venv.rename(f"{venv}.old")
     stub("ldconfig", "exit 0")
-    assert "system packages are missing" in run(bare / "genima", "setup", PATH=stub("id", "echo 1000")).stderr
+    assert "system packages are missing" in run(source_tree / "genima", "setup", PATH=stub("id", "echo 1000")).stderr
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
-def test_an_environment_of_another_user_is_left_as_it_is() -> None:
+def test_environment_of_other_user_is_kept() -> None:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         tree = Path(folder)
         copy_tree(tree)
         tree.chmod(0o755)
-        for place in tree.rglob("*"):
-            place.chmod(0o755)
+        for path in tree.rglob("*"):
+            path.chmod(0o755)
         hidden = tree / "hidden"
         hidden.mkdir()
         executable(hidden / "python3", "exit 0")
@@ -245,18 +247,18 @@ def test_an_environment_of_another_user_is_left_as_it_is() -> None:
         (tree / ".venv/made_by_genima").touch()
         (tree / ".venv/bin/python").symlink_to(hidden / "python3")
         command = [tree / "genima", "setup"]
-        shown = subprocess.run(command, user=65534, group=65534, extra_groups=[], capture_output=True, text=True)
-        assert shown.returncode == 2 and (tree / ".venv/bin/python").is_symlink()
-        assert "root made it with an interpreter that you may not run" in shown.stderr
-        assert "GENIMA_VENV" in shown.stderr and "mv " not in shown.stderr and len(shown.stderr.splitlines()) == 1
+        result = subprocess.run(command, user=65534, group=65534, extra_groups=[], capture_output=True, text=True)
+        assert result.returncode == 2 and (tree / ".venv/bin/python").is_symlink()
+        assert "root made it with an interpreter that you may not run" in result.stderr
+        assert "GENIMA_VENV" in result.stderr and "mv " not in result.stderr and len(result.stderr.splitlines()) == 1
         shutil.rmtree(tree / ".venv")
-        shown = subprocess.run(command, user=65534, group=65534, extra_groups=[], capture_output=True, text=True)
-        assert shown.returncode == 2 and len(shown.stderr.splitlines()) == 1
-        assert f"cannot write {tree}" in shown.stderr and "GENIMA_VENV" in shown.stderr
+        result = subprocess.run(command, user=65534, group=65534, extra_groups=[], capture_output=True, text=True)
+        assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+        assert f"cannot write {tree}" in result.stderr and "GENIMA_VENV" in result.stderr
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
-def test_a_complete_environment_serves_users_who_cannot_write_it() -> None:
+def test_complete_environment_is_usable_without_write_permission() -> None:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         tree = Path(folder)
         copy_tree(tree)
@@ -268,84 +270,89 @@ def test_a_complete_environment_serves_users_who_cannot_write_it() -> None:
         executable(tree / ".venv/bin/python", "exit 0")
         script = (tree / "genima").read_text(encoding="utf-8").split("case ${1:-} in")[0]
         (tree / "functions").write_text(script, encoding="utf-8")
-        for place in (tree, *tree.rglob("*")):
-            place.chmod(0o755)
+        for path in (tree, *tree.rglob("*")):
+            path.chmod(0o755)
         steps = ("make_environment", "build_interfaces", "install_ours")
         begin = f'. "{tree}/functions"; VENV={tree}/.venv; '
         run("bash", "-c", begin + "; ".join(f'state_of {step} >"$VENV/{step}.stamp"' for step in steps))
         for user in (0, 65534):
             command = ["bash", "-c", begin + "is_set_up && echo complete"]
-            shown = subprocess.run(command, user=user, capture_output=True, timeout=60)
-            assert shown.stdout == b"complete\n", shown.stderr
+            result = subprocess.run(command, user=user, capture_output=True, timeout=60)
+            assert result.stdout == b"complete\n", result.stderr
         (tree / ".venv/install_ours.stamp").write_text("older", encoding="utf-8")
         assert run("bash", "-c", begin + "is_set_up && echo complete").stdout == ""
 
 
 @pytest.mark.parametrize("name", ["a:b", "a;b", "a\nb", "a$b", "a{b"])
-def test_a_folder_that_library_paths_cannot_hold_is_refused_before_any_download(bare: Path, name: str) -> None:
-    tree = bare.with_name(name)
-    bare.rename(tree)
-    shown = run(tree / "genima", "setup")
-    assert shown.returncode == 2 and "rename it" in shown.stderr
+def test_unsupported_folder_name_is_rejected_before_download(source_tree: Path, name: str) -> None:
+    tree = source_tree.with_name(name)
+    source_tree.rename(tree)
+    result = run(tree / "genima", "setup")
+    assert result.returncode == 2 and "rename it" in result.stderr
     assert not (tree / ".venv").exists()
 
 
-def test_only_a_half_unpacked_package_of_our_own_set_up_is_removed(bare: Path) -> None:
-    """The function itself: a whole set-up takes minutes."""
-    script = (bare / "genima").read_text(encoding="utf-8").split("case ${1:-} in")[0]
-    (bare / "functions").write_text(script, encoding="utf-8")
-    packages = bare / ".venv/lib/python3.11/site-packages"
+def test_only_partial_package_of_set_up_is_removed(source_tree: Path) -> None:
+    """Test the function alone: a complete set-up takes minutes."""
+    script = (source_tree / "genima").read_text(encoding="utf-8").split("case ${1:-} in")[0]
+    (source_tree / "functions").write_text(script, encoding="utf-8")
+    packages = source_tree / ".venv/lib/python3.11/site-packages"
     for name in ("numpy-2.0.dist-info", "users_own-1.0.dist-info"):
         (packages / name).mkdir(parents=True)
     (packages / "whole-1.0.dist-info").mkdir()
     (packages / "whole-1.0.dist-info/INSTALLER").write_text("pip")
-    old = packages / "scipy-1.0.dist-info"  # not from the set-up that was killed
+    old = packages / "scipy-1.0.dist-info"  # older than the interrupted set-up
     old.mkdir()
     os.utime(old, (1, 1))
-    command = ['. "$2/functions"; VENV=$1; forget_half_unpacked', "bash", str(bare / ".venv"), str(bare)]
+    command = ['. "$2/functions"; VENV=$1; forget_half_unpacked', "bash", str(source_tree / ".venv"), str(source_tree)]
     run("bash", "-c", *command)
-    assert len(list(packages.iterdir())) == 4, "no set-up was interrupted"
-    (bare / ".venv/packages.begun").touch()
-    os.utime(bare / ".venv/packages.begun", (2, 2))
-    shown = run("bash", "-c", *command)
-    assert not (packages / "numpy-2.0.dist-info").exists(), shown.stderr
+    assert len(list(packages.iterdir())) == 4, "packages are removed without an interrupted set-up"
+    (source_tree / ".venv/packages.begun").touch()
+    os.utime(source_tree / ".venv/packages.begun", (2, 2))
+    result = run("bash", "-c", *command)
+    assert not (packages / "numpy-2.0.dist-info").exists(), result.stderr
     assert len(list(packages.iterdir())) == 3
 
 
-def test_ros2_runs_in_the_python_of_the_environment(bare: Path, tmp_path: Path) -> None:
-    """Launch files import what only the environment has."""
-    system, environment = tmp_path / "ros/bin", bare / ".venv-jazzy"
+def test_ros2_runs_with_python_of_environment(source_tree: Path, tmp_path: Path) -> None:
+    """Launch files import packages of the environment."""
+    system, environment = tmp_path / "ros/bin", source_tree / ".venv-jazzy"
     for folder in (system, environment / "bin"):
         folder.mkdir(parents=True)
     executable(system / "ros2", "exit 3")
     executable(environment / "bin/python", 'echo "environment: $*"')
-    script = (bare / "genima").read_text(encoding="utf-8").split("case ${1:-} in")[0]
-    (bare / "functions").write_text(script, encoding="utf-8")
-    command = ['. "$2/functions"; VENV=$1 ROS=jazzy; use_ros2_of_environment', "bash", str(environment), str(bare)]
-    shown = run("bash", "-c", *command, PATH=f"{environment}/bin:{system}:/usr/bin:/bin")
-    assert shown.returncode == 0, shown.stderr
-    for _ in range(2):  # a second set-up does not find the first one's
-        shown = run(environment / "bin/ros2", "launch", "a package")
-        assert shown.stdout == f"environment: {system}/ros2 launch a package\n"
+    script = (source_tree / "genima").read_text(encoding="utf-8").split("case ${1:-} in")[0]
+    (source_tree / "functions").write_text(script, encoding="utf-8")
+    command = [
+        '. "$2/functions"; VENV=$1 ROS=jazzy; use_ros2_of_environment',
+        "bash",
+        str(environment),
+        str(source_tree),
+    ]
+    result = run("bash", "-c", *command, PATH=f"{environment}/bin:{system}:/usr/bin:/bin")
+    assert result.returncode == 0, result.stderr
+    for _ in range(2):  # a second set-up does not wrap the first one's wrapper
+        result = run(environment / "bin/ros2", "launch", "a package")
+        assert result.stdout == f"environment: {system}/ros2 launch a package\n"
         run("bash", "-c", *command, PATH=f"{environment}/bin:{system}:/usr/bin:/bin")
 
 
-def test_another_ros_distribution_is_refused(bare: Path) -> None:
-    shown = run(bare / "genima", "demo", ROS_DISTRO="humble", AMENT_PREFIX_PATH="/opt/ros/humble")
-    assert shown.returncode == 2
-    assert re.fullmatch(r"genima: error: .*'humble'.*'jazzy'.*\n", shown.stderr)
+def test_other_ros_distribution_is_rejected(source_tree: Path) -> None:
+    result = run(source_tree / "genima", "demo", ROS_DISTRO="humble", AMENT_PREFIX_PATH="/opt/ros/humble")
+    assert result.returncode == 2
+    assert re.fullmatch(r"genima: error: .*'humble'.*'jazzy'.*\n", result.stderr)
 
 
-def test_unsupported_python_is_named(bare: Path, stub: Callable[[str, str], str]) -> None:
+def test_unsupported_python_is_reported(source_tree: Path, stub: Callable[[str, str], str]) -> None:
     stub("id", "echo 1000")
     path = stub("ldconfig", "exit 0")
     real = Path(sys.base_prefix) / "bin/python3"
     old = f'case "$*" in --version) echo Python 3.10.12 ;; *"(3, 11)"*) exit 1 ;; *) exec {real} "$@" ;; esac'
     for name in ("python3", "python3.11", "python3.12", "python3.13"):
         executable(Path(path.split(":")[0]) / name, old)
-    shown = run(bare / "genima", "setup", PATH=path)
-    assert shown.returncode == 2
-    assert "Python 3.11 to 3.13 is needed; this machine has Python 3.10.12" in shown.stderr
+    result = run(source_tree / "genima", "setup", PATH=path)
+    assert result.returncode == 2
+    assert "Python 3.11 to 3.13 is needed; this machine has Python 3.10.12" in result.stderr
 
 
 def test_lock_file_pins_every_package_exactly() -> None:

@@ -1,4 +1,4 @@
-"""Starting and stopping the processes of nodes."""
+"""Start and stop node processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ while True:
 
 
 @pytest.mark.parametrize("timeout, stops", [(20.0, True), (0.2, False)])
-def test_a_node_has_the_time_that_it_needs_to_stop(tmp_path: Path, timeout: float, stops: bool) -> None:
+def test_node_is_given_time_to_stop(tmp_path: Path, timeout: float, stops: bool) -> None:
     done, ready = tmp_path / "done", tmp_path / "ready"
     package = tmp_path / "slow_nodes"
     package.mkdir()
@@ -37,12 +37,12 @@ def test_a_node_has_the_time_that_it_needs_to_stop(tmp_path: Path, timeout: floa
         deadline = time.monotonic() + 60
         while not ready.exists():
             supervisor.check()
-            assert time.monotonic() < deadline, "it does not start"
+            assert time.monotonic() < deadline, "the node does not start"
             time.sleep(0.02)
     assert done.exists() is stops
 
 
-def test_drivers_and_the_guard_have_longer_to_stop_than_other_nodes() -> None:
-    least = NodeSpec("genima_nodes", "task_runner").stop_timeout
-    assert all(spec.stop_timeout >= 5 * least for spec in own_drivers(load_cell("fr3_own_driver")))
-    assert command_guard(load_cell("sim_panda")).stop_timeout > least
+def test_drivers_and_guard_have_longer_stop_timeout() -> None:
+    default = NodeSpec("genima_nodes", "task_runner").stop_timeout
+    assert all(spec.stop_timeout >= 5 * default for spec in own_drivers(load_cell("fr3_own_driver")))
+    assert command_guard(load_cell("sim_panda")).stop_timeout > default

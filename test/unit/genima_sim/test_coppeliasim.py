@@ -61,9 +61,9 @@ def names_file(tmp_path: Path) -> Callable[..., Path]:
     """RLBench's names with small images, the workcell's script and objects; with changes."""
 
     def write(**changes: object) -> Path:
-        usual = {"image_size": [SIZE, SIZE], "script": SCRIPT, "objects": {"button": "/button", "lid": "/lid"}}
+        defaults = {"image_size": [SIZE, SIZE], "script": SCRIPT, "objects": {"button": "/button", "lid": "/lid"}}
         path = tmp_path / "names.yaml"
-        path.write_text(yaml.safe_dump(RLBENCH | usual | changes))
+        path.write_text(yaml.safe_dump(RLBENCH | defaults | changes))
         return path
 
     return write
@@ -73,22 +73,22 @@ def names_file(tmp_path: Path) -> Callable[..., Path]:
 def open_scene(names_file: Callable[..., Path]) -> Iterator[Callable[..., CoppeliaScene]]:
     scenes: list[CoppeliaScene] = []
 
-    def open_it(server: StandIn, **changes: object) -> CoppeliaScene:
+    def open_with_changes(server: StandIn, **changes: object) -> CoppeliaScene:
         names = SceneNames.load(names_file(**changes), PANDA)
         scenes.append(CoppeliaScene(lambda: Connection("127.0.0.1", server.port), names, PANDA))
         return scenes[-1]
 
-    yield open_it
+    yield open_with_changes
     for scene in scenes:
         scene.close()
 
 
-# -------------------------------------------------------------------------------------------------- where the arm is
+# ------------------------------------------------------------------------------------------------------- base frame
 
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**31))
-def test_the_base_frame_is_computed_from_joint_axes(seed: int) -> None:
+def test_base_frame_is_computed_from_joint_axes(seed: int) -> None:
     rng = np.random.default_rng(seed)
     q = rng.uniform(PANDA.position_min, PANDA.position_max)
     T_world_base = np.eye(4)
@@ -101,33 +101,33 @@ def test_the_base_frame_is_computed_from_joint_axes(seed: int) -> None:
     np.testing.assert_allclose(base_pose(PANDA, q, frames @ about_z @ along_z), T_world_base, atol=1e-9)
 
 
-def test_another_arm_or_a_wrong_joint_is_refused() -> None:
+def test_wrong_arm_and_joints_are_rejected() -> None:
     frames = PANDA.link_poses(PANDA.home)[:7]
-    turned = PANDA.home + [0, 0, 0.3, 0, 0, 0, 0]
+    offset_joints = PANDA.home + [0, 0, 0.3, 0, 0, 0, 0]
     with pytest.raises(GenimaError, match=r"robot panda: joint axes differ \(.*panda_joint[1-7] by"):
-        base_pose(PANDA, turned, frames)
+        base_pose(PANDA, offset_joints, frames)
     with pytest.raises(GenimaError, match="joint axes differ"):
         base_pose(PANDA, PANDA.home, frames[[1, 0, 2, 3, 4, 5, 6]])
 
 
 @pytest.mark.parametrize("width, height", [(256, 256), (640, 480), (480, 640)])
-def test_the_angle_of_view_is_that_of_the_longer_side(width: int, height: int) -> None:
+def test_angle_of_view_is_of_longer_side(width: int, height: int) -> None:
     f = focal_length(width, height, np.radians(60))
     edge = np.degrees(np.arctan(max(width, height) / 2 / f))
     assert edge == pytest.approx(30)
 
 
-# ------------------------------------------------------------------------------------------------------- the scene
+# ----------------------------------------------------------------------------------------------------------- scene
 
 
 def test_camera_poses_equal_the_calibration(stand_in, open_scene) -> None:
     scene = open_scene(stand_in, image_size=[96, 64])
     for view, known in load_cameras("sim").items():
-        seen, scaled = scene.cameras[view], known.scale(64, 64)
-        assert seen.parent == known.parent
-        np.testing.assert_allclose(seen.T_parent_camera, known.T_parent_camera, atol=2e-5)
-        assert (seen.width, seen.height, seen.cx, seen.cy) == (96, 64, 48, 32)
-        assert seen.fx == pytest.approx(scaled.fy, rel=1e-6) and seen.fy == seen.fx
+        camera, scaled = scene.cameras[view], known.scale(64, 64)
+        assert camera.parent == known.parent
+        np.testing.assert_allclose(camera.T_parent_camera, known.T_parent_camera, atol=2e-5)
+        assert (camera.width, camera.height, camera.cx, camera.cy) == (96, 64, 48, 32)
+        assert camera.fx == pytest.approx(scaled.fy, rel=1e-6) and camera.fy == camera.fx
 
 
 def test_images_are_upright_and_current(stand_in, open_scene) -> None:
@@ -142,7 +142,7 @@ def test_images_are_upright_and_current(stand_in, open_scene) -> None:
         np.testing.assert_array_equal(image, expected[view])
 
 
-def test_the_arm_reaches_commands_and_time_passes_only_in_steps(stand_in, open_scene) -> None:
+def test_arm_reaches_commands_and_time_advances_in_steps(stand_in, open_scene) -> None:
     scene = open_scene(stand_in)
     assert scene.period == RLBENCH["time_step"]
     before = scene.joints()
@@ -158,7 +158,7 @@ def test_the_arm_reaches_commands_and_time_passes_only_in_steps(stand_in, open_s
     assert after.stamp == pytest.approx(before.stamp + 60 * scene.period)
 
 
-def test_a_reset_places_the_objects_as_the_scenes_script_says(stand_in, open_scene) -> None:
+def test_reset_places_objects_by_scene_script(stand_in, open_scene) -> None:
     scene = open_scene(stand_in)
     scene.reset("push_button", 7)
     assert scene.instruction == stand_in.simulation.instruction and not scene.success
@@ -174,7 +174,7 @@ def test_a_reset_places_the_objects_as_the_scenes_script_says(stand_in, open_sce
     assert scene.success
 
 
-def test_a_reset_without_a_script_restores_the_saved_scene(stand_in, open_scene) -> None:
+def test_reset_without_script_restores_saved_scene(stand_in, open_scene) -> None:
     scene = open_scene(stand_in, script="")
     saved = scene.joints()
     scene.command(saved.positions + 0.2, 1.0)
@@ -185,18 +185,18 @@ def test_a_reset_without_a_script_restores_the_saved_scene(stand_in, open_scene)
     assert scene.joints().stamp < 0.1 and "sim.callScriptFunction" not in stand_in.requests
 
 
-def test_missing_objects_are_all_named_in_one_line(simulation, open_scene) -> None:
+def test_missing_objects_are_listed_in_one_line(simulation, open_scene) -> None:
     server = StandIn(missing=("/Panda_joint3", "/cam_wrist"), simulation=simulation)
     server.start()
     try:
-        with pytest.raises(GenimaError, match="missing /Panda_joint3, /cam_wrist; set the names") as refused:
+        with pytest.raises(GenimaError, match="missing /Panda_joint3, /cam_wrist; set the names") as rejected:
             open_scene(server)
-        assert "\n" not in str(refused.value)
+        assert "\n" not in str(rejected.value)
     finally:
         server.close()
 
 
-def test_objects_of_another_kind_are_refused(stand_in, open_scene) -> None:
+def test_objects_of_other_type_are_rejected(stand_in, open_scene) -> None:
     cameras = RLBENCH["cameras"] | {"front": "/Panda"}
     with pytest.raises(GenimaError, match="missing /Panda as a vision sensor"):
         open_scene(stand_in, cameras=cameras)
@@ -205,14 +205,14 @@ def test_objects_of_another_kind_are_refused(stand_in, open_scene) -> None:
         open_scene(stand_in)
 
 
-def test_joints_in_another_order_are_rejected(stand_in, open_scene) -> None:
+def test_joints_in_other_order_are_rejected(stand_in, open_scene) -> None:
     joints = RLBENCH["joints"] | {"panda_joint1": "/Panda_joint2", "panda_joint2": "/Panda_joint1"}
     with pytest.raises(GenimaError, match="robot panda: joint axes differ"):
         open_scene(stand_in, joints=joints)
 
 
 @pytest.mark.parametrize(
-    "changes, words",
+    "changes, expected",
     [
         ({"joints": {f"panda_joint{i}": f"/j{i}" for i in range(1, 7)}}, "joints do not fit robot panda"),
         ({"gripper": {"joints": ["/g"], "open": 0.04, "closed": 0.04}}, "open and closed of the gripper must differ"),
@@ -224,8 +224,8 @@ def test_joints_in_another_order_are_rejected(stand_in, open_scene) -> None:
         ({"colour": 1}, "colour: Extra inputs"),
     ],
 )
-def test_invalid_scene_names_are_rejected(names_file, changes: dict[str, object], words: str) -> None:
-    with pytest.raises(GenimaError, match=words):
+def test_invalid_scene_names_are_rejected(names_file, changes: dict[str, object], expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected):
         SceneNames.load(names_file(**changes), PANDA)
 
 
@@ -252,7 +252,7 @@ def test_errors_of_coppeliasim_are_reported(stand_in) -> None:
     connection.close()
 
 
-def test_calibrations_are_read_from_the_scene(stand_in, names_file, tmp_path, capsys) -> None:
+def test_calibrations_are_read_from_scene(stand_in, names_file, tmp_path, capsys) -> None:
     out = tmp_path / "calibration"
     arguments = [str(out), "--scene", str(names_file()), "--host", "127.0.0.1", "--port", str(stand_in.port)]
     assert calibration.main(arguments) == 0
@@ -267,7 +267,7 @@ def test_calibrations_are_read_from_the_scene(stand_in, names_file, tmp_path, ca
         np.testing.assert_allclose(*pixels, atol=0.01)
 
 
-# -------------------------------------------------------------------------------------------------------- the node
+# ------------------------------------------------------------------------------------------------------------ node
 
 
 @pytest.fixture
@@ -276,12 +276,12 @@ def bridge(graph, stand_in, names_file) -> CoppeliaBridge:
 
 
 def make_bridge(port: int, names: Path, stepping: bool = True) -> CoppeliaBridge:
-    given = {"scene": str(names), "host": "127.0.0.1", "port": port, "stepping": stepping}
-    return CoppeliaBridge(parameter_overrides=[Parameter(name, value=value) for name, value in given.items()])
+    parameters = {"scene": str(names), "host": "127.0.0.1", "port": port, "stepping": stepping}
+    return CoppeliaBridge(parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()])
 
 
 @pytest.mark.any_pace
-def test_the_node_is_a_robot_with_four_cameras(graph, bridge, stand_in) -> None:
+def test_node_publishes_robot_with_four_cameras(graph, bridge, stand_in) -> None:
     states = graph.subscribe(JointState, "joint_states", qos.JOINT_STATES)
     images = {
         v: graph.subscribe(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in bridge._remote.cameras
@@ -293,43 +293,43 @@ def test_the_node_is_a_robot_with_four_cameras(graph, bridge, stand_in) -> None:
     assert infos[0].k[0] == pytest.approx(load_cameras("sim")["wrist"].scale(SIZE, SIZE).fx, rel=1e-6)
     assert infos[0].k[2] == SIZE / 2 - 0.5
 
-    refused = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="wave", seed=1))
-    assert not refused.success and "task 'wave': unknown" in refused.message
+    rejected = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="wave", seed=1))
+    assert not rejected.success and "task 'wave': unknown" in rejected.message
     assert graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=3)).success
-    graph.until(lambda: scenes[-1].resets == 1, "the reset is not told")
+    graph.until(lambda: scenes[-1].resets == 1, "the reset is not published")
     assert (scenes[-1].task, scenes[-1].seed, list(scenes[-1].objects)) == ("push_button", 3, ["button", "lid"])
     assert "button" in scenes[-1].instruction
 
-    say = graph.publisher(JointState, "joint_command", qos.JOINT_COMMAND)
+    publish = graph.publisher(JointState, "joint_command", qos.JOINT_COMMAND)
     goal = messages.joints_from(states[-1], PANDA).positions + 0.1
 
-    def ask(positions: np.ndarray, age: float = 0.0) -> None:
-        say(messages.command_message(Command(time.time() - age, positions, np.zeros(7), 1.0), PANDA))
+    def publish_command(positions: np.ndarray, age: float = 0.0) -> None:
+        publish(messages.command_message(Command(time.time() - age, positions, np.zeros(7), 1.0), PANDA))
 
     def arrived() -> bool:
         return bool(np.allclose(messages.joints_from(states[-1], PANDA).positions, goal, atol=0.01))
 
-    graph.until(arrived, "the arm does not arrive", lambda: ask(goal))
-    graph.until(graph.reports_fault("coppeliasim", "the arm holds"), "nobody notices the silence")
-    for _ in range(20):  # what comes too late is not carried out
-        ask(goal + 0.5, age=1.0)
+    graph.until(arrived, "the arm does not reach the goal", lambda: publish_command(goal))
+    graph.until(graph.reports_fault("coppeliasim", "the arm holds"), "missing commands are not reported")
+    for _ in range(20):  # stale commands are not executed
+        publish_command(goal + 0.5, age=1.0)
         time.sleep(0.02)
     assert arrived()
-    ask(goal)
-    graph.until(graph.has_no_fault("coppeliasim"), "it stays faulty", lambda: ask(goal))
+    publish_command(goal)
+    graph.until(graph.has_no_fault("coppeliasim"), "the fault remains", lambda: publish_command(goal))
 
 
-def test_the_node_reconnects_to_coppeliasim(graph, bridge, stand_in) -> None:
+def test_node_reconnects_to_coppeliasim(graph, bridge, stand_in) -> None:
     states = graph.subscribe(JointState, "joint_states", qos.JOINT_STATES)
     graph.until(lambda: states, "no joint states")
     stand_in.unresponsive = True
-    graph.until(graph.reports_fault("coppeliasim", "no answer"), "nobody notices")
+    graph.until(graph.reports_fault("coppeliasim", "no answer"), "fault not reported")
     states.clear()
     time.sleep(0.3)
     assert not states, "joint states without a measurement"
     stand_in.unresponsive = False
-    graph.until(lambda: states, "it does not come back")
-    graph.until(graph.has_no_fault("coppeliasim"), "it stays faulty")
+    graph.until(lambda: states, "no joint states after the reconnection")
+    graph.until(graph.has_no_fault("coppeliasim"), "the fault remains")
 
 
 @pytest.mark.any_pace
@@ -342,7 +342,7 @@ def test_coppeliasim_runs_without_stepping(graph, stand_in, names_file) -> None:
     assert stand_in.simulation.time > 0.1
 
 
-# ------------------------------------------------------------------------------------- everything, in processes
+# ----------------------------------------------------------------------------------------- demo and evaluation
 
 
 @pytest.fixture
@@ -351,8 +351,8 @@ def stand_in_process() -> Iterator[int]:
     command = [sys.executable, str(Path(coppeliasim.__file__)), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        words = process.stdout.readline()
-        yield int(words.split()[-1])
+        line = process.stdout.readline()
+        yield int(line.split()[-1])
         process.kill()
 
 
@@ -374,23 +374,25 @@ def run_demo(names: Path, port: int, out: Path, *arguments: str) -> subprocess.C
 
 @pytest.mark.nightly  # daily in lock step, below
 @pytest.mark.real_time
-def test_the_loop_closes_through_coppeliasim(stand_in_process: int, names_file, tmp_path: Path) -> None:
+def test_demo_completes_task_in_coppeliasim(stand_in_process: int, names_file, tmp_path: Path) -> None:
     """Bundled models, controller, guard and bridge accomplish a task over the remote API."""
     names = names_file(image_size=[256, 256], time_step=0.04)
-    ended = run_demo(names, stand_in_process, tmp_path / "out", "--time-limit", "30")
-    print(ended.stdout, ended.stderr, *(path.read_text() for path in (tmp_path / "out" / "logs").glob("c*.log")))
-    assert ended.returncode == 0
+    completed = run_demo(names, stand_in_process, tmp_path / "out", "--time-limit", "30")
+    print(
+        completed.stdout, completed.stderr, *(path.read_text() for path in (tmp_path / "out" / "logs").glob("c*.log"))
+    )
+    assert completed.returncode == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     (result,) = report["results"]
     assert result["drawn_targets"] > 0 and report["drawing_hz"] > 0 and report["real_time_factor"] > 0
-    late = any(words in result["reason"] for words in ("late", "have stopped", "no complete set"))
-    if result["outcome"] == "STOPPED" and late:
+    machine_is_slow = any(text in result["reason"] for text in ("late", "have stopped", "no complete set"))
+    if result["outcome"] == "STOPPED" and machine_is_slow:
         pytest.skip(f"this machine renders too slowly, so the arm was held: {result['reason']}")
     assert (result["outcome"], result["reason"]) == ("SUCCEEDED", "judged by the simulator")
     assert report["command_hz"] > 0
 
 
-def test_the_bundled_models_do_a_task_in_coppeliasim_in_lock_step(
+def test_bundled_models_complete_task_in_lock_step(
     stand_in, names_file, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Success does not depend on the pace of the machine; blank targets fail."""
@@ -406,7 +408,7 @@ def test_the_bundled_models_do_a_task_in_coppeliasim_in_lock_step(
     assert "sim.stopSimulation" in stand_in.requests[-5:], "the simulation still runs"
 
 
-def test_an_evaluation_needs_a_known_task_and_a_script(stand_in, names_file) -> None:
+def test_evaluation_requires_known_task_and_script(stand_in, names_file) -> None:
     def run(*arguments: str) -> None:
         common = ["--host", "127.0.0.1", "--port", str(stand_in.port)]
         evaluate.main([*common, *arguments])
@@ -418,13 +420,13 @@ def test_an_evaluation_needs_a_known_task_and_a_script(stand_in, names_file) -> 
     assert stand_in.requests[-1] == "sim.getSimulationState", "the simulation was started"
 
 
-def test_a_demo_without_coppeliasim_ends_with_one_line(unused_port: int, names_file, tmp_path: Path) -> None:
-    ended = run_demo(names_file(), unused_port, tmp_path / "out")
-    assert ended.returncode == 2 and len(ended.stderr.strip().splitlines()) == 1
-    assert f"CoppeliaSim at tcp://127.0.0.1:{unused_port}: no answer" in ended.stderr
+def test_demo_without_coppeliasim_is_one_line(unused_port: int, names_file, tmp_path: Path) -> None:
+    completed = run_demo(names_file(), unused_port, tmp_path / "out")
+    assert completed.returncode == 2 and len(completed.stderr.strip().splitlines()) == 1
+    assert f"CoppeliaSim at tcp://127.0.0.1:{unused_port}: no answer" in completed.stderr
 
 
-def test_a_demo_without_a_known_task_is_refused(unused_port: int, names_file, tmp_path: Path) -> None:
+def test_demo_with_unknown_task_is_rejected(unused_port: int, names_file, tmp_path: Path) -> None:
     command = demo_command(names_file(), unused_port, tmp_path / "out", "--task", "wave")
     with pytest.raises(GenimaError, match="task 'wave': unknown; known in the scene: push_button, take_lid_off"):
         demo.main(command)

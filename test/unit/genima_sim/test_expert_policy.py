@@ -31,7 +31,7 @@ def run(environment: Environment, policy: Policy, robot: RobotModel, latency: fl
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_expert_accomplishes_every_task(environment: Environment, robot: RobotModel, task: str) -> None:
+def test_expert_completes_every_task(environment: Environment, robot: RobotModel, task: str) -> None:
     policy = load_policy("expert")
     for seed, latency in ((0, 0.0), (1, 0.2)):
         environment.reset(task, seed)
@@ -39,14 +39,14 @@ def test_the_expert_accomplishes_every_task(environment: Environment, robot: Rob
         assert environment.done, seed
 
 
-def test_an_episode_is_replayed(environment: Environment, robot: RobotModel, demos_folder: Path) -> None:
+def test_episode_is_replayed(environment: Environment, robot: RobotModel, demos_folder: Path) -> None:
     folder = demos_folder / "push_button-1"
     environment.reset("push_button", 100_001)  # the scene that it was recorded in
     run(environment, load_policy("replay", PolicyOptions(episode=str(folder))), robot, 0.0)
     assert environment.done
 
 
-def test_the_expert_rejects_unknown_instructions_and_positions(robot: RobotModel) -> None:
+def test_expert_rejects_unknown_instructions_and_missing_positions(robot: RobotModel) -> None:
     policy, joints = load_policy("expert"), Joints(0.0, robot.home, 1.0)
     with pytest.raises(GenimaError, match="instruction of no task .'dance'"):
         policy.predict_chunk(Observation(0.0, {}, joints, "dance"))
@@ -54,7 +54,7 @@ def test_the_expert_rejects_unknown_instructions_and_positions(robot: RobotModel
         policy.predict_chunk(Observation(0.0, {}, joints, TASKS["push_button"].instruction))
 
 
-def test_eval_takes_any_policy(
+def test_eval_runs_any_policy(
     environment: Environment, demos_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "close", lambda: None)
@@ -65,15 +65,15 @@ def test_eval_takes_any_policy(
     result = json.loads(out.read_text(encoding="utf-8"))
     assert result["policy"] == "expert" and result["successes"] == 1
     assert evaluate.main([*options, "--ensemble", "0.01", "--horizon", "10", "--overwrite"]) == 0
-    for wrong, line in (
+    for invalid, expected in (
         (["--policy", "expret"], "unknown"),
         (["--policy", "expert", "--blank-targets"], "only policy"),
     ):
-        with pytest.raises(GenimaError, match=line):
-            evaluate.main(["--task", "push_button", *wrong])
+        with pytest.raises(GenimaError, match=expected):
+            evaluate.main(["--task", "push_button", *invalid])
 
 
-def test_observations_of_the_simulator_hold_the_objects(environment: Environment) -> None:
+def test_observations_contain_object_positions(environment: Environment) -> None:
     environment.reset("take_lid_off", 3)
     objects = environment.observe().objects
     np.testing.assert_allclose(objects["button"][:2], environment.simulation.placements["button"].xy)

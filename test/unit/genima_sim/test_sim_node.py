@@ -1,4 +1,4 @@
-"""The simulator node: success belongs to the task that was started last."""
+"""Simulator node: success of the task that was started last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genima_sim.simulation import Simulation
 
 
 @pytest.mark.any_pace
-def test_a_task_that_is_started_again_is_judged_anew(graph: Graph, simulation: Simulation) -> None:
+def test_restarted_task_resets_success(graph: Graph, simulation: Simulation) -> None:
     node = graph.add(SimNode(simulation))
     statuses = graph.subscribe(SceneStatus, "sim/status", qos.STATUS)
     start_task = graph.publisher(String, "task", qos.TASK)
@@ -24,15 +24,15 @@ def test_a_task_that_is_started_again_is_judged_anew(graph: Graph, simulation: S
 
     assert graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=1)).success
     with node._lock:
-        simulation.success = True  # as after a task that was accomplished
+        simulation.success = True  # as after a completed task
     graph.until(latest_success, "success is not published")
     start_task(String(data=""))  # the end of a task
-    heard = len(statuses)
-    graph.until(lambda: len(statuses) > heard + 3, "no status")
+    count = len(statuses)
+    graph.until(lambda: len(statuses) > count + 3, "no status")
     assert latest_success()
-    graph.until(lambda: not latest_success(), "the task is not judged anew", lambda: start_task(String(data="push")))
+    graph.until(lambda: not latest_success(), "success is not reset", lambda: start_task(String(data="push")))
     with node._lock:
-        simulation.data.joint("button_slide").qpos[0] = -0.012  # pressed, and nobody resets the scene
+        simulation.data.joint("button_slide").qpos[0] = -0.012  # pressed, without a reset of the scene
         start_task(String(data="push"))
         simulation.success = simulation.task.succeeded(simulation.state)
-    graph.until(latest_success, "a goal state that holds is not published")
+    graph.until(latest_success, "success is not published")

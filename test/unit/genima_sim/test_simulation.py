@@ -21,7 +21,7 @@ from genima_sim.task import random_placements
 from genima_sim.tasks import DEMO_HZ, TASKS, get_task, scene_objects
 
 
-def wander(simulation: Simulation, task: str, seed: int) -> np.ndarray:
+def random_motion(simulation: Simulation, task: str, seed: int) -> np.ndarray:
     """Return all configurations during one second of random commands."""
     simulation.reset(task, seed)
     rng = np.random.default_rng(0)
@@ -34,21 +34,21 @@ def wander(simulation: Simulation, task: str, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_same_seed_and_commands_give_the_same_motion_to_the_last_bit(simulation: Simulation, task: str) -> None:
-    first = wander(simulation, task, 5)
-    wander(simulation, task, 6)  # whatever happened in between
-    np.testing.assert_array_equal(wander(simulation, task, 5), first)
+def test_motion_is_bitwise_reproducible(simulation: Simulation, task: str) -> None:
+    first = random_motion(simulation, task, 5)
+    random_motion(simulation, task, 6)  # another motion in between
+    np.testing.assert_array_equal(random_motion(simulation, task, 5), first)
     assert np.abs(np.diff(first, axis=0)).max() > 0.01
 
 
-def test_a_robot_with_another_gripper_is_refused() -> None:
+def test_robot_with_other_gripper_is_rejected() -> None:
     with pytest.raises(
         GenimaError, match="robot fr3_franka_hand: gripper not simulated .franka_hand.; use one with a robotiq_2f140"
     ):
         Simulation(RobotModel.load("fr3_franka_hand"))
 
 
-def test_seeds_differ_in_objects_and_in_the_arm(simulation: Simulation) -> None:
+def test_seeds_change_objects_and_arm(simulation: Simulation) -> None:
     buttons, saucepans, arms = [], [], []
     for seed in range(10):
         simulation.reset("push_button", seed)
@@ -58,17 +58,17 @@ def test_seeds_differ_in_objects_and_in_the_arm(simulation: Simulation) -> None:
     assert len(set(buttons)) == len(set(saucepans)) == len(set(arms)) == 10
 
 
-def test_objects_stand_apart_in_reach_and_inside_every_fixed_view(cameras: Mapping[str, Camera]) -> None:
+def test_objects_are_apart_reachable_and_in_every_fixed_view(cameras: Mapping[str, Camera]) -> None:
     objects = scene_objects(get_task("push_button"))
     placements = [random_placements(objects, np.random.default_rng(seed)) for seed in range(300)]
     buttons, pans = (np.array([placed[name].xy for placed in placements]) for name in ("button", "saucepan"))
     assert np.linalg.norm(buttons - pans, axis=1).min() > 0.05 * 2**0.5 + 0.089  # the button's corner, the lid's edge
-    for spots in (buttons, pans):
-        distance = np.linalg.norm(spots, axis=1)
+    for positions in (buttons, pans):
+        distance = np.linalg.norm(positions, axis=1)
         assert distance.min() > 0.3 and distance.max() < 0.7  # m: a Panda reaches 0.855
-        assert np.ptp(spots[:, 0]) > 0.2 and np.ptp(spots[:, 1]) > 0.45  # all over the table
+        assert np.ptp(positions[:, 0]) > 0.2 and np.ptp(positions[:, 1]) > 0.45  # spread over the table
         for view in ("front", "left_shoulder", "right_shoulder"):
-            pixels = project(cameras[view], np.column_stack([spots, np.full(len(spots), 0.05)]))
+            pixels = project(cameras[view], np.column_stack([positions, np.full(len(positions), 0.05)]))
             assert np.all(pixels > 0) and np.all(pixels < 256), view
 
 
@@ -79,62 +79,60 @@ def project(camera: Camera, points: np.ndarray) -> np.ndarray:
     return cv2.projectPoints(points, rotation, T_camera_base[:3, 3], camera.K, None)[0][:, 0]
 
 
-def play(recorder: DemoRecorder, task: str, seed: int) -> list[bool]:
+def run_expert(recorder: DemoRecorder, task: str, seed: int) -> list[bool]:
     """Play the expert; return success before it and after each step."""
     simulation = recorder.environment.simulation
     simulation.reset(task, seed)
     trajectory = recorder.expert.plan(simulation.task.waypoints(simulation.objects()), simulation.joints().positions)
-    judged = [simulation.success]
+    successes = [simulation.success]
     for positions, gripper in zip(trajectory.positions, trajectory.gripper, strict=True):
         simulation.command(positions, float(gripper))
         simulation.step(1 / DEMO_HZ)
-        judged.append(simulation.success)
-    return judged
+        successes.append(simulation.success)
+    return successes
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_experts_solve_their_task(recorder: DemoRecorder, task: str) -> None:
-    attempts = [play(recorder, task, seed) for seed in range(10)]
+def test_experts_complete_their_task(recorder: DemoRecorder, task: str) -> None:
+    attempts = [run_expert(recorder, task, seed) for seed in range(10)]
     assert sum(attempt[-1] for attempt in attempts) >= 9
     assert not any(attempt[0] for attempt in attempts)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_expert_does_its_own_task_and_not_the_other(recorder: DemoRecorder, task: str) -> None:
+def test_expert_completes_only_its_own_task(recorder: DemoRecorder, task: str) -> None:
     other = next(name for name in TASKS if name != task)
-    assert play(recorder, task, 3)[-1]
+    assert run_expert(recorder, task, 3)[-1]
     assert not TASKS[other].succeeded(recorder.environment.simulation.state)
 
 
-def test_some_demos_start_with_a_failed_grasp_and_succeed(
-    recorder: DemoRecorder, robot: RobotModel, tmp_path: Path
-) -> None:
+def test_some_demos_recover_from_failed_grasp(recorder: DemoRecorder, robot: RobotModel, tmp_path: Path) -> None:
     assert recorder.record(tmp_path / "episode", "take_lid_off", 100_002)
     episode = Episode.load(tmp_path / "episode", robot)
-    wishes = episode.command_gripper
-    opened, closed_again = np.flatnonzero(np.diff(wishes) != 0)
-    assert wishes[0] == 0 and episode.gripper[0] < 0.3  # it begins closed, ...
-    assert wishes[opened + 1] == 1 and wishes[-1] == 0  # ... opens, and closes again
+    commands = episode.command_gripper
+    opened, closed_again = np.flatnonzero(np.diff(commands) != 0)
+    assert commands[0] == 0 and episode.gripper[0] < 0.3  # starts closed, ...
+    assert commands[opened + 1] == 1 and commands[-1] == 0  # ... opens, and closes again
     heights = robot.link_poses(episode.positions)[:, -1, 2, 3]
     assert heights[opened] > heights[0] + 0.08 and heights[closed_again] < heights[opened] - 0.08
     assert episode.success
 
 
-def test_success_stays_once_it_was_reached(recorder: DemoRecorder, robot: RobotModel) -> None:
-    judged = play(recorder, "push_button", 2)
-    assert judged[-1] and judged == sorted(judged)
+def test_success_is_latched(recorder: DemoRecorder, robot: RobotModel) -> None:
+    successes = run_expert(recorder, "push_button", 2)
+    assert successes[-1] and successes == sorted(successes)
     simulation = recorder.environment.simulation
     for _ in range(40):
         simulation.command(robot.home, 1.0)
         simulation.step(0.05)
-    assert not simulation.task.succeeded(simulation.state)  # the button has come up again
+    assert not simulation.task.succeeded(simulation.state)  # the button is up again
     assert simulation.success
     simulation.reset("push_button", 2)
     assert not simulation.success
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_doing_nothing_never_succeeds(simulation: Simulation, task: str) -> None:
+def test_resting_arm_never_succeeds(simulation: Simulation, task: str) -> None:
     for seed in range(5):
         simulation.reset(task, seed)
         start = simulation.joints().positions
@@ -143,7 +141,7 @@ def test_doing_nothing_never_succeeds(simulation: Simulation, task: str) -> None
         np.testing.assert_allclose(simulation.joints().positions, start, atol=1e-3)
 
 
-def test_the_arm_and_the_gripper_reach_commands(simulation: Simulation) -> None:
+def test_arm_and_gripper_reach_commands(simulation: Simulation) -> None:
     target = simulation.robot.home + 0.1
     for gripper in (0.0, 1.0, 0.5):
         simulation.command(target, gripper)
@@ -160,7 +158,7 @@ def test_time_starts_at_zero_and_advances_by_steps(simulation: Simulation) -> No
     assert simulation.joints().stamp == simulation.time
 
 
-def test_a_command_that_is_not_finite_is_refused_and_the_last_one_stays(simulation: Simulation) -> None:
+def test_non_finite_command_is_rejected_and_last_one_kept(simulation: Simulation) -> None:
     before = simulation.data.ctrl.copy()
     for positions, gripper in ((np.full(7, np.nan), 1.0), (np.full(7, np.inf), 1.0), (np.zeros(7), np.nan)):
         with pytest.raises(GenimaError, match="not finite"):
@@ -168,19 +166,19 @@ def test_a_command_that_is_not_finite_is_refused_and_the_last_one_stays(simulati
     np.testing.assert_array_equal(simulation.data.ctrl, before)
 
 
-def test_unknown_tasks_are_refused_with_the_nearest_name(simulation: Simulation) -> None:
+def test_unknown_task_is_rejected_with_nearest_name(simulation: Simulation) -> None:
     with pytest.raises(GenimaError, match="'push_buton'.*push_button, take_lid_off.*mean push_button"):
         simulation.reset("push_buton", 0)
     with pytest.raises(GenimaError, match="known: push_button, take_lid_off$"):
         simulation.reset("zzz", 0)
 
 
-def test_negative_seeds_are_refused(simulation: Simulation) -> None:
+def test_negative_seed_is_rejected(simulation: Simulation) -> None:
     with pytest.raises(GenimaError, match="-1"):
         simulation.reset("push_button", -1)
 
 
-def test_images_show_the_maroon_button_where_it_projects(
+def test_images_show_button_at_projected_position(
     recorder: DemoRecorder, simulation: Simulation, cameras: Mapping[str, Camera]
 ) -> None:
     found = 0
@@ -194,7 +192,7 @@ def test_images_show_the_maroon_button_where_it_projects(
         for view in ("front", "left_shoulder", "right_shoulder"):
             red, green, blue = images[view].astype(float).transpose(2, 0, 1)
             rows, columns = np.nonzero((red > 40) & (red > 2.5 * green) & (red > 2.5 * blue))
-            if len(rows) < 30:  # the arm is in front of it
+            if len(rows) < 30:  # occluded by the arm
                 continue
             centre = [columns.mean() + 0.5, rows.mean() + 0.5]
             np.testing.assert_allclose(centre, project(cameras[view], cap)[0], atol=5)
@@ -202,7 +200,7 @@ def test_images_show_the_maroon_button_where_it_projects(
     assert found >= 8
 
 
-def test_rendering_depends_on_the_configuration_alone(recorder: DemoRecorder, simulation: Simulation) -> None:
+def test_rendering_depends_on_configuration_only(recorder: DemoRecorder, simulation: Simulation) -> None:
     qpos = simulation.qpos()
     first = recorder.environment.renderer.render(qpos)
     simulation.reset("take_lid_off", 1)
@@ -214,23 +212,23 @@ def test_rendering_depends_on_the_configuration_alone(recorder: DemoRecorder, si
         assert (first[view] != moved[view]).any()
 
 
-def test_observations_are_of_one_moment_and_time_passes_only_in_apply(environment: Environment) -> None:
+def test_observations_are_simultaneous_and_time_advances_in_apply(environment: Environment) -> None:
     environment.reset("take_lid_off", 3)
     a, b = environment.observe(), environment.observe()
     assert a.stamp == a.joints.stamp == b.stamp == environment.time == 0
     assert a.instruction == TASKS["take_lid_off"].instruction
     for view in a.images:
         np.testing.assert_array_equal(a.images[view], b.images[view])
-    wanted = a.joints.positions + 0.05
-    environment.apply(Command(0.0, wanted, gripper=0.0), 0.5)
+    target = a.joints.positions + 0.05
+    environment.apply(Command(0.0, target, gripper=0.0), 0.5)
     assert environment.time == pytest.approx(0.5)
-    environment.apply(None, 1.0)  # the last command stays in force
-    np.testing.assert_allclose(environment.joints().positions, wanted, atol=2e-3)
+    environment.apply(None, 1.0)  # the last command is kept
+    np.testing.assert_allclose(environment.joints().positions, target, atol=2e-3)
     assert not environment.done
 
 
-def test_a_task_that_is_started_again_is_judged_anew(recorder: DemoRecorder, robot: RobotModel) -> None:
-    assert play(recorder, "push_button", 2)[-1]
+def test_restarted_task_resets_success(recorder: DemoRecorder, robot: RobotModel) -> None:
+    assert run_expert(recorder, "push_button", 2)[-1]
     simulation = recorder.environment.simulation
     simulation.start_task()
     assert simulation.success  # the button is down: the scene has not been reset

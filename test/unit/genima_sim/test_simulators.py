@@ -1,4 +1,4 @@
-"""Simulators as modules: a file in a folder of the user's is a simulator that cells name."""
+"""Simulators of the user: a module in the user's folder is a simulator for cells."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Mine(Simulator):
 '''
 
 
-def test_a_simulator_of_the_users_is_found_by_its_module(write_module: Callable[[str, str], Path]) -> None:
+def test_user_simulator_is_found_by_module(write_module: Callable[[str, str], Path]) -> None:
     write_module("simulators/mine.py", MINE)
     cell = replace(load_cell("sim_panda"), name="my_cell", simulator="mine")
     found = get_simulator(cell)
@@ -80,7 +80,7 @@ NODE = """
 
 
 @pytest.mark.any_pace
-def test_a_simulator_of_the_users_runs_as_a_node(write_module: Callable[[str, str], Path], tmp_path: Path) -> None:
+def test_user_simulator_runs_as_node(write_module: Callable[[str, str], Path], tmp_path: Path) -> None:
     write_module("simulators/mine.py", MINE + NODE)
     cell = load_cell(write_cell(tmp_path, "sim_panda", simulator="mine"))
     (node,) = simulator(cell)
@@ -90,14 +90,14 @@ def test_a_simulator_of_the_users_runs_as_a_node(write_module: Callable[[str, st
     graph = Graph()
     try:
         graph.add(simulator_node.make_node())
-        answer = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=0))
-        assert answer.success and answer.instruction == "push down the maroon button"
+        response = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=0))
+        assert response.success and response.instruction == "push down the maroon button"
     finally:
         graph.close()
 
 
 @pytest.mark.parametrize("command", ["eval", "demo"])
-def test_a_checkpoint_of_another_robot_is_refused_before_anything_starts(
+def test_checkpoint_of_other_robot_is_rejected_before_start(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -122,7 +122,7 @@ def test_demos_are_recorded_by_each_simulator_with_experts(
     (["--cell", "fr3_crisp"], "cell fr3_crisp: a real robot; name a simulated cell"),
     (["--task", "push_buton"], "task 'push_buton': unknown"),
 ])  # fmt: skip
-def test_lockstep_recording_that_is_not_possible_is_one_line(
+def test_impossible_lockstep_recording_is_one_line(
     arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for mode in ("--lockstep", "--sim"):
@@ -130,7 +130,7 @@ def test_lockstep_recording_that_is_not_possible_is_one_line(
         assert line in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_unknown_and_incomplete_simulators_are_refused_in_one_line(write_module: Callable[[str, str], Path]) -> None:
+def test_invalid_simulators_are_rejected_in_one_line(write_module: Callable[[str, str], Path]) -> None:
     cell = load_cell("sim_panda")
     with pytest.raises(GenimaError, match="simulator 'mujocco': unknown; .*did you mean mujoco"):
         get_simulator(replace(cell, simulator="mujocco"))
@@ -141,7 +141,7 @@ def test_unknown_and_incomplete_simulators_are_refused_in_one_line(write_module:
         get_simulator(replace(cell, name="lab", simulator=""))
 
 
-def test_nodes_of_simulators_are_those_of_the_registry() -> None:
+def test_simulator_nodes_equal_registry() -> None:
     assert list(SIMULATORS) == ["coppeliasim", "mujoco", "rlbench"]
     cell = load_cell("sim_panda")
     (node,) = simulator(cell)

@@ -1,4 +1,4 @@
-"""Tasks as modules: a file of the user's is a task; faults in it are one error line."""
+"""Tasks of the user: a module in the user's folder is a task; errors in it are one line."""
 
 from __future__ import annotations
 
@@ -63,39 +63,39 @@ class SlideBlock(Task):
 '''
 
 
-def test_a_task_of_the_users_runs_with_its_expert_in_lock_step(
+def test_user_task_runs_with_expert_in_lock_step(
     write_module: Callable[[str, str], Path], environment: Environment, recorder: DemoRecorder
 ) -> None:
     write_module("tasks/slide_block.py", SLIDE_BLOCK)
     assert list(TASKS) == ["push_button", "slide_block", "take_lid_off"]
     environment.reset("push_button", 0)
-    usual = environment.observe()
+    initial = environment.observe()
     for seed in range(2):
         environment.reset("slide_block", seed)
         simulation = environment.simulation
         assert set(simulation.objects()) == {"block_base", "block"}
-        seen = environment.observe()
-        assert seen.instruction == "slide the block to the left" and not environment.done
-        assert any((seen.images[view] != usual.images[view]).any() for view in seen.images)
+        observation = environment.observe()
+        assert observation.instruction == "slide the block to the left" and not environment.done
+        assert any((observation.images[view] != initial.images[view]).any() for view in observation.images)
         plan = recorder.expert.plan(simulation.task.waypoints(simulation.objects()), simulation.joints().positions)
         for positions, gripper in zip(plan.positions, plan.gripper, strict=True):
             simulation.command(positions, float(gripper))
             simulation.step(1 / DEMO_HZ)
-        assert environment.done is True  # its success test returns a NumPy bool
+        assert environment.done is True  # the task's success test returns a NumPy bool
     environment.reset("push_button", 0)
     again = environment.observe()
-    for view in usual.images:
-        np.testing.assert_array_equal(usual.images[view], again.images[view])
+    for view in initial.images:
+        np.testing.assert_array_equal(initial.images[view], again.images[view])
 
 
-def test_a_demo_of_the_users_task_is_recorded(
+def test_demo_of_user_task_is_recorded(
     write_module: Callable[[str, str], Path], recorder: DemoRecorder, tmp_path: Path
 ) -> None:
     write_module("tasks/slide_block.py", SLIDE_BLOCK)
     assert any(recorder.record(tmp_path / f"slide_block-{seed}", "slide_block", seed) for seed in range(3))
 
 
-@pytest.mark.parametrize(("change", "words"), [
+@pytest.mark.parametrize(("change", "expected"), [
     (("    def waypoints", "    def plan"), "class SlideBlock lacks waypoints; add them in .*slide_block.py"),
     (("    def succeeded", "    def done"), "class SlideBlock lacks succeeded"),
     (("    instructions =", "    words ="), "class SlideBlock lacks instructions"),
@@ -108,19 +108,19 @@ def test_a_demo_of_the_users_task_is_recorded(
     (('("slide the block to the left",)', '(" ",)'), "instructions: no text"),
     (("x=(0.45, 0.55)", "x=(0.55, 0.45)"), "region x: no range .0.55, 0.45."),
 ])  # fmt: skip
-def test_an_incomplete_task_is_one_clear_line(
-    write_module: Callable[[str, str], Path], change: tuple[str, str], words: str
+def test_incomplete_task_is_reported_in_one_line(
+    write_module: Callable[[str, str], Path], change: tuple[str, str], expected: str
 ) -> None:
     before, after = change
     assert before in SLIDE_BLOCK
     write_module("tasks/slide_block.py", SLIDE_BLOCK.replace(before, after))
-    with pytest.raises(GenimaError, match=f"task slide_block: .*{words}") as caught:
+    with pytest.raises(GenimaError, match=f"task slide_block: .*{expected}") as caught:
         get_task("slide_block")
     assert "\n" not in str(caught.value)
     assert get_task("push_button").name == "push_button"
 
 
-def test_a_task_whose_goal_state_holds_at_the_start_is_refused(
+def test_task_that_succeeds_at_start_is_rejected(
     write_module: Callable[[str, str], Path], environment: Environment
 ) -> None:
     write_module("tasks/slide_block.py", SLIDE_BLOCK.replace(".y + 0.05", ".y - 0.05"))
@@ -145,17 +145,17 @@ CODE_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("change", "words"), CODE_FAULTS)
-def test_a_fault_in_code_of_a_task_is_one_line_with_its_file(
+@pytest.mark.parametrize(("change", "expected"), CODE_FAULTS)
+def test_error_in_task_code_is_one_line_with_file(
     write_module: Callable[[str, str], Path],
     recorder: DemoRecorder,
     tmp_path: Path,
     change: tuple[str, str],
-    words: str,
+    expected: str,
 ) -> None:
     assert change[0] in SLIDE_BLOCK
     file = write_module("tasks/slide_block.py", SLIDE_BLOCK.replace(*change))
-    with pytest.raises(GenimaError, match=f"task slide_block: .*{words}") as caught:
+    with pytest.raises(GenimaError, match=f"task slide_block: .*{expected}") as caught:
         recorder.record(tmp_path / "slide_block-0", "slide_block", 0)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "slide_block-0").exists()
@@ -165,7 +165,7 @@ def test_a_fault_in_code_of_a_task_is_one_line_with_its_file(
     ["eval", "--task", "slide_block", "--policy", "expert", "--episodes", "1"],
     ["record", "--lockstep", "--task", "slide_block", "--episodes", "1", "--workers", "1"],
 ])  # fmt: skip
-def test_commands_end_in_one_line_with_the_file(
+def test_commands_report_file_in_one_line(
     write_module: Callable[[str, str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -180,21 +180,21 @@ def test_commands_end_in_one_line_with_the_file(
     assert f"SlideBlock.succeeded failed (ZeroDivisionError: division by zero); correct {file}" in line
 
 
-def test_the_simulators_node_reports_a_fault_in_code_of_a_task(
+def test_sim_node_reports_error_in_task_code(
     write_module: Callable[[str, str], Path], graph: Graph, simulation: Simulation
 ) -> None:
     file = write_module(
         "tasks/slide_block.py", SLIDE_BLOCK.replace(SUCCEEDED, "return state.data.time > 0.2 and 1 / 0")
     )
     graph.add(SimNode(simulation))
-    answer = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="slide_block", seed=0))
-    assert answer.success, answer.message
+    response = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="slide_block", seed=0))
+    assert response.success, response.message
     graph.until(graph.reports_fault("sim_node", f"correct {file}"), "no fault")
     assert graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=0)).success
-    graph.until(graph.has_no_fault("sim_node"), "the fault stays")
+    graph.until(graph.has_no_fault("sim_node"), "the fault remains")
 
 
-def test_a_scene_with_an_unknown_task_is_refused(write_module: Callable[[str, str], Path]) -> None:
+def test_scene_with_unknown_task_is_rejected(write_module: Callable[[str, str], Path]) -> None:
     write_module(
         "tasks/slide_block.py", SLIDE_BLOCK.replace("    objects =", '    scene_tasks = ("push_buton",)\n    objects =')
     )
@@ -202,13 +202,13 @@ def test_a_scene_with_an_unknown_task_is_refused(write_module: Callable[[str, st
         scene_objects(get_task("slide_block"))
 
 
-def test_a_folder_of_tasks_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_task_folder_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENIMA_PATH", "/nowhere/at/all")
     with pytest.raises(GenimaError, match="GENIMA_PATH: no such folder ./nowhere/at/all"):
         list(TASKS)
 
 
-def test_objects_without_room_are_refused() -> None:
+def test_objects_without_room_are_rejected() -> None:
     class Crowd(SceneObject):
         radius = 0.1
         region = Region(x=(0.4, 0.5), y=(0.0, 0.05))
