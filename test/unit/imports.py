@@ -14,7 +14,7 @@ PACKAGES = ("genima", "genima_nodes", "genima_calibration", "genima_sim", "genim
 
 @cache
 def modules(package: str) -> Mapping[str, Path]:
-    """Files of a package by dotted module name."""
+    """Return the files of a package by dotted module name."""
     files = {}
     for file in sorted((SOURCE / package / package).rglob("*.py")):
         parts = file.relative_to(SOURCE / package).with_suffix("").parts
@@ -23,10 +23,10 @@ def modules(package: str) -> Mapping[str, Path]:
 
 
 def imported(file: Path) -> Iterator[tuple[str, bool]]:
-    """Absolute names that a file imports, ``package.module.name`` where it is a ``from`` import.
+    """Yield absolute names that a file imports, ``package.module.name`` for a ``from`` import.
 
-    The second value is whether the import runs when the file is imported; it does not inside a function. Imports for
-    type checkers are left out.
+    The second value is true if the import is executed when the file is imported, false inside functions. Imports for
+    type checkers are omitted.
     """
     yield from _imported(ast.parse(file.read_text(encoding="utf-8")), True)
 

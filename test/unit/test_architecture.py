@@ -1,4 +1,4 @@
-"""Imports point downwards, between packages and within the library, and never in a circle."""
+"""Imports are downwards between packages and within the library, without cycles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LAYERS = (
 
 
 def imports() -> Mapping[str, set[str]]:
-    """Our modules by module, imports inside functions included."""
+    """Return the imported modules by module, with imports inside functions."""
     ours = {name: file for package in PACKAGES for name, file in modules(package).items()}
     return {
         name: {found for target, _ in imported(file) if (found := _module(target, ours)) not in ("", name)}
@@ -76,7 +76,7 @@ def test_modules_have_no_import_cycles() -> None:
 
 
 def _cycles(targets: Mapping[str, set[str]]) -> Iterator[list[str]]:
-    """Modules that import themselves by way of others: leaves are taken away until only circles are left."""
+    """Yield modules that import themselves indirectly: leaves are removed until only cycles remain."""
     remaining = {module: set(others) for module, others in targets.items()}
     while leaves := {module for module, others in remaining.items() if not others}:
         remaining = {module: others - leaves for module, others in remaining.items() if module not in leaves}
@@ -88,7 +88,7 @@ def _cycles(targets: Mapping[str, set[str]]) -> Iterator[list[str]]:
 
 
 def test_launch_files_import_existing_names() -> None:
-    """`launch` is not among the wheels, so that launch files cannot be imported here."""
+    """`launch` has no wheel, so launch files cannot be imported here."""
     files = {name: file for package in PACKAGES for name, file in modules(package).items()}
     missing = []
     for file in sorted((SOURCE.parent / "launch").glob("*.py")):
@@ -101,7 +101,7 @@ def test_launch_files_import_existing_names() -> None:
 
 
 def _names(file: Path) -> set[str]:
-    """Names that a module defines or imports."""
+    """Return the names that a module defines or imports."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):

@@ -1,4 +1,4 @@
-"""The container files, as far as they can be looked at without building them."""
+"""Container files, checked without building them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_copied_files_exist() -> None:
 
 
 def test_instructions_are_valid() -> None:
-    """A line that lost its backslash would be none."""
+    """A line without its continuation backslash would not be an instruction."""
     known = {"FROM", "SHELL", "ENV", "RUN", "ARG", "WORKDIR", "COPY", "ENTRYPOINT", "CMD"}
     assert {line.split()[0] for line in LINES if line.strip()} == known
 
@@ -48,7 +48,7 @@ def test_driver_versions_match_records() -> None:
 
 
 def test_system_packages_match_set_up() -> None:
-    """What ./genima would install by itself, layers later."""
+    """The packages that ./genima would install in a later layer."""
     packages = set(re.findall(r"\|\| echo (lib[\w.-]+|cmake|g\+\+|make)$", (ROOT / "genima").read_text(), re.MULTILINE))
     assert len(packages) > 5
     for package in packages:
@@ -60,11 +60,13 @@ def test_entry_point_is_executable() -> None:
     lines = (ROOT / "docker" / "entrypoint.sh").read_text().splitlines()
     sourced = [line.split()[-1] for line in lines if "source " in line]
     (environment,) = (i for i, file in enumerate(sourced) if ".venv" in file)
-    assert environment < sourced.index("/opt/genima/install/setup.bash"), "the workspace's interfaces would be hidden"
+    assert environment < sourced.index("/opt/genima/install/setup.bash"), (
+        "the environment hides the workspace's interfaces"
+    )
 
 
 def test_user_variables_are_documented_with_defaults() -> None:
-    """No required variable: compose would ask for it also where only the other service is built."""
+    """No variable is required: compose would ask for it even if only the other service is built."""
     documented = (ROOT / "docker" / "compose.yaml").read_text().partition("x-common")[0]
     commands = {name: service["command"] for name, service in COMPOSE["services"].items()}
     for name in re.findall(r"\$\{(\w+)", " ".join(commands.values())):
@@ -91,5 +93,5 @@ def test_dev_container_uses_robot_image() -> None:
     text = (ROOT / ".devcontainer" / "devcontainer.json").read_text()
     data = json.loads(re.sub(r"^//.*$", "", text, flags=re.MULTILINE))
     assert data["build"]["target"] in TARGETS
-    assert data["postCreateCommand"].startswith("bash -c "), "/bin/sh there knows no source"
+    assert data["postCreateCommand"].startswith("bash -c "), "/bin/sh has no source command"
     assert (ROOT / ".devcontainer" / data["build"]["dockerfile"]).resolve().exists()

@@ -144,7 +144,7 @@ FILES = {
     "policies/look_and_point.py": POLICY,
     "simulators/kinematic.py": SIMULATOR,
 }
-"""All that a user writes. The folder is laid out as the source tree is; ``GENIMA_PATH`` names it."""
+"""All files of a user. The folder has the layout of the source tree; ``GENIMA_PATH`` names it."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The measurement beside tests that have deadlines."""
+"""Measurement of the machine's load for tests with deadlines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUIET, BUSY = MachineLoad(2, 1.5, 0.1, 0.0), MachineLoad(2, 0.5, 1.4, 0.0)
 
 
 class Probe:
-    """A wake-up probe that measured ``late``."""
+    """Wake-up probe with a fixed delay."""
 
     def __init__(self, late: float) -> None:
         self.late = late
@@ -45,7 +45,7 @@ def test_busy_machine_is_reported_with_measurements(
 def test_probe_measures_until_closed() -> None:
     probe = WakeUpProbe()
     deadline = time.monotonic() + 60
-    while not probe.longest():  # no sleep ends at the very moment
+    while not probe.longest():  # no sleep ends exactly on time
         assert time.monotonic() < deadline
         time.sleep(0.01)
     probe.close()

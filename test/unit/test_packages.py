@@ -1,4 +1,4 @@
-"""The workspace as colcon and rosdep see it."""
+"""Packages for colcon and rosdep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_REQUIRED = {"rlbench"}  # installed by hand, docs/coppeliasim.md
 
 
 def third_party(package: str) -> set[str]:
-    """Modules of others that a package imports anywhere."""
+    """Return the third-party modules that a package imports."""
     names = {name.split(".")[0] for file in modules(package).values() for name, _ in imported(file)}
     return names - set(sys.stdlib_module_names) - {package} - NOT_REQUIRED
 
@@ -38,7 +38,7 @@ def names_of(module: str) -> set[str]:
 def test_package_declares_its_imports(package: str) -> None:
     missing = {module for module in third_party(package) if not names_of(module) & declared(package)}
     assert not missing
-    assert third_party(package), "the scan finds nothing"
+    assert third_party(package), "no third-party imports found"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

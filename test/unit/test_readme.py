@@ -1,4 +1,4 @@
-"""The README and the docs say what the program does."""
+"""README and docs match the program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COMMAND = re.compile(r"\./genima((?: +[^\s`#]+)+)")
 
 
 def _commands() -> dict[str, set[str]]:
-    """Options by command, of every ``./genima ...`` in every page."""
+    """Return options by command of every ``./genima ...`` in every page."""
     used: dict[str, set[str]] = defaultdict(set)
     for page in PAGES:
         for match in _COMMAND.finditer(page.read_text()):
@@ -34,14 +34,14 @@ def _commands() -> dict[str, set[str]]:
 
 
 def test_readme_starts_with_demo_and_test() -> None:
-    """A new user needs no others."""
+    """A new user needs only these."""
     found = re.findall(r"^\./genima (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert found[:2] == ["demo", "test"]
 
 
 @pytest.mark.parametrize("command", sorted(_commands()))
 def test_documented_commands_and_options_exist(command: str) -> None:
-    """What the pages tell to type is understood."""
+    """Commands and options in the pages are valid."""
     name, *rest = command.split()
     assert name in COMMANDS
     if not COMMANDS[name].function:
@@ -53,20 +53,20 @@ def test_documented_commands_and_options_exist(command: str) -> None:
 
 
 def test_every_command_is_documented() -> None:
-    """Somewhere a user is told of it."""
+    """Every command is in a page."""
     assert {command.split()[0] for command in _commands()} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("package", ["genima_nodes", "genima_calibration", "genima_sim"])
 def test_readme_lists_every_node(package: str) -> None:
-    """The table of folders has the package's nodes in its row."""
+    """The package's row in the table of folders lists its nodes."""
     (row,) = re.findall(rf"^\| `src/{package}` \|.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
     nodes = re.findall(r'"(\w+) = ', (ROOT / "src" / package / "setup.py").read_text())
     assert nodes and [node for node in nodes if f"`{node}`" not in row] == []
 
 
 def test_links_exist() -> None:
-    """Files that the pages point to are there."""
+    """Files that the pages link to exist."""
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if not target.startswith("http"):

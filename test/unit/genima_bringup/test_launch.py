@@ -447,7 +447,7 @@ def test_panda_has_external_driver(evaluate: Any) -> None:
 def test_optional_nodes_are_started(evaluate: Any) -> None:
     plain, full = evaluate("real_robot"), evaluate("real_robot", rviz="true", record="true", task="push the button")
     displays = {"genima_nodes/rviz_markers", "tf2_ros/static_transform_publisher", "rviz2/rviz2"}
-    assert set(full.started) - set(plain.started) == {*shown, "genima_nodes/recorder", "task push the button"}
+    assert set(full.started) - set(plain.started) == {*displays, "genima_nodes/recorder", "task push the button"}
 
 
 def test_guard_is_started_once(evaluate: Any) -> None:
@@ -472,14 +472,14 @@ def test_jog_is_optional(evaluate: Any) -> None:
 
 @pytest.mark.parametrize("file", ["sim", "real_robot"])
 def test_sampling_options_reach_agent(evaluate: Any, file: str) -> None:
-    """As numbers where they are numbers, and a name as a text."""
+    """Numbers are passed as numbers, names as strings."""
     sampling = {"steps": "2", "strength": "0.5", "controlnet_every": "3", "tiny_decoder": "7"}
     found = evaluate(file, **sampling).parameters["genima_nodes/diffusion_agent"]
     assert found | {"steps": 2, "strength": 0.5, "controlnet_every": 3, "tiny_decoder": "7"} == found
 
 
 def test_simulated_cell_has_guard_of_its_robot(evaluate: Any) -> None:
-    """No FR3 guard on a Panda simulator: one cell for all nodes."""
+    """All nodes have the same cell: no FR3 guard with a Panda simulator."""
     found = evaluate("teleop", cell="sim_fr3", sim="true", leader="same")
     assert {given["cell"] for given in found.parameters.values()} == {"sim_fr3"}
     assert "genima_sim/sim_node" in found.started
@@ -519,12 +519,12 @@ def test_launch_file_evaluates(evaluate: Any, file: str) -> None:
     assert runpy.run_path(str(ROOT / "launch" / f"{file}.launch.py"))["__doc__"]
 
 
-# ---------------------------------------------------------------------------------- nothing is started after an error
+# -------------------------------------------------------------------------------------------- errors before the start
 
 
 @pytest.fixture
 def launched(prefix: Path, default_arguments: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Launch a file for real; return the exit code, what was started, and the errors that were logged."""
+    """Function that launches a file; returns the exit code, the started nodes and the logged errors."""
     from launch.actions import IncludeLaunchDescription, Shutdown, TimerAction
     from launch.launch_description_sources import PythonLaunchDescriptionSource
 
@@ -665,7 +665,7 @@ def test_invalid_ros_environment_starts_nothing(
 
 @pytest.mark.parametrize("file", [*LAUNCH_ARGUMENTS])
 def test_launch_file_starts_and_ends_nodes(launched: Any, evaluate: Any, file: str) -> None:
-    """The same processes as the launch file names, and none is left."""
+    """The started processes equal the evaluated ones, and none remains."""
     code, started, _ = launched(file)
     expected = [name for name in evaluate(file).started if "/" in name and not name.startswith("task ")]
     assert code == 0 and sorted(started) == sorted(expected)
