@@ -60,9 +60,7 @@ def test_entry_point_is_executable() -> None:
     lines = (ROOT / "docker" / "entrypoint.sh").read_text().splitlines()
     sourced = [line.split()[-1] for line in lines if "source " in line]
     (environment,) = (i for i, file in enumerate(sourced) if ".venv" in file)
-    assert environment < sourced.index("/opt/genima/install/setup.bash"), (
-        "the environment hides the workspace's interfaces"
-    )
+    assert environment < sourced.index("/opt/genima/install/setup.bash"), "the environment hides the interfaces"
 
 
 def test_user_variables_are_documented_with_defaults() -> None:

@@ -1,4 +1,4 @@
-"""Boards other than their file says: detected with either ChArUco pattern, or told with what to write in the file."""
+"""Boards that differ from their file: detection of both ChArUco patterns, diagnosis of wrong fields."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def view(board: CalibrationBoard) -> np.ndarray:
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("first_id", [0, 12])
-def test_both_patterns_are_printed_as_by_opencv_and_detected(legacy: bool, first_id: int) -> None:
+def test_both_patterns_equal_opencv_and_are_detected(legacy: bool, first_id: int) -> None:
     board = replace(EVEN, legacy_pattern=legacy, first_id=first_id, marker=0.028)  # 8 px a cell at 2000 px a metre
     np.testing.assert_array_equal(board.image(2000, 0.0)[..., 0], board.cv_board.generateImage((504, 432)))
     image, unknown = view(board), replace(board, legacy_pattern=None)
@@ -45,13 +45,13 @@ def test_both_patterns_are_printed_as_by_opencv_and_detected(legacy: bool, first
         detected_board(unknown, [found, replace(found, legacy_pattern=not legacy)])
 
 
-def test_with_an_odd_number_of_rows_both_patterns_are_one() -> None:
+def test_patterns_are_equal_with_odd_rows() -> None:
     found = detect(view(BOARD), BOARD, LENS)
     assert found.legacy_pattern is None and detected_board(BOARD, [found]) == BOARD
     assert len(detect(view(BOARD), replace(BOARD, legacy_pattern=True), LENS).ids) == 24
 
 
-def test_a_grid_may_begin_with_any_id() -> None:
+def test_grid_may_start_at_any_id() -> None:
     board = replace(GRID, first_id=30)
     found = detect(view(board), board, LENS)
     assert isinstance(found, Detection) and len(found.ids) == 48
@@ -60,7 +60,7 @@ def test_a_grid_may_begin_with_any_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "said", "advice"),
+    ("visible_board", "board_file", "advice"),
     [
         (replace(BOARD, dictionary="6X6_250"), BOARD, "DICT_6X6_50 are visible.*: dictionary: 6X6_50$"),
         (replace(BOARD, dictionary="APRILTAG_36h11"), BOARD, ": dictionary: APRILTAG_36h11$"),
@@ -77,43 +77,43 @@ def test_a_grid_may_begin_with_any_id() -> None:
         (replace(GRID, columns=3, rows=4), GRID, ": columns: 3, rows: 4$"),
     ],
 )
-def test_what_is_seen_and_what_to_write_in_the_boards_file_is_told(
-    seen: CalibrationBoard, said: CalibrationBoard, advice: str
+def test_diagnosis_names_fields_of_board_file(
+    visible_board: CalibrationBoard, board_file: CalibrationBoard, advice: str
 ) -> None:
-    began = time.process_time()
-    assert re.search(advice, found := diagnose(view(seen), said)), found
-    assert time.process_time() - began < 10
+    start = time.process_time()
+    assert re.search(advice, found := diagnose(view(visible_board), board_file)), found
+    assert time.process_time() - start < 10
 
 
-def test_prints_that_are_mirrored_inverted_or_doubled_are_told() -> None:
+def test_mirrored_inverted_and_repeated_prints_are_reported() -> None:
     image = view(BOARD)
     assert "in the mirrored image only; print the board again" in diagnose(np.ascontiguousarray(image[:, ::-1]), BOARD)
     assert "print the board in black on white" in diagnose(255 - image, BOARD)
     assert "repeated: 0, 1, 2" in diagnose(np.hstack([image, image]), BOARD)
 
 
-def test_a_part_of_a_board_with_an_offset_is_enough() -> None:
+def test_part_of_board_with_id_offset_suffices() -> None:
     image = view(replace(BOARD, first_id=20))
     image[:190] = 100
     assert "first_id: 20" in diagnose(image, BOARD)
 
 
-def test_another_board_beside_the_right_one_does_not_disturb() -> None:
+def test_other_board_in_image_is_ignored() -> None:
     image = np.hstack([view(BOARD), view(replace(GRID, first_id=30))])
     wide = replace(LENS, width=1280)
     assert len(detect(image, BOARD, wide).ids) == 24
     assert "as on the board" in diagnose(image, BOARD)
 
 
-def test_nothing_is_said_of_images_without_markers() -> None:
+def test_images_without_markers_have_no_diagnosis() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     for image in (np.full((480, 640, 3), 100, np.uint8), noise, cv2.GaussianBlur(noise, (0, 0), 5)):
         assert diagnose(image, BOARD) == ""
 
 
-def test_markers_beside_the_board_are_counted_and_explained() -> None:
+def test_foreign_markers_are_counted_and_explained() -> None:
     wide = CalibrationBoard("charuco", 8, 6, 0.036, 0.027, "5X5_50")
     image = view(replace(wide, legacy_pattern=True, first_id=12))
-    found = detect(image, wide, LENS)  # ids 12 to 23, which it should have, are its upper half
+    found = detect(image, wide, LENS)  # the expected ids 12 to 23 are in the upper half
     assert found.foreign_markers == 12 and len(found.ids) < 25
     assert diagnose(image, wide).endswith("write in its file: first_id: 12")

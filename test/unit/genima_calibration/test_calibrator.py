@@ -59,7 +59,7 @@ PER_METRE, MARGIN = 2500.0, 0.02  # px/m, m of the drawn board
 
 
 class Camera:
-    """Sees a board on grey ground, sharp and with noise."""
+    """Simulated camera: a board on a grey background, with noise."""
 
     def __init__(self) -> None:
         self._paper = cv2.GaussianBlur(BOARD.image(PER_METRE, MARGIN)[..., 0], (0, 0), 2.0)
@@ -79,8 +79,8 @@ class Camera:
         return np.repeat(np.clip(image, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def truth(parent: Parent) -> HandEye:
-    """Camera and board, so that the board is in the middle of the image when the arm is at home."""
+def hand_eye_truth(parent: Parent) -> HandEye:
+    """Return poses of camera and board with the board in the middle of the image at the arm's home."""
     return bench.around(PANDA, parent, PANDA.home, np.random.default_rng(3))
 
 
@@ -94,13 +94,13 @@ INFO = CameraInfo.of(camera_info())
 
 
 class Cell(Node):
-    """An arm that does at once what it is told, and a camera."""
+    """Arm that reaches commands at once, and a camera."""
 
     def __init__(self, at: HandEye, without_info: bool = False) -> None:
         super().__init__("cell")
         self.at, self.positions, self.frame, self.info = at, PANDA.home.copy(), FRAME, camera_info()
         self.names = list(PANDA.joint_names)
-        self.blind = self.silent = self.trembling = self.numb = False
+        self.board_hidden = self.silent = self.vibrating = self.joints_silent = False
         self.without_info = without_info
         self.commands: list[JointState] = []
         self._camera = Camera()
@@ -109,7 +109,9 @@ class Cell(Node):
         self._states = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._measure, self._film)]
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._publish_joints, self._publish_images)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -122,19 +124,19 @@ class Cell(Node):
         self.commands.append(message)
         self.positions = np.array(message.position[: len(PANDA.joint_names)])
 
-    def _measure(self) -> None:
+    def _publish_joints(self) -> None:
         while not self._stop.wait(0.01):
             now = time.time()
-            trembling = 0.005 * np.sin(20 * now) * self.trembling
-            message = messages.joints_message(Joints(now, self.positions + trembling, 0.1), PANDA)
+            vibrating = 0.005 * np.sin(20 * now) * self.vibrating
+            message = messages.joints_message(Joints(now, self.positions + vibrating, 0.1), PANDA)
             message.name = [*self.names, PANDA.gripper_joint]
-            if not self.numb:
+            if not self.joints_silent:
                 self._states.publish(message)
 
-    def _film(self) -> None:
+    def _publish_images(self) -> None:
         while not self._stop.wait(0.1):
             stamp, T = time.time(), self.at.T_camera_board(PANDA, self.positions)
-            if self.blind:
+            if self.board_hidden:
                 T = T @ pose(np.eye(3), np.array([5.0, 0, 0]))
             message = messages.image_message(self._camera.image(T), stamp, self.frame)
             if not self.silent:
@@ -143,15 +145,15 @@ class Cell(Node):
                 self._infos.publish(self.info)
 
 
-class Studio:
-    """A calibrator before a cell, and who asks it."""
+class CalibratorFixture:
+    """Calibrator node with a cell, and clients of its services."""
 
     def __init__(
         self, graph: Graph, folder: Path, parent: Parent = "base", guard: bool = False, without_info: bool = False,
         **changes: Any,
     ) -> None:  # fmt: skip
         self.graph, self.folder = graph, folder
-        self.at = truth(parent)
+        self.at = hand_eye_truth(parent)
         self.cell: Cell = graph.add(Cell(self.at, without_info))
         self.node: CalibratorNode = graph.add(
             CalibratorNode(parameter_overrides=parameters(folder, parent=parent, **changes))
@@ -163,24 +165,26 @@ class Studio:
     def until(
         self, condition: Callable[[CalibratorStatus], Any], otherwise: str, seconds: float = 20.0
     ) -> CalibratorStatus:
-        """The first status from now on that a condition holds for."""
+        """Return the first new status that meets a condition."""
         self.statuses.clear()
         deadline = time.monotonic() + seconds
-        while not (good := [status for status in list(self.statuses) if condition(status)]):
+        while not (matching := [status for status in list(self.statuses) if condition(status)]):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{otherwise}: {self.statuses[-1:]}")
             time.sleep(0.02)
-        return good[0]
+        return matching[0]
 
-    def problem(self, words: str) -> CalibratorStatus:
-        return self.until(lambda s: words in s.problem, f"problem not reported: {words!r}")
+    def problem(self, expected: str) -> CalibratorStatus:
+        return self.until(lambda s: expected in s.problem, f"problem not reported: {expected!r}")
 
     def ready(self) -> CalibratorStatus:
-        """The first status that is ready for a sample of an image from now on."""
+        """Return the first status that is ready for a sample of a new image."""
         now = time.time()
-        return self.until(lambda s: not s.problem and messages.seconds(s.header.stamp) > now, "it is not ready")
+        return self.until(
+            lambda s: not s.problem and messages.seconds(s.header.stamp) > now, "the calibrator is not ready"
+        )
 
-    def ask(self, name: str) -> Trigger.Response:
+    def call(self, name: str) -> Trigger.Response:
         return self.graph.call(Trigger, f"calibrator/{name}", Trigger.Request())
 
     def drop(self, name: str = "") -> DropSample.Response:
@@ -191,35 +195,40 @@ class Studio:
 
     def take(self) -> None:
         self.ready()
-        answer = self.ask("take")
-        assert answer.success, answer.message
+        response = self.call("take")
+        assert response.success, response.message
 
-    def visit(self, count: int) -> None:
-        """Bring the arm to poses in which the board is seen, and take a sample in each."""
-        _, positions = seen_from(cast(Parent, self.node.session.parent))
+    def take_samples(self, count: int) -> None:
+        """Move the arm to poses with a visible board, and take a sample at each."""
+        _, positions = visible_poses(cast(Parent, self.node.session.parent))
         for self.cell.positions in positions[:count]:
             self.take()
 
 
 def parameters(folder: Path, **changes: Any) -> list[Parameter]:
-    usual = {"view": "front", "parent": "base", "samples": str(folder / "samples"), "calibration": str(folder / "out")}
-    return [Parameter(name, value=value) for name, value in (usual | {"settle": 0.1} | changes).items()]
+    defaults = {
+        "view": "front",
+        "parent": "base",
+        "samples": str(folder / "samples"),
+        "calibration": str(folder / "out"),
+    }
+    return [Parameter(name, value=value) for name, value in (defaults | {"settle": 0.1} | changes).items()]
 
 
 @pytest.fixture
-def calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
-    """As ``graph``, with a command guard that waits longer: this process is all nodes in one, and may be slow."""
-    yield from guarded(monkeypatch, late=3.0, lost=6.0)
+def patient_graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
+    """As ``graph``, with longer timeouts of the guard: all nodes run in this process, which may be slow."""
+    yield from guarded_graph(monkeypatch, late=3.0, lost=6.0)
 
 
 @pytest.fixture
-def alert(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
-    """The same, but it waits less long."""
-    yield from guarded(monkeypatch, late=0.6, lost=0.9)
+def strict_graph(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
+    """As ``patient_graph`` with shorter timeouts."""
+    yield from guarded_graph(monkeypatch, late=0.6, lost=0.9)
 
 
-def guarded(monkeypatch: pytest.MonkeyPatch, late: float, lost: float) -> Iterator[Graph]:
-    """Nodes with a guard whose limits are wider than those that a robot's may have."""
+def guarded_graph(monkeypatch: pytest.MonkeyPatch, late: float, lost: float) -> Iterator[Graph]:
+    """Yield a graph with timeouts of the guard beyond a robot's limits."""
     for name, value in {"late": late, "lost": lost}.items():
         monkeypatch.setitem(command_guard._MAXIMA, name, value)
     line = ["python", "--ros-args", "-p", f"late:={late}", "-p", f"lost:={lost}"]
@@ -229,9 +238,9 @@ def guarded(monkeypatch: pytest.MonkeyPatch, late: float, lost: float) -> Iterat
     graph.close()
 
 
-def seen_from(parent: Parent) -> tuple[HandEye, np.ndarray]:
-    """The truth of a cell, and joints (K, 7) from which its camera sees the board well."""
-    at, rng = truth(parent), np.random.default_rng(1)
+def visible_poses(parent: Parent) -> tuple[HandEye, np.ndarray]:
+    """Return the true poses of a cell, and joints (K, 7) with the board in view."""
+    at, rng = hand_eye_truth(parent), np.random.default_rng(1)
     positions = PANDA.home + rng.uniform(-0.35, 0.35, (300, 7)) * [0.3, 0.3, 0.3, 0.6, 1, 1, 1]
     return at, positions[in_view(at.T_camera_board(PANDA, positions))]
 
@@ -247,16 +256,16 @@ def in_view(T_camera_board: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def shot() -> list[tuple[np.ndarray, Joints]]:
-    """Images of a camera on the base, with the joints that belong to them."""
-    at, positions = seen_from("base")
+def recording() -> list[tuple[np.ndarray, Joints]]:
+    """Images of a camera on the base, with their joints."""
+    at, positions = visible_poses("base")
     camera = Camera()
     return [(camera.image(at.T_camera_board(PANDA, q)), Joints(float(i), q, 1.0)) for i, q in enumerate(positions[:8])]
 
 
-def taken(folder: Path, shot: list[tuple[np.ndarray, Joints]], count: int = 8) -> Session:
+def record_session(folder: Path, recording: list[tuple[np.ndarray, Joints]], count: int = 8) -> Session:
     session = Session(folder, "front", "base", BOARD, PANDA)
-    for image, joints in shot[:count]:
+    for image, joints in recording[:count]:
         session.take(image, INFO, joints, detect(image, BOARD, LENS))
     return session
 
@@ -265,18 +274,18 @@ def taken(folder: Path, shot: list[tuple[np.ndarray, Joints]], count: int = 8) -
 def test_other_board_is_reported_with_its_fields(graph: Graph, tmp_path: Path) -> None:
     file = tmp_path / "board.yaml"
     replace(BOARD, columns=5, rows=7).save(file)
-    studio = Studio(graph, tmp_path, board=str(file), base_frame="left_panda_link0")
-    studio.problem("markers of DICT_5X5_50 are visible")
-    studio.problem("write in its file: columns: 7, rows: 5")
-    assert "board: not detected" in studio.ask("take").message
+    calibrator = CalibratorFixture(graph, tmp_path, board=str(file), base_frame="left_panda_link0")
+    calibrator.problem("markers of DICT_5X5_50 are visible")
+    calibrator.problem("write in its file: columns: 7, rows: 5")
+    assert "board: not detected" in calibrator.call("take").message
 
 
-def test_session_continues_after_crash(tmp_path: Path, shot: Any) -> None:
-    session = taken(tmp_path, shot)
+def test_session_continues_after_crash(tmp_path: Path, recording: Any) -> None:
+    session = record_session(tmp_path, recording)
     result = session.compute(session.samples, INFO)
     assert result.calibration is not None, result.text
-    off, angle = pose_distance(result.calibration.camera.T_parent_camera, truth("base").T_parent_camera)
-    assert off < 3e-3 and angle < np.radians(0.3)
+    distance, angle = pose_distance(result.calibration.camera.T_parent_camera, hand_eye_truth("base").T_parent_camera)
+    assert distance < 3e-3 and angle < np.radians(0.3)
     assert result.samples == tuple(f"{i:04d}" for i in range(1, 9)) and result.next_pose is not None
     (tmp_path / "0009.png").write_bytes(b"a crash while it was written")
     again = Session(tmp_path, "front", "base", BOARD, PANDA)
@@ -285,20 +294,20 @@ def test_session_continues_after_crash(tmp_path: Path, shot: Any) -> None:
     assert repeated is not None
     np.testing.assert_array_equal(repeated.camera.T_parent_camera, result.calibration.camera.T_parent_camera)
     assert again.drop() == "0008" and again.drop("0003") == "0003" and len(sample_names(tmp_path)) == 6
-    assert again.take(*shot[7][:1], INFO, shot[7][1], detect(shot[7][0], BOARD, LENS)) == "0008"
+    assert again.take(*recording[7][:1], INFO, recording[7][1], detect(recording[7][0], BOARD, LENS)) == "0008"
     with pytest.raises(GenimaError, match="sample 0099: does not exist; there are 0001, 0002, 0004"):
         again.drop("0099")
 
 
-def test_few_samples_are_reported(tmp_path: Path, shot: Any) -> None:
-    few = taken(tmp_path, shot, 3)
-    assert "samples: too few (3)" in few.compute(few.samples, INFO).text
-    assert few.find_same_pose(Joints(9.0, shot[1][1].positions + 0.005, 1.0)) == "0002"
-    assert few.find_same_pose(Joints(9.0, shot[1][1].positions + 0.1, 1.0)) is None
+def test_few_samples_are_reported(tmp_path: Path, recording: Any) -> None:
+    session = record_session(tmp_path, recording, 3)
+    assert "samples: too few (3)" in session.compute(session.samples, INFO).text
+    assert session.find_same_pose(Joints(9.0, recording[1][1].positions + 0.005, 1.0)) == "0002"
+    assert session.find_same_pose(Joints(9.0, recording[1][1].positions + 0.1, 1.0)) is None
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("changed", "expected"),
     [
         ({"view": "wrist"}, "samples of view front, not wrist; use a folder for each"),
         (
@@ -308,70 +317,70 @@ def test_few_samples_are_reported(tmp_path: Path, shot: Any) -> None:
         ({"robot": RobotModel.load("fr3")}, r"sample 0001: joints missing \(fr3_joint1"),
     ],
 )
-def test_folder_of_other_samples_is_rejected(tmp_path: Path, shot: Any, changed: Any, words: str) -> None:
-    taken(tmp_path, shot, 1)
-    with pytest.raises(GenimaError, match=words):
+def test_folder_of_other_samples_is_rejected(tmp_path: Path, recording: Any, changed: Any, expected: str) -> None:
+    record_session(tmp_path, recording, 1)
+    with pytest.raises(GenimaError, match=expected):
         Session(**{"folder": tmp_path, "view": "front", "parent": "base", "board": BOARD, "robot": PANDA} | changed)
 
 
-def test_samples_of_two_cameras_are_rejected(tmp_path: Path, shot: Any) -> None:
-    session = taken(tmp_path, shot, 1)
+def test_samples_of_two_cameras_are_rejected(tmp_path: Path, recording: Any) -> None:
+    session = record_session(tmp_path, recording, 1)
     with pytest.raises(GenimaError, match="of another camera or resolution"):
         session.require_camera(replace(INFO, width=640))
 
 
 def test_arm_is_stationary_after_settling() -> None:
-    still = StationaryDetector(tolerance=1e-3, settle=0.3)
-    assert not still.covers(0.0)
+    detector = StationaryDetector(tolerance=1e-3, settle=0.3)
+    assert not detector.covers(0.0)
     for i in range(100):  # a fifth of the tolerance as noise, and a motion from 0.4 to 0.5 s
         noise = 2e-4 * np.sin(i)
-        still.update(Joints(0.01 * i, PANDA.home + noise + 0.01 * np.clip(i - 40, 0, 10), 1.0))
-        assert still.covers(0.01 * i) == (30 <= i <= 40 or i >= 80)
-    assert not still.covers(0.7)  # an image from before it had settled
-    still.update(Joints(0.1, PANDA.home, 1.0))  # the clock was set back
-    assert not still.covers(0.2)
+        detector.update(Joints(0.01 * i, PANDA.home + noise + 0.01 * np.clip(i - 40, 0, 10), 1.0))
+        assert detector.covers(0.01 * i) == (30 <= i <= 40 or i >= 80)
+    assert not detector.covers(0.7)  # an image from before the arm settled
+    detector.update(Joints(0.1, PANDA.home, 1.0))  # the clock was set back
+    assert not detector.covers(0.2)
 
 
 def test_image_feedback_measures_and_draws_board() -> None:
     turn = Rotation.from_euler("zx", [0.3, 0.4])
     T = pose(turn.as_matrix(), np.array([0, 0, 0.6]) - turn.apply([*np.array(BOARD.size) / 2, 0]))
-    look = ImageFeedback.detect(Camera().image(T), 1.0, BOARD, LENS)
-    assert look.detection is not None and look.T_camera_board is not None
-    tilt, distance = look.board_view(BOARD)
+    feedback = ImageFeedback.detect(Camera().image(T), 1.0, BOARD, LENS)
+    assert feedback.detection is not None and feedback.T_camera_board is not None
+    tilt, distance = feedback.board_view(BOARD)
     assert tilt == pytest.approx(0.4, abs=0.01) and distance == pytest.approx(0.6, abs=0.005)
     far = np.array([[*BOARD.size, 0]])  # the corner without the axes
-    wanted = T @ pose(np.eye(3), np.array([0.05, 0.0, 0.1]))
-    drawn = picture(look, BOARD, LENS, [look.detection], wanted)
-    for shown, colour in ((T, DETECTED), (wanted, NEXT)):
+    next_target = T @ pose(np.eye(3), np.array([0.05, 0.0, 0.1]))
+    drawn = picture(feedback, BOARD, LENS, [feedback.detection], next_target)
+    for shown, colour in ((T, DETECTED), (next_target, NEXT)):
         ((u, v),) = LENS.project(transform(shown, far))
         near = drawn[round(v) - 4 : round(v) + 4, round(u) - 4 : round(u) + 4].astype(int)
         assert np.abs(near - colour).sum(-1).min() < 60
     inner = LENS.project(transform(T, BOARD.points))
     hull = cv2.convexHull(inner.astype(np.float32))
-    assert coverage([look.detection], LENS) == pytest.approx(cv2.contourArea(hull) / (480 * 360), rel=0.03)
+    assert coverage([feedback.detection], LENS) == pytest.approx(cv2.contourArea(hull) / (480 * 360), rel=0.03)
     blank = ImageFeedback.detect(np.full((360, 480, 3), 90, np.uint8), 1.0, BOARD, LENS)
     assert "board: not detected" in blank.problem and np.isnan(blank.board_view(BOARD)).all()
     np.testing.assert_array_equal(picture(blank, BOARD, LENS, [], None), blank.image)
 
 
 @pytest.fixture(scope="module")
-def places() -> Any:
+def regions() -> Any:
     return forbidden_regions(PANDA, None, 0.03)
 
 
 @pytest.mark.parametrize("parent", ["base", "flange"])
-def test_planner_avoids_collisions_of_arm_and_board(places: Any, shot: Any, parent: Parent) -> None:
+def test_planner_avoids_collisions_of_arm_and_board(regions: Any, recording: Any, parent: Parent) -> None:
     planner, present = (
-        PosePlanner(PANDA, parent, BOARD, places, 0.03),
+        PosePlanner(PANDA, parent, BOARD, regions, 0.03),
         PANDA.home + np.array([0, -0.05, 0, 0.55, 0, -0.6, 0]),
     )
     for _ in range(5):
         goal = planner.first_pose(present, present)
-        way = planner.plan_trajectory(present, goal, 0.3, 0.15)
-        along = np.array([way.at(t)[0] for t in np.linspace(0, way.seconds, 50)])
-        speeds = np.array([way.at(t)[1] for t in np.linspace(0, way.seconds, 50)])
-        assert np.all(np.abs(speeds) <= 0.15 * PANDA.velocity_max + 1e-9) and way.at(0.1)[2] == 0.3
-        assert max(place.depth(q) for q in along for place in places) == 0
+        trajectory = planner.plan_trajectory(present, goal, 0.3, 0.15)
+        along = np.array([trajectory.at(t)[0] for t in np.linspace(0, trajectory.seconds, 50)])
+        speeds = np.array([trajectory.at(t)[1] for t in np.linspace(0, trajectory.seconds, 50)])
+        assert np.all(np.abs(speeds) <= 0.15 * PANDA.velocity_max + 1e-9) and trajectory.at(0.1)[2] == 0.3
+        assert max(region.depth(q) for q in along for region in regions) == 0
         assert np.abs(goal - present).max() > 0.1
         if parent == "base":  # the board is somewhere about the tip
             assert PANDA.link_poses(along)[:, -1, 2, 3].min() > 0.03 + np.hypot(*BOARD.size)
@@ -387,7 +396,7 @@ def test_planner_avoids_collisions_of_arm_and_board(places: Any, shot: Any, pare
     beyond[6] = PANDA.position_max[6]
     with pytest.raises(GenimaError, match="end of its range"):
         planner.plan_trajectory(present, beyond, 1.0, 0.15)
-    up = planner.plan_trajectory(low, present, 1.0, 0.15)  # what is too low may rise
+    up = planner.plan_trajectory(low, present, 1.0, 0.15)  # an arm that is too low may move up
     assert up.seconds > 0.5
 
 
@@ -409,91 +418,91 @@ def test_arm_without_meshes_has_no_automatic_mode() -> None:
 
 
 def test_samples_are_taken_computed_and_saved(graph: Graph, tmp_path: Path) -> None:
-    studio = Studio(graph, tmp_path)
+    calibrator = CalibratorFixture(graph, tmp_path)
     images = graph.subscribe(ImageMessage, "calibrator/image", qos.IMAGE)
     transforms = graph.subscribe(TFMessage, "/tf", qos.STATUS)
-    assert "no samples; take some first" in studio.ask("compute").message
-    assert "no result of these samples" in studio.ask("save").message
-    studio.visit(7)
-    refused = studio.ask("take")
-    assert not refused.success and "same pose as sample 0007" in refused.message
-    status = studio.until(lambda s: s.computed, "no result of these samples")
+    assert "no samples; take some first" in calibrator.call("compute").message
+    assert "no result of these samples" in calibrator.call("save").message
+    calibrator.take_samples(7)
+    rejected = calibrator.call("take")
+    assert not rejected.success and "same pose as sample 0007" in rejected.message
+    status = calibrator.until(lambda s: s.computed, "no result of these samples")
     assert list(status.samples) == [f"{i:04d}" for i in range(1, 8)] and 0.05 < status.coverage < 1
     assert 0 < status.millimetres < 5 and len(status.next_joints) == 7 and not status.automatic
-    assert studio.ask("compute").message == status.result
+    assert calibrator.call("compute").message == status.result
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "front.yaml").write_text("what was there")
-    assert studio.ask("save").success
+    assert calibrator.call("save").success
     (former,) = (tmp_path / "out").glob("front.yaml.*")
     assert former.read_text() == "what was there"
     saved = CameraCalibration.load(tmp_path / "out" / "front.yaml")
     assert saved.frames is not None and (saved.frames.parent, saved.frames.camera) == ("panda_link0", FRAME)
-    off, angle = pose_distance(saved.camera.T_parent_camera, studio.at.T_parent_camera)
-    assert off < 5e-3 and angle < np.radians(0.5)
+    distance, angle = pose_distance(saved.camera.T_parent_camera, calibrator.at.T_parent_camera)
+    assert distance < 5e-3 and angle < np.radians(0.5)
     raw = list(load_samples(tmp_path / "samples", sample_names(tmp_path / "samples")))
     assert RobotImage.of(raw[0], PANDA).joints.gripper == pytest.approx(0.1)
     offline = calibrate([one.detected(BOARD, PANDA) for one in raw], BOARD, raw[0].info.intrinsics, PANDA, "base")
     np.testing.assert_allclose(offline.fit.hand_eye.T_parent_camera, saved.camera.T_parent_camera, atol=1e-9)
 
-    told = transforms[-1].transforms[0]
-    assert (told.header.frame_id, told.child_frame_id) == (FRAME, "front_board")
-    T = studio.at.T_camera_board(PANDA, studio.cell.positions)
-    metres, angle = pose_distance(transform_from(told), T)
+    board_transform = transforms[-1].transforms[0]
+    assert (board_transform.header.frame_id, board_transform.child_frame_id) == (FRAME, "front_board")
+    T = calibrator.at.T_camera_board(PANDA, calibrator.cell.positions)
+    metres, angle = pose_distance(transform_from(board_transform), T)
     assert metres < 0.01 and angle < np.radians(2)
     shown = messages.image_from(images[-1])
     assert shown.shape == (LENS.height + 3 * 18, LENS.width, 3)
     assert np.abs(shown.astype(int) - DETECTED).sum(-1).min() < 60
 
-    assert studio.drop("0002").success and studio.drop().message == "sample 0007: dropped"
-    assert "sample 0002: does not exist" in studio.drop("0002").message
-    studio.until(lambda s: s.computed and len(s.samples) == 5, "what is left is not computed")
+    assert calibrator.drop("0002").success and calibrator.drop().message == "sample 0007: dropped"
+    assert "sample 0002: does not exist" in calibrator.drop("0002").message
+    calibrator.until(lambda s: s.computed and len(s.samples) == 5, "the remaining samples are not computed")
     graph.until(graph.has_no_fault("calibrator"), "no OK status")
-    assert studio.ask("clear").message == "5 samples: dropped"
-    studio.until(lambda s: not s.samples and not s.computed and not s.result, "it is not forgotten")
+    assert calibrator.call("clear").message == "5 samples: dropped"
+    calibrator.until(lambda s: not s.samples and not s.computed and not s.result, "the samples are not cleared")
 
 
 def test_sample_needs_stationary_arm_and_detected_board(graph: Graph, tmp_path: Path) -> None:
-    studio = Studio(graph, tmp_path)
-    cell = studio.cell
-    studio.ready()
-    cell.blind = True
-    studio.problem("board: not detected")
-    assert not studio.ask("take").success
-    cell.blind = False
-    studio.ready()
-    cell.trembling = True
-    studio.problem("the arm is not stationary")
-    assert "the arm is not stationary" in studio.ask("take").message
-    cell.trembling = False
-    studio.ready()
+    calibrator = CalibratorFixture(graph, tmp_path)
+    cell = calibrator.cell
+    calibrator.ready()
+    cell.board_hidden = True
+    calibrator.problem("board: not detected")
+    assert not calibrator.call("take").success
+    cell.board_hidden = False
+    calibrator.ready()
+    cell.vibrating = True
+    calibrator.problem("the arm is not stationary")
+    assert "the arm is not stationary" in calibrator.call("take").message
+    cell.vibrating = False
+    calibrator.ready()
     cell.names = [name.replace("panda", "fr3") for name in PANDA.joint_names]
-    studio.problem("joints missing (panda_joint1")
+    calibrator.problem("joints missing (panda_joint1")
     cell.names = list(PANDA.joint_names)
-    studio.ready()
+    calibrator.ready()
     cell.frame = "wrist_color_optical_frame"
-    studio.problem("remap the topics")
+    calibrator.problem("remap the topics")
     cell.frame = FRAME
-    studio.ready()
+    calibrator.ready()
     cell.silent = True
-    studio.problem("no image on /cameras/front/color/image_raw")
+    calibrator.problem("no image on /cameras/front/color/image_raw")
     graph.until(graph.reports_fault("calibrator", "no image on"), "no fault")
-    assert studio.ask("take").success is False and not (tmp_path / "samples").exists()
+    assert calibrator.call("take").success is False and not (tmp_path / "samples").exists()
 
 
 def test_sample_needs_camera_info(graph: Graph, tmp_path: Path) -> None:
-    studio = Studio(graph, tmp_path, without_info=True)
-    studio.problem("no camera_info on /cameras/front/color/camera_info")
-    assert not studio.ask("take").success
-    studio.cell.info.k[:] = 0.0
-    studio.cell.without_info = False
-    studio.problem("camera_info: no intrinsics")
+    calibrator = CalibratorFixture(graph, tmp_path, without_info=True)
+    calibrator.problem("no camera_info on /cameras/front/color/camera_info")
+    assert not calibrator.call("take").success
+    calibrator.cell.info.k[:] = 0.0
+    calibrator.cell.without_info = False
+    calibrator.problem("camera_info: no intrinsics")
 
 
 @pytest.mark.any_pace
-def test_restarted_node_continues(graph: Graph, tmp_path: Path, shot: Any) -> None:
-    taken(tmp_path / "samples", shot)
-    studio = Studio(graph, tmp_path)
-    status = studio.until(lambda s: s.computed, "no result of these samples")
+def test_restarted_node_continues(graph: Graph, tmp_path: Path, recording: Any) -> None:
+    record_session(tmp_path / "samples", recording)
+    calibrator = CalibratorFixture(graph, tmp_path)
+    status = calibrator.until(lambda s: s.computed, "no result of these samples")
     assert len(status.samples) == 8
     with pytest.raises(GenimaError, match="samples of view front, not wrist"):
         CalibratorNode(parameter_overrides=parameters(tmp_path, view="wrist"))
@@ -501,7 +510,7 @@ def test_restarted_node_continues(graph: Graph, tmp_path: Path, shot: Any) -> No
 
 @pytest.mark.any_pace
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "expected"),
     [
         ({"parent": ""}, "parent is ''; use base or flange"),
         ({"board": "nowhere.yaml"}, "board nowhere.yaml does not exist"),
@@ -510,8 +519,8 @@ def test_restarted_node_continues(graph: Graph, tmp_path: Path, shot: Any) -> No
         ({"most": 3}, "most is 3"),
     ],
 )
-def test_invalid_parameters_are_rejected(graph: Graph, tmp_path: Path, changes: Any, words: str) -> None:
-    with pytest.raises(GenimaError, match=words):
+def test_invalid_parameters_are_rejected(graph: Graph, tmp_path: Path, changes: Any, expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected):
         CalibratorNode(parameter_overrides=parameters(tmp_path, **changes))
 
 
@@ -519,98 +528,106 @@ def test_invalid_parameters_are_rejected(graph: Graph, tmp_path: Path, changes: 
 
 
 @pytest.mark.parametrize("parent", ["base", pytest.param("flange", marks=pytest.mark.nightly)])
-def test_automatic_mode_ends_when_accurate(calm: Graph, tmp_path: Path, parent: Parent) -> None:
+def test_automatic_mode_ends_when_accurate(patient_graph: Graph, tmp_path: Path, parent: Parent) -> None:
     """A camera on the flange is calibrated by `test_calibrate.py`, in processes."""
-    studio = Studio(calm, tmp_path, parent, guard=True, speed=0.5, most=9, millimetres=1.0, degrees=0.1)
-    studio.ready()
-    assert not studio.cell.commands  # never before it is told
-    answer = studio.auto()
-    assert answer.success, answer.message
-    assert "already running" in studio.auto().message
-    status = studio.until(lambda s: s.automatic in (s.DONE, s.FAILED), "it does not end", seconds=60)
+    calibrator = CalibratorFixture(
+        patient_graph, tmp_path, parent, guard=True, speed=0.5, most=9, millimetres=1.0, degrees=0.1
+    )
+    calibrator.ready()
+    assert not calibrator.cell.commands  # no motion before the start
+    response = calibrator.auto()
+    assert response.success, response.message
+    assert "already running" in calibrator.auto().message
+    status = calibrator.until(lambda s: s.automatic in (s.DONE, s.FAILED), "automatic mode does not end", seconds=60)
     assert status.automatic_text.startswith("done") and 5 <= len(status.samples) <= 9, status.automatic_text
-    found = studio.node.result().calibration
-    off, angle = pose_distance(found.camera.T_parent_camera, studio.at.T_parent_camera)
-    assert off < 5e-3 and angle < np.radians(0.4)
-    said = np.array([message.position for message in studio.cell.commands])
-    assert np.ptp(said[:, 7]) < 0.02  # the gripper holds what it holds
-    stamps = np.array([messages.seconds(message.header.stamp) for message in studio.cell.commands])
-    assert np.all(np.abs(np.diff(said[:, :7], axis=0)) <= PANDA.velocity_max * np.diff(stamps)[:, None] + 1e-3)
-    calm.until(calm.has_no_fault("calibrator"), "no OK status")
-    assert "not running" in studio.auto(False).message
+    found = calibrator.node.result().calibration
+    distance, angle = pose_distance(found.camera.T_parent_camera, calibrator.at.T_parent_camera)
+    assert distance < 5e-3 and angle < np.radians(0.4)
+    command_positions = np.array([message.position for message in calibrator.cell.commands])
+    assert np.ptp(command_positions[:, 7]) < 0.02  # the gripper does not move
+    stamps = np.array([messages.seconds(message.header.stamp) for message in calibrator.cell.commands])
+    assert np.all(
+        np.abs(np.diff(command_positions[:, :7], axis=0)) <= PANDA.velocity_max * np.diff(stamps)[:, None] + 1e-3
+    )
+    patient_graph.until(patient_graph.has_no_fault("calibrator"), "no OK status")
+    assert "not running" in calibrator.auto(False).message
 
 
 @pytest.mark.real_time
-def test_automatic_mode_continues_after_late_commands(alert: Graph, tmp_path: Path) -> None:
-    """The guard holds the arm while the machine is busy; then it goes on, with its samples."""
-    studio = Studio(alert, tmp_path, guard=True, speed=SLOW)
-    commands = alert.subscribe(JointState, "calibrator/command", qos.SOURCE_COMMAND)
-    studio.ready()
-    assert studio.auto().success
+def test_automatic_mode_continues_after_late_commands(strict_graph: Graph, tmp_path: Path) -> None:
+    """The guard holds the arm while commands are late; then automatic mode continues with its samples."""
+    calibrator = CalibratorFixture(strict_graph, tmp_path, guard=True, speed=SLOW)
+    commands = strict_graph.subscribe(JointState, "calibrator/command", qos.SOURCE_COMMAND)
+    calibrator.ready()
+    assert calibrator.auto().success
 
-    def moves() -> None:
-        studio.until(lambda s: "moving" in s.automatic_text, "it does not move")
+    def wait_for_motion() -> None:
+        calibrator.until(lambda s: "moving" in s.automatic_text, "the arm does not move")
 
-    def goes_on() -> None:
-        count = len(studio.node.session.names)
-        studio.until(lambda s: len(s.samples) > count, "it does not go on", seconds=30)
+    def wait_for_sample() -> None:
+        count = len(calibrator.node.session.names)
+        calibrator.until(lambda s: len(s.samples) > count, "automatic mode does not continue", seconds=30)
 
-    moves()
-    with studio.node._arm._lock:  # as if the thread that speaks got no processor
-        alert.until(alert.reports_fault("command_guard", "commands have stopped"), "the arm is not held")
-    goes_on()
+    wait_for_motion()
+    with calibrator.node._arm._lock:  # delays the publishing thread
+        strict_graph.until(strict_graph.reports_fault("command_guard", "commands have stopped"), "the arm is not held")
+    wait_for_sample()
     stamps = np.array([messages.seconds(command.header.stamp) for command in commands])
     longest = int(np.diff(stamps).argmax())
     before, after = (np.array(commands[i].position[:7]) for i in (longest, longest + 1))
     assert np.diff(stamps)[longest] > 0.8
-    assert np.all(np.abs(after - before) < 0.1 * SLOW * PANDA.velocity_max)  # it was not to catch up
+    assert np.all(np.abs(after - before) < 0.1 * SLOW * PANDA.velocity_max)  # the motion does not catch up
 
-    moves()
-    studio.cell.numb = True
-    alert.until(alert.reports_fault("command_guard", "joint states have stopped"), "the arm is not held")
-    studio.cell.numb = False
-    goes_on()
-    alert.until(alert.has_no_fault("calibrator"), "no OK status")
+    wait_for_motion()
+    calibrator.cell.joints_silent = True
+    strict_graph.until(strict_graph.reports_fault("command_guard", "joint states have stopped"), "the arm is not held")
+    calibrator.cell.joints_silent = False
+    wait_for_sample()
+    strict_graph.until(strict_graph.has_no_fault("calibrator"), "no OK status")
 
-    moves()
-    studio.cell.numb = True
-    status = studio.until(lambda s: s.automatic == s.FAILED, "it does not end")
+    wait_for_motion()
+    calibrator.cell.joints_silent = True
+    status = calibrator.until(lambda s: s.automatic == s.FAILED, "automatic mode does not end")
     assert "joint_states" in status.automatic_text and len(status.samples) >= 3
-    alert.until(alert.reports_fault("calibrator", "ended, holding"), "no fault")
+    strict_graph.until(strict_graph.reports_fault("calibrator", "ended, holding"), "no fault")
     assert sample_names(tmp_path / "samples") == status.samples
 
 
-def test_operator_and_guard_end_automatic_mode(calm: Graph, tmp_path: Path) -> None:
-    studio = Studio(calm, tmp_path, guard=True, speed=0.2)
-    studio.ready()
+def test_operator_and_guard_end_automatic_mode(patient_graph: Graph, tmp_path: Path) -> None:
+    calibrator = CalibratorFixture(patient_graph, tmp_path, guard=True, speed=0.2)
+    calibrator.ready()
 
     def begin() -> None:
-        assert studio.auto().success
-        studio.until(lambda s: "moving" in s.automatic_text, "it does not move")
+        assert calibrator.auto().success
+        calibrator.until(lambda s: "moving" in s.automatic_text, "the arm does not move")
 
     begin()
-    assert studio.auto(False).success
-    studio.until(lambda s: s.automatic == s.CANCELLED, "it does not end")
-    calm.until(calm.has_no_fault("calibrator"), "an end that was wished for is a fault")
+    assert calibrator.auto(False).success
+    calibrator.until(lambda s: s.automatic == s.CANCELLED, "automatic mode does not end")
+    patient_graph.until(patient_graph.has_no_fault("calibrator"), "a requested end is reported as a fault")
     begin()
-    studio.graph.call(Trigger, "command_guard/stop", Trigger.Request())
-    studio.until(lambda s: "stop requested" in s.automatic_text and s.automatic == s.FAILED, "it does not end")
-    calm.until(calm.reports_fault("calibrator", "stop requested"), "no fault")
-    studio.graph.call(Trigger, "command_guard/resume", Trigger.Request())
+    calibrator.graph.call(Trigger, "command_guard/stop", Trigger.Request())
+    calibrator.until(
+        lambda s: "stop requested" in s.automatic_text and s.automatic == s.FAILED, "automatic mode does not end"
+    )
+    patient_graph.until(patient_graph.reports_fault("calibrator", "stop requested"), "no fault")
+    calibrator.graph.call(Trigger, "command_guard/resume", Trigger.Request())
     begin()
-    studio.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="teleop"))
-    studio.until(lambda s: "the owner of the arm is teleop" in s.automatic_text, "it does not end")
-    there = studio.cell.positions
+    calibrator.graph.call(SelectSource, "command_guard/select", SelectSource.Request(source="teleop"))
+    calibrator.until(lambda s: "the owner of the arm is teleop" in s.automatic_text, "automatic mode does not end")
+    stopped_at = calibrator.cell.positions
     time.sleep(0.3)
-    np.testing.assert_allclose(studio.cell.positions, there, atol=1e-3)
+    np.testing.assert_allclose(calibrator.cell.positions, stopped_at, atol=1e-3)
 
 
-def test_automatic_mode_reports_why_it_cannot_start(calm: Graph, tmp_path: Path) -> None:
-    studio = Studio(calm, tmp_path)
-    studio.ready()
-    assert studio.auto().success
-    studio.until(lambda s: "command_guard/select: service not available" in s.automatic_text, "it does not end")
-    studio.cell.blind = True
-    studio.problem("board: not detected")
-    assert "first move the arm to where the camera sees it" in studio.auto().message
-    assert not studio.cell.commands
+def test_automatic_mode_reports_why_it_cannot_start(patient_graph: Graph, tmp_path: Path) -> None:
+    calibrator = CalibratorFixture(patient_graph, tmp_path)
+    calibrator.ready()
+    assert calibrator.auto().success
+    calibrator.until(
+        lambda s: "command_guard/select: service not available" in s.automatic_text, "automatic mode does not end"
+    )
+    calibrator.cell.board_hidden = True
+    calibrator.problem("board: not detected")
+    assert "first move the arm to where the camera sees it" in calibrator.auto().message
+    assert not calibrator.cell.commands

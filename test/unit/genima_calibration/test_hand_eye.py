@@ -48,15 +48,15 @@ both_parents = pytest.mark.parametrize("parent", bench.PARENTS)
 
 
 @pytest.fixture(scope="module")
-def made() -> Mapping[Parent, bench.Setup]:
-    """A set-up of each kind, without joint noise."""
+def setups() -> Mapping[Parent, bench.Setup]:
+    """Set-ups of both kinds, without joint noise."""
     return {parent: bench.setup(PANDA, parent, 7) for parent in bench.PARENTS}
 
 
 # boards
 
 
-def test_a_boards_image_is_the_one_that_opencv_draws() -> None:
+def test_board_image_equals_opencv() -> None:
     board = CalibrationBoard("grid", 4, 3, 0.05, 0.04, "APRILTAG_36h11")  # 25 px a cell, 50 px between markers
     ours = board.image(5000, 0.0)
     assert ours.shape == (700, 950, 3)
@@ -66,8 +66,8 @@ def test_a_boards_image_is_the_one_that_opencv_draws() -> None:
 
 
 @pytest.mark.parametrize("board", [BOARD, *GRIDS])
-def test_points_lie_in_the_image_where_the_board_says(board: CalibrationBoard) -> None:
-    """No half pixel anywhere: a detected corner at the edge between two pixels is at their common border."""
+def test_detected_points_match_board_image(board: CalibrationBoard) -> None:
+    """No half-pixel offset: a corner at the edge between two pixels is detected at their common border."""
     per_metre, margin = 3000.0, 0.02
     image = board.image(per_metre, margin)
     flat = CameraIntrinsics(image.shape[1], image.shape[0], 1000, 1000, image.shape[1] / 2, image.shape[0] / 2)
@@ -80,7 +80,7 @@ def test_points_lie_in_the_image_where_the_board_says(board: CalibrationBoard) -
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "expected"),
     [
         ({"kind": "circles"}, "kind: .*'charuco' or 'grid'"),
         ({"marker": 0.036}, "smaller than square"),
@@ -103,24 +103,24 @@ def test_points_lie_in_the_image_where_the_board_says(board: CalibrationBoard) -
         ({"columns": 20, "rows": 10}, r"dictionary 5X5_50: too few markers \(50, the board needs 100\)"),
     ],
 )
-def test_a_board_that_cannot_be_printed_is_refused(changed: dict[str, Any], said: str) -> None:
-    with pytest.raises(GenimaError, match=said):
+def test_invalid_board_is_rejected(changed: dict[str, Any], expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected):
         CalibrationBoard.from_dict({**BOARD.to_dict(), **changed})
 
 
-def test_a_boards_file_is_read_and_written(tmp_path: Path) -> None:
+def test_board_file_round_trip(tmp_path: Path) -> None:
     assert CalibrationBoard.load(paths.shared("calibration", "boards", "charuco_7x5_a4.yaml")) == BOARD
     file = tmp_path / "new" / "board.yaml"
     GRIDS[0].save(file)
     assert CalibrationBoard.load(file) == GRIDS[0]
-    for content, said in (
+    for content, expected in (
         ("kind: [", "not YAML"),
         ("just words", "a valid dictionary .'just words'."),
         (file.read_text() + "colour: red\n", "colour: Extra inputs are not permitted"),
         (file.read_text().replace("columns: 4", "columns: four"), "four"),
     ):
         file.write_text(content)
-        with pytest.raises(GenimaError, match=f"board {re.escape(str(file))}.*{said}"):
+        with pytest.raises(GenimaError, match=f"board {re.escape(str(file))}.*{expected}"):
             CalibrationBoard.load(file)
     with pytest.raises(GenimaError, match="does not exist"):
         CalibrationBoard.load(tmp_path / "none.yaml")
@@ -129,14 +129,14 @@ def test_a_boards_file_is_read_and_written(tmp_path: Path) -> None:
 # lenses
 
 
-def test_points_are_projected_as_by_opencv() -> None:
+def test_projection_equals_opencv() -> None:
     points = np.random.default_rng(0).uniform([-0.4, -0.3, 0.6], [0.4, 0.3, 1.5], (50, 3))
     expected, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), LENS.K, np.array(LENS.distortion))
     np.testing.assert_allclose(LENS.project(points), expected[:, 0], atol=1e-9)
     assert np.isnan(LENS.project(np.array([0.0, 0.0, -1.0]))).all()
 
 
-def test_the_lens_jacobians_are_differences() -> None:
+def test_lens_jacobians_match_finite_differences() -> None:
     points = np.random.default_rng(0).uniform([-0.4, -0.3, 0.6], [0.4, 0.3, 1.5], (5, 3))
     by_point, by_parameter = LENS.jacobians(points)
     h = 1e-6
@@ -150,7 +150,7 @@ def test_the_lens_jacobians_are_differences() -> None:
         np.testing.assert_allclose(by_parameter[..., i], (up - down) / (2 * h), rtol=1e-5, atol=1e-4)
 
 
-def test_camera_info_counts_pixels_from_the_middle_of_the_first_one() -> None:
+def test_camera_info_has_pixel_centre_origin() -> None:
     k = [600.0, 0, 319.5, 0, 601, 239.5, 0, 0, 1]
     lens = CameraIntrinsics.from_camera_info(640, 480, "plumb_bob", [0.1, -0.2, 0.01, 0.02, 0.3], k)
     assert (lens.cx, lens.cy) == (320, 240) and lens.distortion == (0.1, -0.2, 0.01, 0.02, 0.3)
@@ -160,7 +160,7 @@ def test_camera_info_counts_pixels_from_the_middle_of_the_first_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "d", "k", "said"),
+    ("model", "d", "k", "expected"),
     [
         ("plumb_bob", [0.0] * 5, [0.0] * 9, "no intrinsics"),
         ("plumb_bob", [0.0] * 5, [1.0] * 4, "no intrinsics"),
@@ -174,8 +174,8 @@ def test_camera_info_counts_pixels_from_the_middle_of_the_first_one() -> None:
         ("plumb_bob", [float("nan")] * 5, [600.0, 0, 320, 0, 600, 240, 0, 0, 1], "not finite"),
     ],
 )
-def test_a_camera_info_that_is_not_understood_is_refused(model: str, d: list[float], k: list[float], said: str) -> None:
-    with pytest.raises(GenimaError, match=said):
+def test_unsupported_camera_info_is_rejected(model: str, d: list[float], k: list[float], expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected):
         CameraIntrinsics.from_camera_info(640, 480, model, d, k)
 
 
@@ -183,22 +183,22 @@ def test_a_camera_info_that_is_not_understood_is_refused(model: str, d: list[flo
 
 
 @pytest.mark.parametrize("board", [BOARD, *GRIDS])
-def test_a_board_is_found_to_a_fraction_of_a_pixel(board: CalibrationBoard) -> None:
-    off = []
+def test_board_is_detected_with_subpixel_accuracy(board: CalibrationBoard) -> None:
+    pixel_errors = []
     for turn in ([0.3, 0.2, -0.3], [-2.0, -0.4, 0.1], [1.5, 0.5, 0.4]):
         T = ahead(board, turn, 0.45)
         found = detect(photograph(board, T, LENS), board, LENS)
         assert len(found.ids) > 0.8 * len(board.points)
         np.testing.assert_array_equal(found.points, board.points[found.ids])
-        off.append(found.pixels - LENS.project(transform(T, found.points)))
+        pixel_errors.append(found.pixels - LENS.project(transform(T, found.points)))
         metres, angle = pose_distance(board_pose(found, LENS), T)
         assert metres < 2e-3 and angle < np.radians(0.6)
-    errors = np.concatenate(off)
-    assert np.abs(errors.mean(0)).max() < 0.05  # half a pixel of another convention would show
+    errors = np.concatenate(pixel_errors)
+    assert np.abs(errors.mean(0)).max() < 0.05  # detects a half-pixel offset of another convention
     assert np.sqrt(np.mean(errors**2)) < 0.25
 
 
-def test_an_image_without_the_board_is_refused() -> None:
+def test_image_without_board_is_rejected() -> None:
     empty = np.full((480, 640, 3), 120, np.uint8)
     for board in (BOARD, GRIDS[0]):
         with pytest.raises(GenimaError, match="board: not detected .0 of its"):
@@ -210,12 +210,12 @@ def test_an_image_without_the_board_is_refused() -> None:
         detect(seen, BOARD, replace(LENS, width=1280, height=720))
     T = ahead(BOARD, [0, 0, 0])
     strip = photograph(BOARD, T, LENS)
-    strip[int(LENS.project(transform(T, np.array([[0.126, 0.074, 0]])))[0, 1]) :] = 110  # two rows of squares are left
+    strip[int(LENS.project(transform(T, np.array([[0.126, 0.074, 0]])))[0, 1]) :] = 110  # two rows of squares remain
     with pytest.raises(GenimaError, match="points on one line only"):
         detect(strip, BOARD, LENS)
 
 
-def test_another_board_with_the_same_markers_is_refused() -> None:
+def test_other_board_with_same_markers_is_rejected() -> None:
     image = photograph(BOARD, ahead(BOARD, [0.2, 0.3, -0.2]), LENS)
     with pytest.raises(GenimaError, match="board: points do not fit|board: not detected"):
         detect(image, replace(BOARD, columns=5, rows=7), LENS)
@@ -224,8 +224,8 @@ def test_another_board_with_the_same_markers_is_refused() -> None:
         detect(photograph(grid, ahead(grid, [0.2, 0.3, -0.2]), LENS), replace(grid, columns=3, rows=4), LENS)
 
 
-def test_a_boards_pose_survives_wrong_points(made: Mapping[Parent, bench.Setup]) -> None:
-    setup = made["base"]
+def test_board_pose_is_robust_to_wrong_points(setups: Mapping[Parent, bench.Setup]) -> None:
+    setup = setups["base"]
     found = setup.samples[0].detection
     pixels = found.pixels.copy()
     pixels[[3, 10, 17]] += [[30, 10], [-20, 5], [4, -15]]
@@ -238,7 +238,7 @@ def test_a_boards_pose_survives_wrong_points(made: Mapping[Parent, bench.Setup])
 # poses
 
 
-def test_poses_invert_turn_and_average() -> None:
+def test_poses_invert_rotate_and_average() -> None:
     rng = np.random.default_rng(0)
     T = pose(Rotation.random(20, rng=rng).as_matrix(), rng.normal(size=(20, 3)))
     np.testing.assert_allclose(T @ inverse(T), np.broadcast_to(np.eye(4), T.shape), atol=1e-12)
@@ -254,21 +254,21 @@ def test_poses_invert_turn_and_average() -> None:
 # solvers
 
 
-def test_frames_are_those_of_a_set_up_made_by_hand() -> None:
-    """The camera hangs 2 m above the base and looks down; the board lies on the flange, its z towards the base."""
+def test_frames_of_manual_set_up() -> None:
+    """The camera is 2 m above the base and faces down; the board is on the flange, its z towards the base."""
     down = np.diag([1.0, -1.0, -1.0])
     above = HandEye("base", pose(down, np.array([0.4, 0, 2.0])), np.eye(4))
     T_base_flange = PANDA.link_poses(PANDA.home)[-2]
     T_camera_board = above.T_camera_board(PANDA, PANDA.home)
     expected = [T_base_flange[0, 3] - 0.4, -T_base_flange[1, 3], 2.0 - T_base_flange[2, 3]]
     np.testing.assert_allclose(T_camera_board[:3, 3], expected, atol=1e-12)
-    # the camera in the flange's own place sees the base's origin where the inverse kinematic chain has it
+    # a camera at the flange has the base at the inverse of the flange's pose
     in_hand = HandEye("flange", np.eye(4), np.eye(4))
     np.testing.assert_allclose(in_hand.T_camera_board(PANDA, PANDA.home), inverse(T_base_flange), atol=1e-12)
 
 
 @both_parents
-def test_every_solver_finds_the_truth_from_exact_samples(parent: Parent) -> None:
+def test_all_solvers_are_exact_on_exact_samples(parent: Parent) -> None:
     setup = bench.setup(PANDA, parent, 3, pixels=0.0)
     samples = stack_samples(setup.samples, LENS, PANDA)
     for method in OPENCV:
@@ -279,7 +279,7 @@ def test_every_solver_finds_the_truth_from_exact_samples(parent: Parent) -> None
             assert pose_distance(ours, true)[0] < 1e-4, method
             assert pose_distance(ours, true)[1] < 1e-4, method
     A, B = samples.T_parent_carrier(parent), samples.T_camera_board.copy()
-    B[:, :3, 3] *= 0.9  # as if the board were said to be smaller than it is
+    B[:, :3, 3] *= 0.9  # the board's file has a smaller size
     X, Y, scale = solve_closed(A, B, free_scale=True)
     assert scale == pytest.approx(1 / 0.9, abs=1e-4)
     assert pose_distance(X, setup.truth.T_parent_camera)[0] < 1e-4
@@ -287,7 +287,7 @@ def test_every_solver_finds_the_truth_from_exact_samples(parent: Parent) -> None
 
 
 @both_parents
-def test_derivatives_are_differences(parent: Parent) -> None:
+def test_derivatives_match_finite_differences(parent: Parent) -> None:
     setup = bench.setup(PANDA, parent, 1, count=5)
     samples = stack_samples(setup.samples, LENS, PANDA)
     free = FreeParameters(scale=True, intrinsics=True)
@@ -325,26 +325,26 @@ def test_derivatives_are_differences(parent: Parent) -> None:
 
 
 @both_parents
-def test_the_refined_poses_are_scipys_minimum(parent: Parent) -> None:
-    """Of the same sum of squares, over poses and all joints, by a general solver with differences for derivatives."""
+def test_refined_poses_equal_scipy_minimum(parent: Parent) -> None:
+    """Minimum of the same sum of squares over poses and joints, by a general solver with finite differences."""
     setup = bench.setup(PANDA, parent, 5, count=6, joints=np.radians(0.1))
     samples = stack_samples(setup.samples, LENS, PANDA)
     fit = refine(samples, robust_start(samples, parent).hand_eye)
-    assert fit.weights.min() > 0.8  # hardly a point counts less
+    assert fit.weights.min() > 0.8  # nearly all points have full weight
 
     def residuals(x: np.ndarray) -> np.ndarray:
         at = HandEye(
             parent, apply_twist(setup.truth.T_parent_camera, x[:6]), apply_twist(setup.truth.T_carrier_board, x[6:12])
         )
-        off = x[12:].reshape(6, 7)
+        joint_offsets = x[12:].reshape(6, 7)
         lens = LENS.K, np.array(LENS.distortion)
         pixels = [
             cv2.projectPoints(BOARD.points, cv2.Rodrigues(T[:3, :3])[0], T[:3, 3], *lens)
-            for T in at.T_camera_board(PANDA, samples.joints + off)
+            for T in at.T_camera_board(PANDA, samples.joints + joint_offsets)
         ]
         by_pixels = samples.pixels - np.array([p[0][:, 0] for p in pixels])
         weighted = np.sqrt(fit.weights)[..., None] * by_pixels
-        return np.concatenate([weighted.ravel() / fit.noise.pixels, off.ravel() / fit.noise.joints])
+        return np.concatenate([weighted.ravel() / fit.noise.pixels, joint_offsets.ravel() / fit.noise.joints])
 
     best = least_squares(residuals, np.zeros(12 + 42), xtol=1e-10, ftol=1e-12)
     metres, angle = pose_distance(apply_twist(setup.truth.T_parent_camera, best.x[:6]), fit.hand_eye.T_parent_camera)
@@ -355,11 +355,11 @@ def test_the_refined_poses_are_scipys_minimum(parent: Parent) -> None:
     np.testing.assert_allclose(fit.joints - samples.joints, best.x[12:].reshape(6, 7), atol=np.radians(5e-3))
 
 
-# accuracy; the tables are made by benchmarks/handeye.py
+# accuracy; benchmarks/handeye.py writes the tables
 
 
 @both_parents
-def test_no_solver_of_opencv_is_nearer_to_the_truth_in_any_set_up(parent: Parent) -> None:
+def test_error_is_below_all_opencv_solvers(parent: Parent) -> None:
     ours, best = [], []
     for seed in range(12):
         setup = bench.setup(PANDA, parent, seed)
@@ -373,14 +373,14 @@ def test_no_solver_of_opencv_is_nearer_to_the_truth_in_any_set_up(parent: Parent
     assert np.median(np.array(best)[:, 0] / np.array(ours)[:, 0]) > 3
 
 
-def test_noisy_joints_cost_half_as_much_and_the_covariance_is_right() -> None:
+def test_noisy_joints_halve_error_and_covariance_is_calibrated() -> None:
     gains, squares, noises = [], [], []
     for seed in range(24):
         for parent in bench.PARENTS:
             setup = bench.setup(PANDA, parent, seed, joints=np.radians(0.1))
-            theirs = min(bench.opencv(PANDA, setup).values(), key=lambda found: found[1])[0]
-            fit = refine(stack_samples(setup.samples, LENS, PANDA), theirs)
-            gains.append(np.divide(bench.error(theirs, setup.truth), bench.error(fit.hand_eye, setup.truth)))
+            opencv_hand_eye = min(bench.opencv(PANDA, setup).values(), key=lambda found: found[1])[0]
+            fit = refine(stack_samples(setup.samples, LENS, PANDA), opencv_hand_eye)
+            gains.append(np.divide(bench.error(opencv_hand_eye, setup.truth), bench.error(fit.hand_eye, setup.truth)))
             squares.append(bench.squared(fit, setup.truth))
             noises.append((fit.noise.pixels, np.degrees(fit.noise.joints)))
     assert np.median(gains) > 2
@@ -388,7 +388,7 @@ def test_noisy_joints_cost_half_as_much_and_the_covariance_is_right() -> None:
     np.testing.assert_allclose(np.median(noises, axis=0), [0.25, 0.1], rtol=0.15)
 
 
-def test_wrong_focal_lengths_are_found_where_they_are_free() -> None:
+def test_wrong_focal_lengths_are_refined() -> None:
     setup = bench.setup(PANDA, "flange", 2, count=25)
     wrong = replace(LENS, fx=LENS.fx * 1.01, fy=LENS.fy * 1.01, cx=LENS.cx + 4, distortion=(0.0,) * 5)
     outcome = calibrate(setup.samples, BOARD, wrong, PANDA, "flange", refine_intrinsics=True)
@@ -404,13 +404,13 @@ def test_wrong_focal_lengths_are_found_where_they_are_free() -> None:
     assert millimetres < 1.0 and millimetres < bench.error(fixed.fit.hand_eye, setup.truth)[0] / 2
 
 
-def test_fifteen_samples_take_less_than_two_seconds_of_one_core(made: Mapping[Parent, bench.Setup]) -> None:
-    began = time.process_time()
-    calibrate(made["base"].samples, BOARD, LENS, PANDA, "base")
-    assert time.process_time() - began < 2.0
+def test_fifteen_samples_take_less_than_two_cpu_seconds(setups: Mapping[Parent, bench.Setup]) -> None:
+    start = time.process_time()
+    calibrate(setups["base"].samples, BOARD, LENS, PANDA, "base")
+    assert time.process_time() - start < 2.0
 
 
-def test_the_benchmark_writes_its_table(
+def test_benchmark_writes_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "table.json"
@@ -439,8 +439,8 @@ def test_the_benchmark_writes_its_table(
 
 @both_parents
 @pytest.mark.parametrize("joints", [0.0, 0.1])
-def test_a_fifth_of_wrong_samples_is_named_and_costs_little(parent: Parent, joints: float) -> None:
-    clean, spoiled = [], []
+def test_one_fifth_outliers_are_reported_with_small_error(parent: Parent, joints: float) -> None:
+    clean, with_outliers = [], []
     for seed in range(3):
         setup = bench.setup(PANDA, parent, seed, joints=np.radians(joints))
         clean.append(bench.error(calibrate(setup.samples, BOARD, LENS, PANDA, parent).fit.hand_eye, setup.truth))
@@ -448,29 +448,31 @@ def test_a_fifth_of_wrong_samples_is_named_and_costs_little(parent: Parent, join
         assert list(outcome.outliers) == ["13", "14", "15"]
         for reason in outcome.outliers.values():
             assert "13, 14, 15 agree with each other, so the board or the camera was moved" in reason
-            told = re.match(r"board (.*) mm and (.*) deg from its pose", reason)
-            assert told and float(told[1]) == pytest.approx(22.9, abs=8) and float(told[2]) == pytest.approx(5.4, abs=2)
-        spoiled.append(bench.error(outcome.fit.hand_eye, setup.truth))
-    assert np.all(np.median(spoiled, axis=0) < 2 * np.median(clean, axis=0))
+            match = re.match(r"board (.*) mm and (.*) deg from its pose", reason)
+            assert (
+                match and float(match[1]) == pytest.approx(22.9, abs=8) and float(match[2]) == pytest.approx(5.4, abs=2)
+            )
+        with_outliers.append(bench.error(outcome.fit.hand_eye, setup.truth))
+    assert np.all(np.median(with_outliers, axis=0) < 2 * np.median(clean, axis=0))
 
 
 @both_parents
-def test_wrong_detections_are_named(made: Mapping[Parent, bench.Setup], parent: Parent) -> None:
-    setup, rng = made[parent], np.random.default_rng(1)
+def test_wrong_detections_are_reported(setups: Mapping[Parent, bench.Setup], parent: Parent) -> None:
+    setup, rng = setups[parent], np.random.default_rng(1)
     samples = list(setup.samples)
-    for i, spoil in ((2, 12.0), (9, 60.0)):
+    for i, noise in ((2, 12.0), (9, 60.0)):
         found = samples[i].detection
-        pixels = found.pixels + rng.normal(0, spoil, found.pixels.shape)
+        pixels = found.pixels + rng.normal(0, noise, found.pixels.shape)
         samples[i] = replace(samples[i], detection=replace(found, pixels=pixels))
-    samples[5] = replace(samples[5], detection=setup.samples[6].detection)  # an image of another stop
+    samples[5] = replace(samples[5], detection=setup.samples[6].detection)  # an image of another pose
     outcome = calibrate(samples, BOARD, LENS, PANDA, parent)
     assert sorted(outcome.outliers) == ["03", "06", "10"]
     assert "do not fit the board" in outcome.outliers["03"] and "agree" not in outcome.outliers["06"]
     assert bench.error(outcome.fit.hand_eye, setup.truth)[0] < 1.0
 
 
-def test_single_wrong_points_cost_no_sample(made: Mapping[Parent, bench.Setup]) -> None:
-    setup = made["base"]
+def test_single_wrong_points_keep_all_samples(setups: Mapping[Parent, bench.Setup]) -> None:
+    setup = setups["base"]
     samples = []
     for i, sample in enumerate(setup.samples):
         pixels = sample.detection.pixels.copy()
@@ -482,29 +484,31 @@ def test_single_wrong_points_cost_no_sample(made: Mapping[Parent, bench.Setup]) 
     assert outcome.fit.noise.pixels == pytest.approx(0.25, rel=0.15)
 
 
-def test_samples_with_parts_of_the_board_are_as_good_as_they_are(made: Mapping[Parent, bench.Setup]) -> None:
-    setup, rng = made["flange"], np.random.default_rng(0)
+def test_partial_boards_are_accurate(setups: Mapping[Parent, bench.Setup]) -> None:
+    setup, rng = setups["flange"], np.random.default_rng(0)
     samples = []
     for sample in setup.samples:
-        some = np.sort(rng.choice(24, rng.integers(8, 24), replace=False))
+        subset = np.sort(rng.choice(24, rng.integers(8, 24), replace=False))
         found = sample.detection
-        samples.append(replace(sample, detection=Detection(found.ids[some], found.pixels[some], found.points[some])))
+        samples.append(
+            replace(sample, detection=Detection(found.ids[subset], found.pixels[subset], found.points[subset]))
+        )
     outcome = calibrate(samples, BOARD, LENS, PANDA, "flange")
     assert not outcome.outliers and bench.error(outcome.fit.hand_eye, setup.truth)[0] < 1.5
 
 
-# samples that cannot tell
+# insufficient samples
 
 
 def measured(joints: np.ndarray, parent: Parent = "flange", seed: int = 0) -> list[Sample]:
-    """Samples at given joints (N, 7), with the board in the middle of the image at their mean."""
+    """Return samples at joints (N, 7), with the board in the middle of the image at their mean."""
     rng = np.random.default_rng(seed)
     truth = bench.around(PANDA, parent, joints.mean(0), rng)
     return bench.measured(PANDA, truth, joints, rng, 0.25, 0.0)
 
 
-def shifts(count: int) -> np.ndarray:
-    """Joints (count, 7) of an arm in one plane, between which the flange shifts, but does not turn."""
+def translations(count: int) -> np.ndarray:
+    """Return joints (count, 7) of an arm in one plane, with translation but no rotation of the flange."""
     rng = np.random.default_rng(0)
     q = np.tile([0, -0.35, 0, -2.35, 0, 2.0, 0.785], (count, 1))
     q[:, 1] += rng.uniform(-0.2, 0.2, count)
@@ -514,16 +518,16 @@ def shifts(count: int) -> np.ndarray:
 
 
 @both_parents
-def test_too_few_samples_are_refused(made: Mapping[Parent, bench.Setup], parent: Parent) -> None:
+def test_too_few_samples_are_rejected(setups: Mapping[Parent, bench.Setup], parent: Parent) -> None:
     for count in (0, 4):
         with pytest.raises(GenimaError, match=f"samples: too few .{count}.; take at least 5"):
-            calibrate(made[parent].samples[:count], BOARD, LENS, PANDA, parent)
-    assert len(calibrate(made[parent].samples[:5], BOARD, LENS, PANDA, parent).samples) == 5
+            calibrate(setups[parent].samples[:count], BOARD, LENS, PANDA, parent)
+    assert len(calibrate(setups[parent].samples[:5], BOARD, LENS, PANDA, parent).samples) == 5
 
 
 @both_parents
-def test_shifts_without_turns_are_refused(parent: Parent) -> None:
-    q = shifts(10)
+def test_translations_without_rotation_are_rejected(parent: Parent) -> None:
+    q = translations(10)
     R = PANDA.link_poses(q)[:, -2, :3, :3]
     np.testing.assert_allclose(R, np.broadcast_to(R[0], R.shape), atol=1e-8)
     with pytest.raises(GenimaError, match="hardly rotates.*about two or more axes"):
@@ -531,10 +535,10 @@ def test_shifts_without_turns_are_refused(parent: Parent) -> None:
 
 
 @both_parents
-def test_turns_about_one_axis_are_refused(parent: Parent) -> None:
+def test_rotation_about_one_axis_is_rejected(parent: Parent) -> None:
     q = np.tile(PANDA.home, (10, 1))
     q[:, 6] += np.linspace(-0.6, 0.6, 10)
-    plane = shifts(10)
+    plane = translations(10)
     plane[:, 5] += np.linspace(-0.3, 0.3, 10)
     axis = r"\[-?0.0, -?0.0, 1.0\] in the flange" if parent == "flange" else "in the base"
     with pytest.raises(GenimaError, match=f"about one axis only.*{axis}"):
@@ -543,7 +547,7 @@ def test_turns_about_one_axis_are_refused(parent: Parent) -> None:
         calibrate(measured(plane, parent), BOARD, LENS, PANDA, parent)
 
 
-def test_samples_that_leave_the_camera_uncertain_are_refused() -> None:
+def test_uncertain_camera_pose_is_rejected() -> None:
     rng = np.random.default_rng(0)
     q = np.tile(PANDA.home, (6, 1))
     q[:, 6] += np.linspace(-0.4, 0.4, 6)
@@ -554,56 +558,60 @@ def test_samples_that_leave_the_camera_uncertain_are_refused() -> None:
 
 
 @both_parents
-def test_swapped_cameras_are_told_apart(made: Mapping[Parent, bench.Setup], parent: Parent) -> None:
+def test_swapped_cameras_are_detected(setups: Mapping[Parent, bench.Setup], parent: Parent) -> None:
     wrong: Parent = "flange" if parent == "base" else "base"
     with pytest.raises(GenimaError, match=f"of a camera on the {parent} .*not on the {wrong}.*names are not swapped"):
-        calibrate(made[parent].samples, BOARD, LENS, PANDA, wrong)
+        calibrate(setups[parent].samples, BOARD, LENS, PANDA, wrong)
 
 
-def resized(board: CalibrationBoard, factor: float, samples: list[Sample]) -> tuple[CalibrationBoard, list[Sample]]:
+def resize_board(
+    board: CalibrationBoard, factor: float, samples: list[Sample]
+) -> tuple[CalibrationBoard, list[Sample]]:
     """Return board and samples with the board's size multiplied by ``factor`` in its file."""
-    said = replace(board, square=board.square * factor, marker=board.marker * factor)
-    return said, [replace(s, detection=replace(s.detection, points=said.points[s.detection.ids])) for s in samples]
+    file_board = replace(board, square=board.square * factor, marker=board.marker * factor)
+    return file_board, [
+        replace(s, detection=replace(s.detection, points=file_board.points[s.detection.ids])) for s in samples
+    ]
 
 
 @both_parents
 @pytest.mark.parametrize("factor", [0.97, 1.05, 36 / 25, 0.5])
-def test_a_wrong_board_size_is_told(made: Mapping[Parent, bench.Setup], parent: Parent, factor: float) -> None:
-    said, samples = resized(BOARD, factor, made[parent].samples)
-    with pytest.raises(GenimaError, match=r"squares of (\d+\.\d+) \+-") as refused:
-        calibrate(samples, said, LENS, PANDA, parent)
-    likely = re.search(r"squares of (\d+\.\d+) \+-", str(refused.value))
+def test_wrong_board_size_is_reported(setups: Mapping[Parent, bench.Setup], parent: Parent, factor: float) -> None:
+    file_board, samples = resize_board(BOARD, factor, setups[parent].samples)
+    with pytest.raises(GenimaError, match=r"squares of (\d+\.\d+) \+-") as rejected:
+        calibrate(samples, file_board, LENS, PANDA, parent)
+    likely = re.search(r"squares of (\d+\.\d+) \+-", str(rejected.value))
     assert likely and float(likely[1]) == pytest.approx(36, abs=0.4)
-    assert ("larger" in str(refused.value)) == (factor < 1)
+    assert ("larger" in str(rejected.value)) == (factor < 1)
 
 
 @both_parents
 @pytest.mark.parametrize("factor", [0.991, 0.995, 1.005, 1.009])
-def test_a_board_off_by_half_a_percent_is_told_and_widens_the_uncertainty(
-    made: Mapping[Parent, bench.Setup], parent: Parent, factor: float
+def test_small_board_size_error_is_reported_in_uncertainty(
+    setups: Mapping[Parent, bench.Setup], parent: Parent, factor: float
 ) -> None:
-    said, samples = resized(BOARD, factor, made[parent].samples)
-    outcome = calibrate(samples, said, LENS, PANDA, parent)
+    file_board, samples = resize_board(BOARD, factor, setups[parent].samples)
+    outcome = calibrate(samples, file_board, LENS, PANDA, parent)
     advice = outcome.quality.advice()
     likely = re.search(r"squares of (\d+\.\d+) \+-.*write square: 0.03[56]\d+, or the measured value", advice)
     assert likely and float(likely[1]) == pytest.approx(36, abs=0.05)
-    result = calibration(outcome, "front", said, "2026-11-22")
-    millimetres, _ = bench.error(outcome.fit.hand_eye, made[parent].truth)
+    result = calibration(outcome, "front", file_board, "2026-11-22")
+    millimetres, _ = bench.error(outcome.fit.hand_eye, setups[parent].truth)
     alone = 1e3 * np.sqrt(np.linalg.eigvalsh(outcome.fit.covariance[:3, :3])[-1])
     assert result.sigma and millimetres < 2 * result.sigma[0] and millimetres > 2 * alone
-    assert any("WARNING: board:" in line for line in format_report(outcome, result, said))
+    assert any("WARNING: board:" in line for line in format_report(outcome, result, file_board))
 
 
 @both_parents
-def test_a_board_of_the_right_size_is_not_doubted(made: Mapping[Parent, bench.Setup], parent: Parent) -> None:
-    outcome = calibrate(made[parent].samples, BOARD, LENS, PANDA, parent)
+def test_correct_board_size_is_accepted(setups: Mapping[Parent, bench.Setup], parent: Parent) -> None:
+    outcome = calibrate(setups[parent].samples, BOARD, LENS, PANDA, parent)
     assert not outcome.quality.size.problem
     np.testing.assert_array_equal(outcome.covariance, outcome.fit.covariance[CAMERA, CAMERA])
 
 
 @both_parents
-def test_joints_of_another_robot_are_refused(made: Mapping[Parent, bench.Setup], parent: Parent) -> None:
-    samples = made[parent].samples
+def test_joints_of_other_robot_are_rejected(setups: Mapping[Parent, bench.Setup], parent: Parent) -> None:
+    samples = setups[parent].samples
     other = [replace(s, joints=np.clip(s.joints * [1, -1, 1, 1, -1, 0.5, 1], PANDA.position_min, PANDA.position_max))
              for s in samples]  # fmt: skip
     shuffled = [replace(s, joints=samples[(i * 7 + 3) % 15].joints) for i, s in enumerate(samples)]
@@ -622,9 +630,9 @@ def test_joints_of_another_robot_are_refused(made: Mapping[Parent, bench.Setup],
 
 
 @both_parents
-def test_quality_says_what_the_samples_are_worth(made: Mapping[Parent, bench.Setup], parent: Parent) -> None:
-    quality = calibrate(made[parent].samples, BOARD, LENS, PANDA, parent).quality
-    assert list(quality.left_out) == [s.name for s in made[parent].samples]
+def test_quality_of_samples(setups: Mapping[Parent, bench.Setup], parent: Parent) -> None:
+    quality = calibrate(setups[parent].samples, BOARD, LENS, PANDA, parent).quality
+    assert list(quality.left_out) == [s.name for s in setups[parent].samples]
     pixels, millimetres, degrees = np.array(list(quality.left_out.values())).T
     assert 0.25 < np.median(pixels) < 0.6 and np.median(millimetres) < 3 and np.median(degrees) < 1
     assert quality.turns[0] > 10 and not quality.advice()
@@ -633,7 +641,7 @@ def test_quality_says_what_the_samples_are_worth(made: Mapping[Parent, bench.Set
 
 
 @both_parents
-def test_turns_are_the_angles_that_the_flange_turns_by(parent: Parent) -> None:
+def test_flange_rotation_angles(parent: Parent) -> None:
     from genima_calibration.quality import flange_rotation
 
     q = np.tile(PANDA.home, (2, 1))
@@ -645,14 +653,14 @@ def test_turns_are_the_angles_that_the_flange_turns_by(parent: Parent) -> None:
 
 
 @both_parents
-def test_the_recommended_pose_tells_more_than_most(made: Mapping[Parent, bench.Setup], parent: Parent) -> None:
-    setup = made[parent]
+def test_recommended_pose_is_informative(setups: Mapping[Parent, bench.Setup], parent: Parent) -> None:
+    setup = setups[parent]
     outcome = calibrate(setup.samples[:6], BOARD, LENS, PANDA, parent)
     candidates = sample_candidates(outcome.samples, 200, 0.4, seed=0)
     assert np.all((candidates >= PANDA.position_min) & (candidates <= PANDA.position_max))
-    wanted = next_pose(outcome.samples, outcome.fit, BOARD, candidates)
-    np.testing.assert_array_equal(wanted.joints, candidates[wanted.index])
-    assert 0.05 < wanted.gain < 1
+    recommended = next_pose(outcome.samples, outcome.fit, BOARD, candidates)
+    np.testing.assert_array_equal(recommended.joints, candidates[recommended.index])
+    assert 0.05 < recommended.gain < 1
 
     def volume(joints: np.ndarray) -> float:
         rng = np.random.default_rng(1)
@@ -665,33 +673,33 @@ def test_the_recommended_pose_tells_more_than_most(made: Mapping[Parent, bench.S
 
     inside = [q for q in candidates if bench.in_view(setup.truth.T_camera_board(PANDA, q)[None])[0]][:12]
     others = [volume(q) for q in inside]
-    assert volume(wanted.joints) < np.percentile(others, 25)
+    assert volume(recommended.joints) < np.percentile(others, 25)
 
 
-def test_no_pose_is_recommended_from_which_the_board_is_not_seen(made: Mapping[Parent, bench.Setup]) -> None:
-    outcome = calibrate(made["base"].samples, BOARD, LENS, PANDA, "base")
-    away = np.tile(PANDA.home + [2.5, 0, 0, 0, 0, 0, 0], (3, 1))
+def test_poses_without_visible_board_are_not_recommended(setups: Mapping[Parent, bench.Setup]) -> None:
+    outcome = calibrate(setups["base"].samples, BOARD, LENS, PANDA, "base")
+    positions = np.tile(PANDA.home + [2.5, 0, 0, 0, 0, 0, 0], (3, 1))
     with pytest.raises(GenimaError, match="not in view from 3"):
-        next_pose(outcome.samples, outcome.fit, BOARD, away)
+        next_pose(outcome.samples, outcome.fit, BOARD, positions)
 
 
 # files
 
 
 @pytest.fixture(scope="module")
-def result(made: Mapping[Parent, bench.Setup]) -> CameraCalibration:
-    samples = bench.bumped(PANDA, made["base"], range(13, 15), 0.25)
+def result(setups: Mapping[Parent, bench.Setup]) -> CameraCalibration:
+    samples = bench.bumped(PANDA, setups["base"], range(13, 15), 0.25)
     outcome = calibrate(samples, BOARD, LENS, PANDA, "base")
     return calibration(outcome, "front", BOARD, "2026-11-22T10:00:00+00:00", Frames("panda_link0", "front_optical"))
 
 
 @pytest.fixture
-def written(result: CameraCalibration, tmp_path: Path) -> tuple[CameraCalibration, Path]:
+def saved(result: CameraCalibration, tmp_path: Path) -> tuple[CameraCalibration, Path]:
     return result, result.save(tmp_path / "new")
 
 
-def test_a_calibration_comes_back_from_its_file(written: tuple[CameraCalibration, Path]) -> None:
-    result, path = written
+def test_calibration_file_round_trip(saved: tuple[CameraCalibration, Path]) -> None:
+    result, path = saved
     back = CameraCalibration.load(path)
     assert path.name == "front.yaml" and back.camera.view == "front" and back.camera.parent == "base"
     np.testing.assert_allclose(back.camera.T_parent_camera, result.camera.T_parent_camera, atol=1e-12)
@@ -708,8 +716,8 @@ def test_a_calibration_comes_back_from_its_file(written: tuple[CameraCalibration
     np.testing.assert_array_equal(load_cameras(path.parent)["front"].T_parent_camera, back.camera.T_parent_camera)
 
 
-def test_the_stated_covariance_is_in_the_parents_axes(made: Mapping[Parent, bench.Setup]) -> None:
-    outcome = calibrate(made["base"].samples, BOARD, LENS, PANDA, "base")
+def test_covariance_is_in_parent_axes(setups: Mapping[Parent, bench.Setup]) -> None:
+    outcome = calibrate(setups["base"].samples, BOARD, LENS, PANDA, "base")
     result = calibration(outcome, "front", BOARD, "2026-11-22")
     T, C = result.camera.T_parent_camera, outcome.fit.covariance[CAMERA, CAMERA]
     rng = np.random.default_rng(0)
@@ -721,7 +729,7 @@ def test_the_stated_covariance_is_in_the_parents_axes(made: Mapping[Parent, benc
     np.testing.assert_allclose(np.cov(offsets.T) / unit, result.covariance / unit, atol=0.1)
 
 
-def test_the_simulators_plain_files_are_read() -> None:
+def test_simulator_files_are_read() -> None:
     for view in ("front", "wrist"):
         plain = CameraCalibration.load(paths.shared("calibration", "sim", f"{view}.yaml"))
         assert plain.covariance is plain.board is plain.date is plain.sigma is None
@@ -729,7 +737,7 @@ def test_the_simulators_plain_files_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("corrupt", "expected"),
     [
         (lambda d: d.pop("fx"), "fx: Field required"),
         (lambda d: d.update(fz=1), "fz: Extra inputs are not permitted"),
@@ -757,23 +765,23 @@ def test_the_simulators_plain_files_are_read() -> None:
         (lambda d: d.update(outliers=["13"]), "outliers: .*dict"),
     ],
 )
-def test_a_malformed_calibration_is_refused_in_one_line(
-    written: tuple[CameraCalibration, Path], spoil: Callable[[dict[str, Any]], Any], said: str
+def test_malformed_calibration_is_rejected_in_one_line(
+    saved: tuple[CameraCalibration, Path], corrupt: Callable[[dict[str, Any]], Any], expected: str
 ) -> None:
-    path = written[1]
+    path = saved[1]
     data = yaml.safe_load(path.read_text())
-    spoil(data)
+    corrupt(data)
     path.write_text(yaml.safe_dump(data))
-    with pytest.raises(GenimaError, match=f"camera calibration {re.escape(str(path))}.*{said}") as refused:
+    with pytest.raises(GenimaError, match=f"camera calibration {re.escape(str(path))}.*{expected}") as rejected:
         CameraCalibration.load(path)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(rejected.value)
 
 
-def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
+def test_invalid_files_are_rejected(tmp_path: Path) -> None:
     file = tmp_path / "front.yaml"
-    for content, said in ((b"", "a valid dictionary"), (b"parent: [", "not YAML"), (b"\xff\xfe\x00", "not UTF-8")):
+    for content, expected in ((b"", "a valid dictionary"), (b"parent: [", "not YAML"), (b"\xff\xfe\x00", "not UTF-8")):
         file.write_bytes(content)
-        with pytest.raises(GenimaError, match=said):
+        with pytest.raises(GenimaError, match=expected):
             CameraCalibration.load(file)
     with pytest.raises(GenimaError, match="does not exist"):
         CameraCalibration.load(tmp_path / "none.yaml")
@@ -797,21 +805,21 @@ T_LINK_OPTICAL = pose(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array(
 T_FLANGE_HAND = pose(Rotation.from_euler("z", -np.pi / 4).as_matrix(), np.zeros(3))
 
 
-def test_a_calib_file_of_easy_handeye2_is_read(tmp_path: Path) -> None:
+def test_easy_handeye2_file_is_read(tmp_path: Path) -> None:
     file = tmp_path / "wrist.calib"
     file.write_text(IN_HAND)
     calib = Calib.load(file)
     assert calib.parent == "flange" and calib.parameters.tracking_base_frame == "wrist_link"
     T = calib.T_parent_camera(T_LINK_OPTICAL, T_FLANGE_HAND)
     s = np.sqrt(0.5)
-    # the link is 0.1 m along the hand's x, which is 45 deg to the right of the flange's, and the optical frame 15 mm
-    # along the link's y; it looks along the link's x
+    # the link is 0.1 m along the hand's x, which is 45 deg to the right of the flange's; the optical frame is 15 mm
+    # along the link's y, and its z along the link's x
     np.testing.assert_allclose(T[:3, 3], [0.1 * s + 0.015 * s, -0.1 * s + 0.015 * s, 0.05], atol=1e-12)
     np.testing.assert_allclose(T[:3, 2], [s, -s, 0], atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["eye_in_hand", "eye_on_base"])
-def test_a_calib_file_goes_both_ways(tmp_path: Path, made: Mapping[Parent, bench.Setup], kind: Any) -> None:
+def test_easy_handeye2_file_round_trip(tmp_path: Path, setups: Mapping[Parent, bench.Setup], kind: Any) -> None:
     parameters = Parameters(
         name="front",
         calibration_type=kind,
@@ -821,7 +829,7 @@ def test_a_calib_file_goes_both_ways(tmp_path: Path, made: Mapping[Parent, bench
         tracking_marker_frame="board",
     )
     parent: Parent = "flange" if kind == "eye_in_hand" else "base"
-    T = made[parent].truth.T_parent_camera
+    T = setups[parent].truth.T_parent_camera
     calib = Calib.of(parameters, T, T_LINK_OPTICAL, T_FLANGE_HAND)
     file = tmp_path / "front.calib"
     calib.save(file)
@@ -831,12 +839,12 @@ def test_a_calib_file_goes_both_ways(tmp_path: Path, made: Mapping[Parent, bench
     data = yaml.safe_load(file.read_text())
     assert list(data) == ["parameters", "transform"] and set(data["transform"]["rotation"]) == set("xyzw")
     assert set(data["parameters"]) == set(yaml.safe_load(IN_HAND)["parameters"])
-    if parent == "base":  # the effector has no part in it
+    if parent == "base":  # independent of the effector
         np.testing.assert_allclose(back.T_robot_tracking, T @ inverse(T_LINK_OPTICAL), atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "expected"),
     [
         ("eye_in_hand", "eye_somewhere", "'eye_somewhere'"),
         ("w: 1.0", "w: 2.0", "length 1"),
@@ -848,16 +856,16 @@ def test_a_calib_file_goes_both_ways(tmp_path: Path, made: Mapping[Parent, bench
         ("parameters:", "parameters: [", "not YAML"),
     ],
 )
-def test_a_malformed_calib_file_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_malformed_calib_file_is_rejected(tmp_path: Path, old: str, new: str, expected: str) -> None:
     file = tmp_path / "wrist.calib"
     file.write_text(IN_HAND.replace(old, new))
-    with pytest.raises(GenimaError, match=f"easy_handeye2 calibration {re.escape(str(file))}.*{said}"):
+    with pytest.raises(GenimaError, match=f"easy_handeye2 calibration {re.escape(str(file))}.*{expected}"):
         Calib.load(file)
     with pytest.raises(GenimaError, match="does not exist"):
         Calib.load(tmp_path / "none.calib")
 
 
-def test_residuals_are_those_of_samples_left_out(written: tuple[CameraCalibration, Path]) -> None:
-    residuals = written[0].residuals
+def test_residuals_are_of_left_out_samples(saved: tuple[CameraCalibration, Path]) -> None:
+    residuals = saved[0].residuals
     assert isinstance(residuals, Residuals)
     assert 0.2 < residuals.pixels < 0.6 and 0 < residuals.millimetres < 5 and 0 < residuals.degrees < 1.5

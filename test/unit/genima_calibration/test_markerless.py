@@ -1,4 +1,4 @@
-"""Cameras by the robot that they see: where they are, without a board, and whether they still are there."""
+"""Markerless calibration and calibration check by the robot in the image."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ BUMP = np.array([0.0, 0.0, 0.0, 0.015, 0.025, 0.0])  # m, rad: 7 px of the front
 
 
 @pytest.fixture(scope="module")
-def shot() -> tuple[RobotImageSet, Sequence[Image]]:
+def recording() -> tuple[RobotImageSet, Sequence[Image]]:
     generator = RobotImageGenerator(RobotModel.load("panda"))
     image_set = generator.random_set(seed=6, count=5)
     images = [cv2.resize(image, (320, 240), interpolation=cv2.INTER_AREA) for image in generator.images(image_set)]
     generator.close()
     lens = CameraIntrinsics.of(image_set.intrinsics.camera("camera", "base", np.eye(4)).scale(320, 240))
-    lens = lens.with_parameters(lens.parameters)  # as plain numbers
-    return replace(image_set, intrinsics=lens), images  # half their size: quicker
+    lens = lens.with_parameters(lens.parameters)  # as Python numbers
+    return replace(image_set, intrinsics=lens), images  # half size: faster
 
 
-def photos_of(image_set: RobotImageSet, images: Sequence[Image]) -> list[RobotImage]:
+def robot_images_of(image_set: RobotImageSet, images: Sequence[Image]) -> list[RobotImage]:
     readings = image_set.noisy_joints(0.02)
     return [
         RobotImage(f"{i}", image, Joints(0.0, q, float(gripper)))
@@ -69,17 +69,17 @@ def photos_of(image_set: RobotImageSet, images: Sequence[Image]) -> list[RobotIm
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The simulated workcell at one moment."""
+class Scene:
+    """Images and joints of the simulated workcell."""
 
     images: dict[str, Image]
     joints: Joints
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[Seen]:
-    """Some moments, the arm in different poses."""
-    simulation, seen = Simulation(), []
+def scenes() -> list[Scene]:
+    """Scenes with the arm in different poses."""
+    simulation, moments = Simulation(), []
     renderer = SceneRenderer(simulation.model, simulation.cameras)
     for seed, turn in enumerate(([0.3, 0.2, 0, 0.2, 0, 0, 0.3], [-0.3, 0.4, 0.1, 0.3, 0, 0.2, 0])):
         simulation.reset("push_button", seed, simulation.robot.home + turn)
@@ -87,9 +87,9 @@ def scenes() -> list[Seen]:
         placed.pos += SHIFT
         images["front moved"] = renderer.render(simulation.qpos())["front"]
         placed.pos -= SHIFT
-        seen.append(Seen(images, simulation.joints()))
+        moments.append(Scene(images, simulation.joints()))
     renderer.close()
-    return seen
+    return moments
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +97,11 @@ def cameras() -> dict[str, Camera]:
     return dict(load_cameras("sim"))
 
 
-def bumped(camera: Camera, twist: np.ndarray = BUMP) -> Camera:
+def displaced(camera: Camera, twist: np.ndarray = BUMP) -> Camera:
     return replace(camera, T_parent_camera=apply_twist(camera.T_parent_camera, twist))
 
 
-def checked(camera: Camera, robot: RobotModel, image: Image, joints: Joints) -> PoseCheck:
+def check_pose(camera: Camera, robot: RobotModel, image: Image, joints: Joints) -> PoseCheck:
     checker = CalibrationChecker(camera, robot)
     try:
         return checker.check(image, joints)
@@ -109,23 +109,23 @@ def checked(camera: Camera, robot: RobotModel, image: Image, joints: Joints) -> 
         checker.close()
 
 
-# Its parts.
+# Parts.
 
 
-def test_the_drawn_robot_is_where_the_simulator_shows_it(
-    scenes: list[Seen], cameras: dict[str, Camera], robot: RobotModel
+def test_rendered_robot_matches_simulator_image(
+    scenes: list[Scene], cameras: dict[str, Camera], robot: RobotModel
 ) -> None:
-    seen = scenes[0]
+    scene = scenes[0]
     depth = RobotDepth(robot, cameras["front"])
-    mask = np.isfinite(depth.render(cameras["front"].T_parent_camera, seen.joints.positions, seen.joints.gripper))
+    mask = np.isfinite(depth.render(cameras["front"].T_parent_camera, scene.joints.positions, scene.joints.gripper))
     depth.close()
     assert 0.05 < mask.mean() < 0.4
-    above = seen.images["front"][:60].max(-1) > 12  # nothing but the robot stands before the black
+    above = scene.images["front"][:60].max(-1) > 12  # only the robot is in front of the black background
     assert (above & mask[:60]).sum() / (above | mask[:60]).sum() > 0.97
 
 
 @pytest.mark.parametrize("axis", range(6))
-def test_outlines_shift_as_their_derivatives_say(axis: int, cameras: dict[str, Camera], robot: RobotModel) -> None:
+def test_outline_shifts_match_derivatives(axis: int, cameras: dict[str, Camera], robot: RobotModel) -> None:
     camera = cameras["front"].scale(640, 640)
     depth, T, twist = RobotDepth(robot, camera), camera.T_parent_camera, 0.004 * np.eye(6)[axis]
     before, after = (Outline.of(depth.render(at, robot.home, 0.5), camera) for at in (T, apply_twist(T, twist)))
@@ -137,23 +137,23 @@ def test_outlines_shift_as_their_derivatives_say(axis: int, cameras: dict[str, C
     assert abs(np.mean(across - expected)) < 0.1 and np.sqrt(np.mean((across - expected) ** 2)) < 0.6  # whole pixels
 
 
-def test_straight_images_are_those_of_a_pinhole_with_square_pixels(shot: tuple[RobotImageSet, Sequence[Image]]) -> None:
-    lens = replace(shot[0].intrinsics, fy=shot[0].intrinsics.fy * 1.02)
+def test_undistorted_images_are_of_pinhole_camera(recording: tuple[RobotImageSet, Sequence[Image]]) -> None:
+    lens = replace(recording[0].intrinsics, fy=recording[0].intrinsics.fy * 1.02)
     camera = lens.camera("camera", "base", np.eye(4))
-    straighten = ImageUndistorter(camera)
+    undistort = ImageUndistorter(camera)
     dot = np.array([[0.15, -0.1, 1.0]])
     image = np.zeros((240, 320, 3), np.uint8)
     rows, columns = np.indices((240, 320)) + 0.5
     x, y = lens.project(dot)[0]
     image[...] = np.rint(255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18))[..., None]
-    straight = straighten(image)[..., 0].astype(float)
-    middle = [(straight * at).sum() / straight.sum() for at in (columns, rows)]
-    np.testing.assert_allclose(middle, CameraIntrinsics.of(straighten.camera).project(dot)[0], atol=0.05)
+    undistorted = undistort(image)[..., 0].astype(float)
+    middle = [(undistorted * at).sum() / undistorted.sum() for at in (columns, rows)]
+    np.testing.assert_allclose(middle, CameraIntrinsics.of(undistort.camera).project(dot)[0], atol=0.05)
     with pytest.raises(GenimaError, match="160 x 120"):
-        straighten(image[:120, :160])
+        undistort(image[:120, :160])
 
 
-def test_what_is_behind_a_moving_thing_is_found() -> None:
+def test_background_behind_moving_robot_is_estimated() -> None:
     rng = np.random.default_rng(0)
     scene = rng.uniform(40, 200, (20, 30, 3)).astype(np.float32)
     robot = np.zeros((4, 20, 30), bool)
@@ -165,16 +165,16 @@ def test_what_is_behind_a_moving_thing_is_found() -> None:
     assert known[~robot.all(0)].all()
     ratio = behind[known] / scene[known]
     assert ratio.std() < 0.02 * ratio.mean()
-    assert not expected_motion(np.repeat(robot[:1], 3, axis=0)).any()  # what never moves is not seen to move
+    assert not expected_motion(np.repeat(robot[:1], 3, axis=0)).any()  # a static object has no motion
 
 
-# Where a camera is.
+# Location of a camera.
 
 
-def test_a_camera_is_found_by_the_robot_it_sees(shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel) -> None:
-    image_set, images = shot
+def test_camera_is_located_by_robot(recording: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel) -> None:
+    image_set, images = recording
     guess = apply_twist(image_set.T_base_camera, np.array([0.06, -0.05, 0.06, 0.1, -0.1, 0.08]))  # 10 cm, 9 deg
-    found = locate_camera(photos_of(image_set, images), image_set.intrinsics, robot, guess)
+    found = locate_camera(robot_images_of(image_set, images), image_set.intrinsics, robot, guess)
     metres, angle = pose_distance(found.T_base_camera, image_set.T_base_camera)
     assert metres < 5e-3 and np.degrees(angle) < 0.4
     assert metres < 5 * found.sigma[0] and found.sigma[0] < 5e-3
@@ -182,88 +182,93 @@ def test_a_camera_is_found_by_the_robot_it_sees(shot: tuple[RobotImageSet, Seque
 
 
 @pytest.mark.nightly
-def test_a_guess_that_leads_nowhere_is_done_without(
-    shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel
+def test_camera_is_located_despite_wrong_guess(
+    recording: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel
 ) -> None:
-    image_set, images = shot
+    image_set, images = recording
     behind = image_set.T_base_camera @ np.diag([-1.0, 1.0, -1.0, 1.0])
-    found = locate_camera(photos_of(image_set, images)[:3], image_set.intrinsics, robot, behind)
+    found = locate_camera(robot_images_of(image_set, images)[:3], image_set.intrinsics, robot, behind)
     metres, angle = pose_distance(found.T_base_camera, image_set.T_base_camera)
     assert metres < 5e-3 and np.degrees(angle) < 0.4
 
 
-def test_photos_that_cannot_tell_are_refused(shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel) -> None:
-    image_set, images = shot
-    photos, lens = photos_of(image_set, images), image_set.intrinsics
+def test_insufficient_images_are_rejected(recording: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel) -> None:
+    image_set, images = recording
+    robot_images, lens = robot_images_of(image_set, images), image_set.intrinsics
     with pytest.raises(GenimaError, match="images: too few .2"):
-        locate_camera(photos[:2], lens, robot, image_set.T_base_camera)
-    still = [photos[0], *(replace(photos[0], name=f"{i}") for i in range(3))]
+        locate_camera(robot_images[:2], lens, robot, image_set.T_base_camera)
+    repeated = [robot_images[0], *(replace(robot_images[0], name=f"{i}") for i in range(3))]
     with pytest.raises(GenimaError, match="the arm hardly moves"):
-        locate_camera(still, lens, robot, image_set.T_base_camera)
+        locate_camera(repeated, lens, robot, image_set.T_base_camera)
     in_degrees = [
-        replace(photo, joints=replace(photo.joints, positions=np.degrees(photo.joints.positions))) for photo in photos
+        replace(photo, joints=replace(photo.joints, positions=np.degrees(photo.joints.positions)))
+        for photo in robot_images
     ]
     with pytest.raises(GenimaError, match="outside the ranges of panda"):
         locate_camera(in_degrees, lens, robot, image_set.T_base_camera)
     with pytest.raises(GenimaError, match="take both from the same stream"):
-        locate_camera(photos, replace(lens, width=640, height=480), robot, image_set.T_base_camera)
+        locate_camera(robot_images, replace(lens, width=640, height=480), robot, image_set.T_base_camera)
 
 
-def test_other_joints_and_moved_cameras_are_refused(
-    shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel, monkeypatch: pytest.MonkeyPatch
+def test_other_joints_and_moved_cameras_are_rejected(
+    recording: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(markerless, "_poses_around", lambda _: [])  # the guess is right here; each other takes seconds
-    image_set, images = shot
-    photos, lens = photos_of(image_set, images), image_set.intrinsics
-    swapped = [replace(photo, joints=photos[i - 1].joints) for i, photo in enumerate(photos[:3])]
+    monkeypatch.setattr(
+        markerless, "_poses_around", lambda _: []
+    )  # the guess is right here; each other one takes seconds
+    image_set, images = recording
+    robot_images, lens = robot_images_of(image_set, images), image_set.intrinsics
+    swapped = [replace(photo, joints=robot_images[i - 1].joints) for i, photo in enumerate(robot_images[:3])]
     with pytest.raises(GenimaError, match="robot: not found in the images"):
         locate_camera(swapped, lens, robot, image_set.T_base_camera)
-    shifted = [replace(photo, image=np.roll(photo.image, 6 * (i == 3), axis=1)) for i, photo in enumerate(photos)]
+    shifted = [replace(photo, image=np.roll(photo.image, 6 * (i == 3), axis=1)) for i, photo in enumerate(robot_images)]
     with pytest.raises(GenimaError, match="images: 3 do not agree with the others"):
         locate_camera(shifted, lens, robot, image_set.T_base_camera)
     with pytest.raises(GenimaError, match=r"\d% too small for the intrinsics"):
-        locate_camera(photos, replace(lens, fx=1.06 * lens.fx, fy=1.06 * lens.fy), robot, image_set.T_base_camera)
+        locate_camera(robot_images, replace(lens, fx=1.06 * lens.fx, fy=1.06 * lens.fy), robot, image_set.T_base_camera)
 
 
-# Whether it still is there.
+# Calibration check.
 
 
 @pytest.mark.parametrize("view", ["front", "wrist", "left_shoulder", "right_shoulder"])
-def test_a_camera_that_was_moved_is_told_from_one_that_was_not(
-    view: str, scenes: list[Seen], cameras: dict[str, Camera], robot: RobotModel
+def test_moved_camera_is_detected(
+    view: str, scenes: list[Scene], cameras: dict[str, Camera], robot: RobotModel
 ) -> None:
-    for seen in scenes:
-        fine = checked(cameras[view], robot, seen.images[view], seen.joints)
-        assert fine.verdict is PoseVerdict.FINE and fine.pixels < 1.2 and fine.share > 0.6, fine
-        off = checked(bumped(cameras[view]), robot, seen.images[view], seen.joints)
-        assert off.verdict is PoseVerdict.MOVED, off
+    for scene in scenes:
+        unmoved_check = check_pose(cameras[view], robot, scene.images[view], scene.joints)
+        assert unmoved_check.verdict is PoseVerdict.FINE and unmoved_check.pixels < 1.2 and unmoved_check.share > 0.6, (
+            unmoved_check
+        )
+        displaced_check = check_pose(displaced(cameras[view]), robot, scene.images[view], scene.joints)
+        assert displaced_check.verdict is PoseVerdict.MOVED, displaced_check
         expected = 0.029 * cameras[view].fx
-        assert off.pixels == pytest.approx(expected, rel=0.4)
+        assert displaced_check.pixels == pytest.approx(expected, rel=0.4)
 
 
-def test_a_robot_out_of_view_tells_nothing(scenes: list[Seen], cameras: dict[str, Camera], robot: RobotModel) -> None:
-    seen, away = scenes[0], np.array([0, 0, 0, 0, 2.0, 0])
-    result = checked(bumped(cameras["front"], away), robot, seen.images["front"], seen.joints)
+def test_robot_out_of_view_is_unknown(scenes: list[Scene], cameras: dict[str, Camera], robot: RobotModel) -> None:
+    scene, away = scenes[0], np.array([0, 0, 0, 0, 2.0, 0])
+    result = check_pose(displaced(cameras["front"], away), robot, scene.images["front"], scene.joints)
     assert result.verdict is PoseVerdict.UNKNOWN and not result.lost and "too little of the robot" in result.reason
-    dark = checked(cameras["front"], robot, np.zeros_like(seen.images["front"]), seen.joints)
+    dark = check_pose(cameras["front"], robot, np.zeros_like(scene.images["front"]), scene.joints)
     assert dark.verdict is PoseVerdict.UNKNOWN and dark.share < 0.1
     with pytest.raises(GenimaError, match="calibrated at 256x256"):
         CalibrationChecker.for_images(cameras["front"], robot, 640, 480)
 
 
-def test_the_picture_shows_where_the_robot_should_be_and_is(
-    scenes: list[Seen], cameras: dict[str, Camera], robot: RobotModel
+def test_picture_shows_expected_and_detected_robot(
+    scenes: list[Scene], cameras: dict[str, Camera], robot: RobotModel
 ) -> None:
-    seen = scenes[0]
-    for camera, colours in ((cameras["front"], {EXPECTED}), (bumped(cameras["front"]), {EXPECTED, DETECTED})):
+    scene = scenes[0]
+    for camera, colours in ((cameras["front"], {EXPECTED}), (displaced(cameras["front"]), {EXPECTED, DETECTED})):
         checker = CalibrationChecker(camera, robot)
-        image = seen.images["front"]
-        picture = draw_check(checker, robot, image, seen.joints, checker.check(image, seen.joints))
+        image = scene.images["front"]
+        picture = draw_check(checker, robot, image, scene.joints, checker.check(image, scene.joints))
         checker.close()
         assert {colour for colour in (EXPECTED, DETECTED) if (picture == colour).all(-1).sum() > 100} == colours
 
 
-def says(verdict: PoseVerdict, share: float = 0.9, pixels: float = 7.0) -> PoseCheck:
+def pose_check(verdict: PoseVerdict, share: float = 0.9, pixels: float = 7.0) -> PoseCheck:
     return PoseCheck(verdict, np.zeros(6), pixels, 0.3, share, 500, "")
 
 
@@ -277,25 +282,25 @@ def test_drift_needs_agreement() -> None:
         PoseVerdict.MOVED,
         PoseVerdict.UNKNOWN,
     ):
-        drift.update(says(verdict))
+        drift.update(pose_check(verdict))
         assert not drift.problem
-    drift.update(says(PoseVerdict.MOVED))
+    drift.update(pose_check(PoseVerdict.MOVED))
     assert "moved (robot 7 px from its expected position)" in drift.problem
     for _ in range(AGREEING):
         assert drift.problem
-        drift.update(says(PoseVerdict.FINE))
+        drift.update(pose_check(PoseVerdict.FINE))
     assert not drift.problem
     for _ in range(9):
-        drift.update(says(PoseVerdict.UNKNOWN, share=0.2))
+        drift.update(pose_check(PoseVerdict.UNKNOWN, share=0.2))
         assert not drift.problem
-    drift.update(says(PoseVerdict.UNKNOWN, share=0.2))
+    drift.update(pose_check(PoseVerdict.UNKNOWN, share=0.2))
     assert "robot not found" in drift.problem
 
 
-def test_a_camera_that_was_moved_far_is_told_though_some_checks_lose_the_robot() -> None:
-    moved_, lost = says(PoseVerdict.MOVED), says(PoseVerdict.UNKNOWN, share=0.2)
+def test_far_moved_camera_is_reported_despite_lost_robot() -> None:
+    moved_, lost = pose_check(PoseVerdict.MOVED), pose_check(PoseVerdict.UNKNOWN, share=0.2)
     drift = DriftDetector()
-    for checked_ in (says(PoseVerdict.FINE), moved_, lost, moved_, lost, lost):
+    for checked_ in (pose_check(PoseVerdict.FINE), moved_, lost, moved_, lost, lost):
         drift.update(checked_)
         assert not drift.problem
     drift.update(moved_)
@@ -308,35 +313,35 @@ def test_a_camera_that_was_moved_far_is_told_though_some_checks_lose_the_robot()
     assert "robot not found" in drift.problem
 
 
-@pytest.mark.parametrize("turned, opened, expected", [(0.009, 0.0, True), (0.011, 0.0, False), (0.0, 0.05, False)])
-def test_images_of_a_fast_arm_or_gripper_are_not_looked_at(
-    turned: float, opened: float, expected: bool, robot: RobotModel
+@pytest.mark.parametrize("rotation, opening, expected", [(0.009, 0.0, True), (0.011, 0.0, False), (0.0, 0.05, False)])
+def test_images_during_fast_motion_are_skipped(
+    rotation: float, opening: float, expected: bool, robot: RobotModel
 ) -> None:
     before = Joints(3.0, robot.home, 0.5)
-    assert is_slow(before, Joints(3.1, robot.home + turned * np.eye(7)[2], 0.5 + opened), 0.1) is expected
+    assert is_slow(before, Joints(3.1, robot.home + rotation * np.eye(7)[2], 0.5 + opening), 0.1) is expected
 
 
-# On the command line.
+# Commands.
 
 
 def write_samples(
-    folder: Path, view: str, lens: CameraIntrinsics, photos: Sequence[RobotImage], robot: RobotModel
+    folder: Path, view: str, lens: CameraIntrinsics, robot_images: Sequence[RobotImage], robot: RobotModel
 ) -> Path:
-    said = lens.camera(view, "base", np.eye(4)).camera_info()
-    d, k = tuple(said["d"].tolist()), tuple(said["k"].tolist())
+    camera_info = lens.camera(view, "base", np.eye(4)).camera_info()
+    d, k = tuple(camera_info["d"].tolist()), tuple(camera_info["k"].tolist())
     info = CameraInfo(f"{view}_optical", lens.width, lens.height, "plumb_bob", d, k)
-    for photo in photos:
+    for photo in robot_images:
         joints = dict(zip(robot.joint_names, photo.joints.positions.tolist(), strict=True))
         joints[robot.gripper_joint] = robot.gripper_position(photo.joints.gripper)
         save_sample(folder, RawSample(photo.name, view, photo.image, joints, info))
     return folder
 
 
-def test_an_unknown_gripper_is_refused(
-    shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel, tmp_path: Path
+def test_unknown_gripper_is_rejected(
+    recording: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel, tmp_path: Path
 ) -> None:
-    image_set, images = shot
-    samples = write_samples(tmp_path, "front", image_set.intrinsics, photos_of(image_set, images), robot)
+    image_set, images = recording
+    samples = write_samples(tmp_path, "front", image_set.intrinsics, robot_images_of(image_set, images), robot)
     for file in samples.glob("*.yaml"):
         sample = yaml.safe_load(file.read_text(encoding="utf-8"))
         del sample["joints"][robot.gripper_joint]
@@ -346,7 +351,7 @@ def test_an_unknown_gripper_is_refused(
     assert not (tmp_path / "found").exists()
 
 
-def test_a_recording_without_the_gripper_keeps_it_unknown(robot: RobotModel) -> None:
+def test_recording_without_gripper_keeps_it_unknown(robot: RobotModel) -> None:
     rest = [Joints(0.01 * i, robot.home, np.nan) for i in range(200)]
     (stop,) = _stationary_images([int(1e9 * t) for t in np.arange(0.8, 1.5, 0.1)], rest)
     assert np.isnan(stop.gripper)
@@ -354,11 +359,16 @@ def test_a_recording_without_the_gripper_keeps_it_unknown(robot: RobotModel) -> 
     assert stop.gripper == 0.5
 
 
-def test_a_folder_of_photos_becomes_a_calibration_that_is_found_fine(
-    shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_calibration_from_images_passes_check(
+    recording: tuple[RobotImageSet, Sequence[Image]],
+    robot: RobotModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    image_set, images = shot
-    samples = write_samples(tmp_path / "samples", "front", image_set.intrinsics, photos_of(image_set, images), robot)
+    image_set, images = recording
+    samples = write_samples(
+        tmp_path / "samples", "front", image_set.intrinsics, robot_images_of(image_set, images), robot
+    )
     wrong = CameraCalibration(
         image_set.intrinsics.camera("front", "base", apply_twist(image_set.T_base_camera, 0.8 * BUMP))
     )
@@ -386,7 +396,7 @@ def test_a_folder_of_photos_becomes_a_calibration_that_is_found_fine(
         check_main([])
 
 
-def test_calibrated_cameras_that_a_demo_does_not_have_are_not_checked(
+def test_cameras_missing_in_demo_are_not_checked(
     cameras: dict[str, Camera], robot: RobotModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with EpisodeWriter(tmp_path / "demo", robot, {"front": cameras["front"]}, "wait") as demo:
@@ -396,50 +406,50 @@ def test_calibrated_cameras_that_a_demo_does_not_have_are_not_checked(
     assert list(check._recorded_images(tmp_path / "demo", (), cameras, robot, 3)) == ["front"]
 
 
-def test_a_camera_on_the_flange_needs_a_board(
-    shot: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel, tmp_path: Path
+def test_camera_on_flange_requires_board(
+    recording: tuple[RobotImageSet, Sequence[Image]], robot: RobotModel, tmp_path: Path
 ) -> None:
-    image_set, images = shot
+    image_set, images = recording
     samples = write_samples(
-        tmp_path / "samples", "wrist", image_set.intrinsics, photos_of(image_set, images)[:1], robot
+        tmp_path / "samples", "wrist", image_set.intrinsics, robot_images_of(image_set, images)[:1], robot
     )
     CameraCalibration(image_set.intrinsics.camera("wrist", "flange", np.eye(4))).save(tmp_path)
     with pytest.raises(GenimaError, match="on the flange.*with a board"):
         robot_main([str(samples), "--guess", str(tmp_path / "wrist.yaml"), "--out", str(tmp_path / "found")])
 
 
-# The node.
+# Node.
 
 
-def test_a_moved_camera_is_a_fault_until_it_is_fine_again(graph: Graph, scenes: list[Seen], robot: RobotModel) -> None:
+def test_moved_camera_is_fault_until_restored(graph: Graph, scenes: list[Scene], robot: RobotModel) -> None:
     values = {"views": ["front", "left_shoulder"], "period": 0.4}
     graph.add(CalibrationWatchNode(parameter_overrides=[Parameter(n, value=v) for n, v in values.items()]))
-    see = {
+    image_publishers = {
         v: graph.publisher(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in ("front", "left_shoulder")
     }
-    feel = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+    publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
 
-    def look(front: str) -> None:
+    def publish_scene(front: str) -> None:
         stamp = time.time()
-        feel(messages.joints_message(replace(scenes[0].joints, stamp=stamp), robot))
-        see["front"](messages.image_message(scenes[0].images[front], stamp))
-        see["left_shoulder"](messages.image_message(scenes[0].images["left_shoulder"], stamp))
+        publish_joints(messages.joints_message(replace(scenes[0].joints, stamp=stamp), robot))
+        image_publishers["front"](messages.image_message(scenes[0].images[front], stamp))
+        image_publishers["left_shoulder"](messages.image_message(scenes[0].images["left_shoulder"], stamp))
 
-    said = graph.reports_fault("calibration_watch", "camera front: moved")
-    graph.until(said, "no fault", lambda: look("front moved"))
+    fault_reported = graph.reports_fault("calibration_watch", "camera front: moved")
+    graph.until(fault_reported, "no fault", lambda: publish_scene("front moved"))
     assert "left_shoulder" not in graph.diagnostics["calibration_watch"].message
-    graph.until(graph.has_no_fault("calibration_watch"), "the fault stays", lambda: look("front"))
+    graph.until(graph.has_no_fault("calibration_watch"), "the fault remains", lambda: publish_scene("front"))
 
 
 @pytest.mark.parametrize(
-    "changes, words", [({"views": ["ceiling"]}, "no calibration of ceiling"), ({"period": 0.0}, "period is 0")]
+    "changes, expected", [({"views": ["ceiling"]}, "no calibration of ceiling"), ({"period": 0.0}, "period is 0")]
 )
-def test_parameters_that_make_no_sense_are_refused(graph: Graph, changes: dict[str, object], words: str) -> None:
-    with pytest.raises(GenimaError, match=words):
+def test_invalid_parameters_are_rejected(graph: Graph, changes: dict[str, object], expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected):
         CalibrationWatchNode(parameter_overrides=[Parameter(n, value=v) for n, v in changes.items()])
 
 
-def test_a_calibration_that_is_unknown_is_not_taken_for_the_simulators(robot: RobotModel, tmp_path: Path) -> None:
+def test_unknown_calibration_is_not_simulator_calibration(robot: RobotModel, tmp_path: Path) -> None:
     image = np.zeros((256, 256, 3), np.uint8)
     with EpisodeWriter(tmp_path / "demo", robot, {}, "wait") as demo:
         for t in range(3):

@@ -39,18 +39,18 @@ VIEW: Mapping[Parent, str] = {"base": "front", "flange": "wrist"}
 
 
 def info_of(view: str, lens: CameraIntrinsics = LENS) -> CameraInfo:
-    said = lens.camera(view, "base", np.eye(4)).camera_info()
-    numbers = (tuple(said["d"].tolist()), tuple(said["k"].tolist()))
+    camera_info = lens.camera(view, "base", np.eye(4)).camera_info()
+    numbers = (tuple(camera_info["d"].tolist()), tuple(camera_info["k"].tolist()))
     return CameraInfo(f"{view}_color_optical_frame", lens.width, lens.height, "plumb_bob", *numbers)
 
 
-def taken(parent: Parent) -> tuple[bench.Setup, list[RawSample]]:
-    """A set-up and its photographs, of those poses in which the board's markers are not seen too flat to be read."""
+def simulate_samples(parent: Parent) -> tuple[bench.Setup, list[RawSample]]:
+    """Return a set-up and its samples at poses in which the board's markers are readable."""
     setup = bench.setup(PANDA, parent, 5, count=40)
-    looks = setup.truth.T_camera_board(PANDA, setup.joints)
-    readable = np.flatnonzero(looks[:, 2, 2] > 0.85)[:COUNT]
+    board_poses = setup.truth.T_camera_board(PANDA, setup.joints)
+    readable_indices = np.flatnonzero(board_poses[:, 2, 2] > 0.85)[:COUNT]
     samples = []
-    for i, (q, T) in enumerate(zip(setup.joints[readable], looks[readable], strict=True)):
+    for i, (q, T) in enumerate(zip(setup.joints[readable_indices], board_poses[readable_indices], strict=True)):
         joints = dict(zip(PANDA.joint_names, q.tolist(), strict=True)) | {"finger_joint": 0.7}
         image = photograph(BOARD, T, LENS)
         samples.append(RawSample(f"{i + 1:02d}", VIEW[parent], image, joints, info_of(VIEW[parent])))
@@ -58,26 +58,26 @@ def taken(parent: Parent) -> tuple[bench.Setup, list[RawSample]]:
 
 
 @pytest.fixture(scope="module")
-def made() -> Mapping[Parent, tuple[bench.Setup, list[RawSample]]]:
-    return {parent: taken(parent) for parent in bench.PARENTS}
+def setups() -> Mapping[Parent, tuple[bench.Setup, list[RawSample]]]:
+    return {parent: simulate_samples(parent) for parent in bench.PARENTS}
 
 
-def folder_of(path: Path, samples: Sequence[RawSample]) -> Path:
+def write_samples(path: Path, samples: Sequence[RawSample]) -> Path:
     for sample in samples:
         save_sample(path, sample)
     return path
 
 
 @pytest.mark.parametrize("parent", bench.PARENTS)
-def test_a_folder_of_samples_gives_the_calibration(
-    made: Mapping[Parent, tuple[bench.Setup, list[RawSample]]],
+def test_calibration_from_sample_folder(
+    setups: Mapping[Parent, tuple[bench.Setup, list[RawSample]]],
     parent: Parent,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    setup, samples = made[parent]
+    setup, samples = setups[parent]
     empty = replace(samples[0], name="99", image=np.full_like(samples[0].image, 90))
-    folder, out, view = folder_of(tmp_path / "samples", [*samples, empty]), tmp_path / "out", VIEW[parent]
+    folder, out, view = write_samples(tmp_path / "samples", [*samples, empty]), tmp_path / "out", VIEW[parent]
     calib = tmp_path / "one.calib"
     assert main([str(folder), "--out", str(out), "--easy-handeye2", str(calib)]) == 0
     printed = capsys.readouterr().out
@@ -94,9 +94,9 @@ def test_a_folder_of_samples_gives_the_calibration(
     assert found.intrinsics.parameters == pytest.approx(LENS.parameters)
     robot_frame = "panda_link0" if parent == "base" else "panda_link8"
     assert found.frames and (found.frames.parent, found.frames.camera) == (robot_frame, f"{view}_color_optical_frame")
-    theirs = Calib.load(calib)
-    assert theirs.parent == parent
-    np.testing.assert_allclose(theirs.T_robot_tracking, found.camera.T_parent_camera, atol=1e-9)
+    loaded_calib = Calib.load(calib)
+    assert loaded_calib.parent == parent
+    np.testing.assert_allclose(loaded_calib.T_robot_tracking, found.camera.T_parent_camera, atol=1e-9)
 
     assert main([str(folder), "--out", str(out)]) == 0
     assert "the former one is kept beside it" in capsys.readouterr().out
@@ -104,9 +104,9 @@ def test_a_folder_of_samples_gives_the_calibration(
     assert len(kept) == 1 and yaml.safe_load(kept[0].read_text())["date"] == found.date
 
 
-def test_samples_come_back_as_they_were_saved(made: Any, tmp_path: Path) -> None:
-    _, samples = made["base"]
-    folder = folder_of(tmp_path / "new", samples[:3])
+def test_samples_round_trip(setups: Any, tmp_path: Path) -> None:
+    _, samples = setups["base"]
+    folder = write_samples(tmp_path / "new", samples[:3])
     for before, after in zip(samples, load_samples(folder, sample_names(folder)), strict=False):
         np.testing.assert_array_equal(before.image, after.image)
         assert replace(before, image=None) == replace(after, image=None)  # type: ignore[arg-type]
@@ -117,29 +117,29 @@ def test_samples_come_back_as_they_were_saved(made: Any, tmp_path: Path) -> None
     save_sample(folder, samples[1])
 
 
-def change(name: str, spoil: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    def act(folder: Path) -> None:
+def change(name: str, corrupt: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
         file = folder / name
         data = yaml.safe_load(file.read_text())
-        spoil(data)
+        corrupt(data)
         file.write_text(yaml.safe_dump(data))
 
-    return act
+    return edit
 
 
-def in_all(spoil: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
-    def act(folder: Path) -> None:
+def change_all(corrupt: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
         for name in sample_names(folder):
-            change(f"{name}.yaml", spoil)(folder)
+            change(f"{name}.yaml", corrupt)(folder)
 
-    return act
+    return edit
 
 
 def rename_joints(data: dict[str, Any]) -> None:
     data["joints"] = {joint.replace("panda", "fr3"): q for joint, q in data["joints"].items()}
 
 
-def cut(file: Path) -> None:
+def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-500])
 
 
@@ -154,7 +154,7 @@ def keep_four(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "arguments", "said"),
+    ("corrupt", "arguments", "expected"),
     [
         (keep_four, [], "samples: too few .4.; take at least 5"),
         (lambda folder: None, ["--board", "{small}"], "squares of 3[56]"),
@@ -162,9 +162,9 @@ def keep_four(folder: Path) -> None:
         (lambda folder: None, ["--board", "nowhere.yaml"], "board nowhere.yaml does not exist"),
         (lambda folder: None, ["--parent", "flange"], "of a camera on the base .*not on the flange.*swapped"),
         (lambda folder: None, ["--view", "wrist"], "holds samples of front, not of wrist"),
-        (in_all(rename_joints), [], r"sample 01: joints missing \(panda_joint1.*it has .*fr3_joint1"),
+        (change_all(rename_joints), [], r"sample 01: joints missing \(panda_joint1.*it has .*fr3_joint1"),
         (
-            in_all(lambda d: d["joints"].update(panda_joint4=-134.6)),
+            change_all(lambda d: d["joints"].update(panda_joint4=-134.6)),
             [],
             "01: joints outside the range of panda.*unit .rad",
         ),  # noqa: E501
@@ -182,8 +182,8 @@ def keep_four(folder: Path) -> None:
         (change("03.yaml", lambda d: d["joints"].update(panda_joint1="a")), [], "03.yaml: joints.panda_joint1: .*'a'"),
         (lambda folder: (folder / "03.yaml").write_text("view: ["), [], "03.yaml: not YAML"),
         (lambda folder: (folder / "03.png").write_bytes(b"no image"), [], "03.png: not a PNG image"),
-        (lambda folder: cut(folder / "03.png"), [], "03.png: damaged or cut short"),
-        (in_all(lambda d: d["camera_info"].update(k=[0.0] * 9)), [], "camera_info: no intrinsics"),
+        (lambda folder: truncate(folder / "03.png"), [], "03.png: damaged or cut short"),
+        (change_all(lambda d: d["camera_info"].update(k=[0.0] * 9)), [], "camera_info: no intrinsics"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], [], "no demo .* and no samples"),
         (lambda folder: None, ["--max-samples", "0"], "--max-samples 0: must be greater than or equal to 5"),
         (lambda folder: None, ["--base-frame", "/left"], "base frame: invalid frame name"),
@@ -192,31 +192,31 @@ def keep_four(folder: Path) -> None:
         (lambda folder: None, ["--cell", "nowhere"], "nowhere"),
     ],
 )
-def test_bad_samples_are_refused_in_one_line(
-    made: Any, tmp_path: Path, spoil: Callable[[Path], Any], arguments: list[str], said: str
+def test_bad_samples_are_rejected_in_one_line(
+    setups: Any, tmp_path: Path, corrupt: Callable[[Path], Any], arguments: list[str], expected: str
 ) -> None:
     boards = {"small": replace(BOARD, square=0.025, marker=0.01875), "other": replace(BOARD, dictionary="4X4_50")}
     for name, board in boards.items():
         board.save(tmp_path / f"{name}.yaml")
-    folder = folder_of(tmp_path / "samples", made["base"][1])
-    spoil(folder)
+    folder = write_samples(tmp_path / "samples", setups["base"][1])
+    corrupt(folder)
     arguments = [each.format(**{name: tmp_path / f"{name}.yaml" for name in boards}) for each in arguments]
-    with pytest.raises(GenimaError, match=said) as refused:
+    with pytest.raises(GenimaError, match=expected) as rejected:
         main([str(folder), "--out", str(tmp_path / "out"), *arguments])
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(rejected.value)
     assert not (tmp_path / "out" / "front.yaml").exists()
 
 
-def test_swapped_cameras_are_refused(made: Any, tmp_path: Path) -> None:
-    samples = made["flange"][1]
+def test_swapped_cameras_are_rejected(setups: Any, tmp_path: Path) -> None:
+    samples = setups["flange"][1]
     out = tmp_path / "out"
-    as_front = folder_of(tmp_path / "swapped", [replace(sample, view="front") for sample in samples])
+    as_front = write_samples(tmp_path / "swapped", [replace(sample, view="front") for sample in samples])
     camera = LENS.camera("wrist", "flange", np.eye(4))
     CameraCalibration(camera).save(out)
     with pytest.raises(GenimaError, match="camera front: its frame is that of wrist"):
         main([str(as_front), "--out", str(out)])
     (out / "wrist.yaml").unlink()
-    CameraCalibration(replace(camera, view="front", parent="base")).save(out)  # where the frames' names tell nothing
+    CameraCalibration(replace(camera, view="front", parent="base")).save(out)  # with ambiguous frame names
     with pytest.raises(GenimaError, match="front.yaml has front on the base, but in these samples .* on the flange"):
         main([str(as_front), "--out", str(out)])
     (out / "front.yaml").write_text("damaged: [")
@@ -227,10 +227,10 @@ def test_swapped_cameras_are_refused(made: Any, tmp_path: Path) -> None:
 
 
 def record(folder: Path, samples: Sequence[RawSample], rest: float = 0.8, view: str = "front") -> Path:
-    """A bag of an arm that goes from pose to pose and rests in each for so many s; images come at 10 Hz, joints at
-    50 Hz. On its way the camera sees nothing."""
+    """Write a bag of an arm that rests ``rest`` s at each pose; images at 10 Hz, joints at 50 Hz. Images in motion are
+    empty."""
 
-    def said(kind: str, **fields: Any) -> bytes:
+    def serialize(kind: str, **fields: Any) -> bytes:
         return types().serialize_cdr(types().types[kind](**fields), kind)
 
     def header(stamp: float, frame: str = "") -> Any:
@@ -238,7 +238,7 @@ def record(folder: Path, samples: Sequence[RawSample], rest: float = 0.8, view: 
         return types().types["std_msgs/msg/Header"](stamp=time, frame_id=frame)
 
     poses = np.array([[sample.joints[joint] for joint in PANDA.joint_names] for sample in samples])
-    way, start = 0.6, 1000.0  # s from pose to pose; of the first stamp
+    motion_time, start = 0.6, 1000.0  # s: between poses, first stamp
     grey = np.full_like(samples[0].image, 90)
     with BagRecorder(folder, reserve_bytes=0) as bag:
         topics = {
@@ -248,47 +248,45 @@ def record(folder: Path, samples: Sequence[RawSample], rest: float = 0.8, view: 
         }
         for topic, kind in topics.items():
             bag.add_topic(topic, kind, Qos())
-        for tick in range(round(50 * len(samples) * (rest + way))):
+        for tick in range(round(50 * len(samples) * (rest + motion_time))):
             t = tick / 50
-            i, since = int(t // (rest + way)), t % (rest + way)
-            share = max(0.0, since - rest) / way
+            i, since = int(t // (rest + motion_time)), t % (rest + motion_time)
+            share = max(0.0, since - rest) / motion_time
             q = (1 - share) * poses[i] + share * poses[(i + 1) % len(poses)]
             joints = {
                 "header": header(start + t), "name": list(PANDA.joint_names), "position": q, "velocity": np.zeros(0),
                 "effort": np.zeros(0),
             }  # fmt: skip
             stamp = round((start + t) * 1e9)
-            bag.write(JOINT_STATES, said(topics[JOINT_STATES], **joints), stamp, wait=True)
+            bag.write(JOINT_STATES, serialize(topics[JOINT_STATES], **joints), stamp, wait=True)
             if tick % 5 == 0:
                 image = grey if share else samples[i].image
                 h, w, _ = image.shape
                 lens = {"header": header(start + t, samples[i].info.frame_id)}
-                picture = said(
+                picture = serialize(
                     topics[raw_topic(view)], **lens, height=h, width=w, encoding="rgb8", is_bigendian=0, step=3 * w,
                     data=image.ravel(),
                 )  # fmt: skip
                 bag.write(raw_topic(view), picture, stamp, wait=True)
                 roi = types().types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
                 fields = LENS.camera(view, "base", np.eye(4)).camera_info()
-                info = said(topics[camera_info_topic(view)], **lens, **fields, binning_x=0, binning_y=0, roi=roi)
+                info = serialize(topics[camera_info_topic(view)], **lens, **fields, binning_x=0, binning_y=0, roi=roi)
                 bag.write(camera_info_topic(view), info, stamp, wait=True)
     return folder
 
 
 @pytest.fixture(scope="module")
-def demo(made: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same arm twice through all poses: the second time tells nothing new."""
-    samples = made["base"][1]
+def demo(setups: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Demo that repeats some poses, which add no samples."""
+    samples = setups["base"][1]
     return record(tmp_path_factory.mktemp("demos") / "one", [*samples, *samples[:3]])
 
 
-def test_a_demo_gives_the_calibration(
-    made: Any, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    setup, _ = made["base"]
+def test_calibration_from_demo(setups: Any, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    setup, _ = setups["base"]
     assert main([str(demo), "--view", "front", "--out", str(tmp_path)]) == 0
     found = CameraCalibration.load(tmp_path / "front.yaml")
-    assert len(found.samples) == COUNT and not found.outliers  # one of each pose, none on the way
+    assert len(found.samples) == COUNT and not found.outliers  # one of each pose, none in motion
     assert found.sigma and 1e3 * pose_distance(found.camera.T_parent_camera, setup.truth.T_parent_camera)[0] < max(
         4 * found.sigma[0], 1.0
     )
@@ -296,26 +294,26 @@ def test_a_demo_gives_the_calibration(
     assert len(CameraCalibration.load(tmp_path / "front.yaml").samples) == 6
 
 
-def test_demos_that_cannot_tell_are_refused(made: Any, demo: Path, tmp_path: Path) -> None:
-    def refused(folder: Path, *arguments: str) -> str:
+def test_insufficient_demos_are_rejected(setups: Any, demo: Path, tmp_path: Path) -> None:
+    def error_message(folder: Path, *arguments: str) -> str:
         with pytest.raises(GenimaError) as error:
             main([str(folder), "--out", str(tmp_path / "out"), *arguments])
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert "--view is missing" in refused(demo)
-    assert "no images of wrist (views: front)" in refused(demo, "--view", "wrist")
-    hasty = record(tmp_path / "hasty", made["base"][1], rest=0.1)
-    assert "the arm never rests" in refused(hasty, "--view", "front")
-    other = refused(demo, "--view", "front", "--cell", "sim_fr3")
+    assert "--view is missing" in error_message(demo)
+    assert "no images of wrist (views: front)" in error_message(demo, "--view", "wrist")
+    without_rests = record(tmp_path / "hasty", setups["base"][1], rest=0.1)
+    assert "the arm never rests" in error_message(without_rests, "--view", "front")
+    other = error_message(demo, "--view", "front", "--cell", "sim_fr3")
     assert re.search(r"/joint_states: none of fr3 \(.*fr3_joint7.*\); it has panda_joint1", other)
 
 
 # easy_handeye2.
 
 
-def test_a_calibration_of_easy_handeye2_is_taken_over(made: Any, demo: Path, tmp_path: Path) -> None:
-    setup, samples = made["flange"]
+def test_easy_handeye2_calibration_is_imported(setups: Any, demo: Path, tmp_path: Path) -> None:
+    setup, samples = setups["flange"]
     T = setup.truth.T_parent_camera
     T_link_optical = pose(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), np.array([0.0, 0.015, 0]))  # REP 103
     T_flange_hand = pose(Rotation.from_euler("z", -45, degrees=True).as_matrix(), np.zeros(3))
@@ -329,42 +327,43 @@ def test_a_calibration_of_easy_handeye2_is_taken_over(made: Any, demo: Path, tmp
         tracking_marker_frame="board",
     )
     Calib.of(parameters, T, T_link_optical, T_flange_hand).save(file)
-    lens = folder_of(tmp_path / "lens", samples[:1])
-    asked = ["import", str(file), "--view", "wrist", "--lens", str(lens), "--out", str(out)]
+    lens = write_samples(tmp_path / "lens", samples[:1])
+    arguments = ["import", str(file), "--view", "wrist", "--lens", str(lens), "--out", str(out)]
     with pytest.raises(GenimaError, match="--effector is missing: where is panda_hand in panda_link8"):
-        main(asked)
-    asked += ["--effector", *"0 0 0 0 0 -45".split()]
+        main(arguments)
+    arguments += ["--effector", *"0 0 0 0 0 -45".split()]
     with pytest.raises(GenimaError, match="--optical is missing: where is wrist_color_optical_frame in wrist_link"):
-        main(asked)
-    assert main([*asked, "--optical", *"0 0.015 0 -90 0 -90".split()]) == 0
+        main(arguments)
+    assert main([*arguments, "--optical", *"0 0.015 0 -90 0 -90".split()]) == 0
     found = CameraCalibration.load(out / "wrist.yaml")
     np.testing.assert_allclose(found.camera.T_parent_camera, T, atol=1e-6)
     assert found.frames == Frames("panda_link8", "wrist_color_optical_frame") and found.method == "easy_handeye2"
     assert found.intrinsics.parameters == pytest.approx(LENS.parameters)
     with pytest.raises(GenimaError, match="holds samples of wrist, not of front"):
-        main([*asked, "--view", "front"])
+        main([*arguments, "--view", "front"])
 
     frame = {"calibration_type": "eye_on_base", "tracking_base_frame": "front_color_optical_frame"}
-    theirs = parameters.model_copy(update=frame)
-    Calib(theirs, T).save(file)
-    asked = ["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]
-    assert main(asked) == 0
+    base_parameters = parameters.model_copy(update=frame)
+    Calib(base_parameters, T).save(file)
+    arguments = ["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]
+    assert main(arguments) == 0
     np.testing.assert_allclose(CameraCalibration.load(out / "front.yaml").camera.T_parent_camera, T, atol=1e-6)
-    Calib(theirs.model_copy(update={"robot_base_frame": "world"}), T).save(file)
+    Calib(base_parameters.model_copy(update={"robot_base_frame": "world"}), T).save(file)
     with pytest.raises(GenimaError, match="--base is missing: where is world in panda_link0"):
-        main(asked)
-    assert main([*asked, "--base", *"1 0 0 0 0 0".split()]) == 0
+        main(arguments)
+    assert main([*arguments, "--base", *"1 0 0 0 0 0".split()]) == 0
     moved = CameraCalibration.load(out / "front.yaml").camera.T_parent_camera
     np.testing.assert_allclose(moved[:3, 3], T[:3, 3] + [1, 0, 0], atol=1e-6)
-    Calib(theirs.model_copy(update={"robot_base_frame": "left_panda_link0"}), T).save(file)  # a robot in a namespace
-    assert main(asked) == 0
+    namespaced = base_parameters.model_copy(update={"robot_base_frame": "left_panda_link0"})
+    Calib(namespaced, T).save(file)
+    assert main(arguments) == 0
     assert CameraCalibration.load(out / "front.yaml").frames == Frames("left_panda_link0", "front_color_optical_frame")
-    Calib(theirs.model_copy(update={"robot_base_frame": "link_base"}), T).save(file)
-    assert main([*asked, "--base-frame", "link_base"]) == 0
+    Calib(base_parameters.model_copy(update={"robot_base_frame": "link_base"}), T).save(file)
+    assert main([*arguments, "--base-frame", "link_base"]) == 0
     assert CameraCalibration.load(out / "front.yaml").frames == Frames("link_base", "front_color_optical_frame")
 
 
-def test_a_calibration_of_easy_handeye_for_ros_1_is_taken_over(demo: Path, tmp_path: Path) -> None:
+def test_easy_handeye_ros1_calibration_is_imported(demo: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "front.yaml", tmp_path / "out"
     quaternion = "qw: 0.0, qx: 0.7071067811865476, qy: -0.7071067811865476, qz: 0.0"
     transformation = f"transformation: {{{quaternion}, x: 0.5, y: 0.0, z: 1.2}}\n"
@@ -373,7 +372,7 @@ def test_a_calibration_of_easy_handeye_for_ros_1_is_taken_over(demo: Path, tmp_p
         "tracking_base_frame: front_color_optical_frame\ntracking_marker_frame: board\n"
     )
     nested = "parameters:\n" + "".join(f"  {line}\n" for line in parameters.splitlines())
-    for head in (nested + "  namespace: /eye_on_base/\n", parameters):  # of its last and its first versions
+    for head in (nested + "  namespace: /eye_on_base/\n", parameters):  # of the last and the first versions
         file.write_text(head + transformation)
         assert main(["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]) == 0
         camera = CameraCalibration.load(out / "front.yaml").camera
@@ -387,7 +386,7 @@ def test_a_calibration_of_easy_handeye_for_ros_1_is_taken_over(demo: Path, tmp_p
         Calib.load(file)
 
 
-def test_an_imported_camera_that_cannot_see_the_robot_is_told_with_the_likely_mistake(
+def test_implausible_import_is_reported_with_likely_cause(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, out = tmp_path / "front.calib", tmp_path / "out"
@@ -403,15 +402,15 @@ def test_an_imported_camera_that_cannot_see_the_robot_is_told_with_the_likely_mi
     )
     Calib(parameters, T_link).save(file)
     assert main(["import", str(file), "--view", "front", "--lens", str(demo), "--out", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert "WARNING: front: at this pose it does not see the robot" in said
-    assert "is it the pose of the camera's link (x forward, z up)?" in said
+    output = capsys.readouterr().out
+    assert "WARNING: front: at this pose it does not see the robot" in output
+    assert "is it the pose of the camera's link (x forward, z up)?" in output
 
 
 # Boards.
 
 
-def test_a_board_is_printed_with_its_definition(tmp_path: Path) -> None:
+def test_board_is_printed_with_definition(tmp_path: Path) -> None:
     out = tmp_path / "board.pdf"
     assert main(["board", "--out", str(out)]) == 0
     assert out.read_bytes().startswith(b"%PDF") and not out.with_suffix(".yaml").exists()
@@ -442,14 +441,14 @@ def test_a_board_is_printed_with_its_definition(tmp_path: Path) -> None:
         (["--kind", "grid"], {"kind": "grid"}),
     ],
 )
-def test_whatever_describes_a_board_is_printed(tmp_path: Path, arguments: list[str], expected: dict[str, Any]) -> None:
+def test_board_options_are_printed(tmp_path: Path, arguments: list[str], expected: dict[str, Any]) -> None:
     out = tmp_path / "mine.pdf"
     assert main(["board", *arguments, "--out", str(out)]) == 0
     assert CalibrationBoard.load(out.with_suffix(".yaml")) == replace(BOARD, **expected)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["--columns", "9", "--rows", "6"], "too large for A4 .*324 x 216 mm"),
         (["--columns", "9", "--board", "{board}"], "--board and --columns describe two boards"),
@@ -465,11 +464,11 @@ def test_whatever_describes_a_board_is_printed(tmp_path: Path, arguments: list[s
         (["--out", "board.jpg"], r"a \.pdf or a \.png file"),
     ],
 )
-def test_boards_that_cannot_be_printed_are_refused(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_unprintable_boards_are_rejected(tmp_path: Path, arguments: list[str], expected: str) -> None:
     kept, board = tmp_path / "kept.pdf", tmp_path / "board.yaml"
     kept.write_text("my notes")
     BOARD.save(board)
     given = [argument.format(kept=kept, board=board) for argument in arguments]
-    with pytest.raises(GenimaError, match=said):
+    with pytest.raises(GenimaError, match=expected):
         main(["board", *([] if "--out" in given else ["--out", str(tmp_path / "page.pdf")]), *given])
     assert kept.read_text() == "my notes" and sorted(tmp_path.iterdir()) == [board, kept]

@@ -1,4 +1,4 @@
-"""Simulated calibration: boards are where the truth says, cameras see like real ones, pages are printed to scale."""
+"""Simulated calibration: board poses in images, realistic cameras, boards printed to scale."""
 
 from __future__ import annotations
 
@@ -62,58 +62,54 @@ def setups(workcell: CalibrationWorkcell) -> list[CalibrationSetup]:
 
 @pytest.fixture(scope="module")
 def images(workcell: CalibrationWorkcell, setups: list[CalibrationSetup]) -> list[Image]:
-    """Return an image of the first set-up."""
+    """Images of the first set-up."""
     return workcell.images(setups[0])
 
 
-def few(setup: CalibrationSetup, *which: int) -> CalibrationSetup:
-    """Some of its samples."""
+def select_samples(setup: CalibrationSetup, *which: int) -> CalibrationSetup:
+    """Return a set-up with some of the samples."""
     return replace(setup, positions=setup.positions[[*which]], T_carrier_board=setup.T_carrier_board[[*which]])
 
 
 def errors(setup: CalibrationSetup, images: Sequence[Image]) -> list[np.ndarray]:
     """Return the errors in px (M, 2) of the detected points of each image."""
-    seen = [detect(image, setup.board, setup.intrinsics) for image in images]
-    return [one.pixels - truth[one.ids] for one, truth in zip(seen, setup.pixels, strict=True)]
+    detections = [detect(image, setup.board, setup.intrinsics) for image in images]
+    return [one.pixels - truth[one.ids] for one, truth in zip(detections, setup.pixels, strict=True)]
 
 
-def test_clean_images_show_the_board_where_it_truly_is(
-    workcell: CalibrationWorkcell, setups: list[CalibrationSetup]
-) -> None:
-    setup = replace(few(setups[1], *range(6)), sensor=Sensor(blur=0.0, noise=0.0))
-    off = np.concatenate(errors(setup, workcell.images(setup)))
-    assert len(off) > 0.8 * 6 * len(setup.board.points)
-    assert np.abs(off.mean(0)).max() < 0.02  # no part of a pixel is lost anywhere
-    assert np.sqrt((off**2).mean()) < 0.1
+def test_clean_images_match_true_board_pose(workcell: CalibrationWorkcell, setups: list[CalibrationSetup]) -> None:
+    setup = replace(select_samples(setups[1], *range(6)), sensor=Sensor(blur=0.0, noise=0.0))
+    pixel_errors = np.concatenate(errors(setup, workcell.images(setup)))
+    assert len(pixel_errors) > 0.8 * 6 * len(setup.board.points)
+    assert np.abs(pixel_errors.mean(0)).max() < 0.02  # no subpixel offset
+    assert np.sqrt((pixel_errors**2).mean()) < 0.1
 
 
-def test_blur_and_noise_leave_points_detectable_and_unbiased(
-    setups: list[CalibrationSetup], images: list[Image]
-) -> None:
-    off = errors(setups[0], images)
-    assert min(map(len, off)) >= 8
-    together = np.concatenate(off)
-    assert np.abs(together.mean(0)).max() < 0.03
-    assert 0.01 < np.sqrt((together**2).mean()) < 0.15
+def test_points_are_unbiased_with_blur_and_noise(setups: list[CalibrationSetup], images: list[Image]) -> None:
+    pixel_errors = errors(setups[0], images)
+    assert min(map(len, pixel_errors)) >= 8
+    all_errors = np.concatenate(pixel_errors)
+    assert np.abs(all_errors.mean(0)).max() < 0.03
+    assert 0.01 < np.sqrt((all_errors**2).mean()) < 0.15
 
 
-def test_images_are_those_of_a_distorting_noisy_camera_and_always_the_same(
+def test_images_have_distortion_and_noise_and_are_reproducible(
     workcell: CalibrationWorkcell, setups: list[CalibrationSetup], images: list[Image]
 ) -> None:
-    setup = few(setups[0], 0, 1)
+    setup = select_samples(setups[0], 0, 1)
     np.testing.assert_array_equal(images[:2], workcell.images(setup))
     assert images[0].shape == (480, 640, 3) and images[0].dtype == np.uint8
-    noiseless = replace(few(setup, 0), sensor=Sensor(noise=0.0))
+    noiseless = replace(select_samples(setup, 0), sensor=Sensor(noise=0.0))
     grain = workcell.images(noiseless)[0].astype(float)
     exposure = images[0].mean() / grain.mean()
     assert 0.7 < exposure < 1.15
     assert 1.0 < np.std(images[0] - exposure * grain) < 4.0
-    straight = [replace(one, intrinsics=replace(one.intrinsics, distortion=(0.0,) * 5)) for one in setups]
-    bent = [np.abs(one.pixels - other.pixels).max() for one, other in zip(setups, straight, strict=True)]
+    undistorted = [replace(one, intrinsics=replace(one.intrinsics, distortion=(0.0,) * 5)) for one in setups]
+    bent = [np.abs(one.pixels - other.pixels).max() for one, other in zip(setups, undistorted, strict=True)]
     assert max(bent) > 2.0  # px
 
 
-def test_every_setup_has_good_poses_of_its_own(setups: list[CalibrationSetup], robot: RobotModel) -> None:
+def test_every_setup_has_its_own_valid_poses(setups: list[CalibrationSetup], robot: RobotModel) -> None:
     self_collision = SelfCollision(robot)
     for setup in setups:
         assert setup.positions.shape == (SAMPLES, 7)
@@ -131,7 +127,7 @@ def test_every_setup_has_good_poses_of_its_own(setups: list[CalibrationSetup], r
         assert one.intrinsics != other.intrinsics
 
 
-def test_the_same_seed_gives_the_same_setup(workcell: CalibrationWorkcell, setups: list[CalibrationSetup]) -> None:
+def test_setup_is_reproducible(workcell: CalibrationWorkcell, setups: list[CalibrationSetup]) -> None:
     again = workcell.random_setup(1, samples=4)
     np.testing.assert_array_equal(again.positions, setups[1].positions[:4])
     np.testing.assert_array_equal(again.T_parent_camera, setups[1].T_parent_camera)
@@ -141,18 +137,22 @@ def test_the_same_seed_gives_the_same_setup(workcell: CalibrationWorkcell, setup
     np.testing.assert_array_equal(again.noisy_joints(0.0), again.positions)
 
 
-def test_outliers_are_seen_where_the_truth_is_not(
+def test_outliers_differ_from_truth(
     workcell: CalibrationWorkcell, setups: list[CalibrationSetup], images: list[Image]
 ) -> None:
     setup = setups[0]
-    bumped = setup.displace_board([3])
-    assert np.linalg.norm(bumped.pixels - setup.pixels, axis=-1)[[0, 1, 2, 4]].max() == 0
-    taken = [*images[:3], *workcell.images(few(bumped, 3)), images[4]]
-    assert np.abs(np.concatenate(errors(few(bumped, *range(5)), taken))).max() < 1.0
-    for spoilt, which in ((taken, 3), (rotate_images(taken, [1]), 1), (delay_images(taken, [2]), 2)):
-        seen = detect(spoilt[which], setup.board, setup.intrinsics)
-        assert np.median(np.linalg.norm(seen.pixels - setup.pixels[which, seen.ids], axis=1)) > 5.0  # px
-        assert spoilt[4] is taken[4]
+    displaced = setup.displace_board([3])
+    assert np.linalg.norm(displaced.pixels - setup.pixels, axis=-1)[[0, 1, 2, 4]].max() == 0
+    sample_images = [*images[:3], *workcell.images(select_samples(displaced, 3)), images[4]]
+    assert np.abs(np.concatenate(errors(select_samples(displaced, *range(5)), sample_images))).max() < 1.0
+    for changed_images, which in (
+        (sample_images, 3),
+        (rotate_images(sample_images, [1]), 1),
+        (delay_images(sample_images, [2]), 2),
+    ):
+        detection = detect(changed_images[which], setup.board, setup.intrinsics)
+        assert np.median(np.linalg.norm(detection.pixels - setup.pixels[which, detection.ids], axis=1)) > 5.0  # px
+        assert changed_images[4] is sample_images[4]
 
 
 def sphere_centres(camera: Camera, robot: RobotModel, q: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -161,10 +161,10 @@ def sphere_centres(camera: Camera, robot: RobotModel, q: np.ndarray, target: np.
     return CameraIntrinsics.of(camera).project(np.array([sphere.centre for sphere in placed]))
 
 
-def test_spheres_are_drawn_with_an_estimated_calibration_where_they_truly_are(
+def test_spheres_match_truth_with_estimated_calibration(
     setups: list[CalibrationSetup], images: list[Image], robot: RobotModel
 ) -> None:
-    """In rectified images of 256 x 256, from rendered ones with noise, blur and lens distortion, and noisy joints."""
+    """Rectified images of 256 x 256 from rendered ones with noise, blur and distortion, and noisy joints."""
     setup, view = setups[0], {"base": "front", "flange": "wrist"}[setups[0].parent]
     joints = setup.noisy_joints(degrees=0.02)
     samples = [
@@ -175,22 +175,22 @@ def test_spheres_are_drawn_with_an_estimated_calibration_where_they_truly_are(
     truth = setup.intrinsics.camera(view, setup.parent, setup.T_parent_camera)
     metres, angle = pose_distance(estimated.T_parent_camera, truth.T_parent_camera)
     assert metres < 3e-3 and angle < np.radians(0.3)
-    rng, off, raw = np.random.default_rng(0), list[float](), list[float]()
+    rng, pixel_errors, raw = np.random.default_rng(0), list[float](), list[float]()
     for q in setup.positions:
         for target in np.clip(q + rng.uniform(-0.3, 0.3, (20, 7)), robot.position_min, robot.position_max):
-            true = sphere_centres(truth.crop_square(256), robot, q, target)
-            inside = np.all((true > 0) & (true < 256), axis=1)
-            drawn = sphere_centres(estimated.crop_square(256), robot, q, target)
-            off += np.linalg.norm(drawn - true, axis=1)[inside].tolist()
-            bent = sphere_centres(truth, robot, q, target)  # through the lens, as in the image before it is rectified
-            straight = sphere_centres(replace(truth, distortion=(0.0,) * 5), robot, q, target)
-            raw += (np.linalg.norm(bent - straight, axis=1)[inside] * 256 / 480).tolist()
-    assert len(off) > 60
-    assert max(off) < 1.5
-    assert max(raw) > max(off)  # what not to rectify would cost
+            true_pixels = sphere_centres(truth.crop_square(256), robot, q, target)
+            inside = np.all((true_pixels > 0) & (true_pixels < 256), axis=1)
+            estimated_pixels = sphere_centres(estimated.crop_square(256), robot, q, target)
+            pixel_errors += np.linalg.norm(estimated_pixels - true_pixels, axis=1)[inside].tolist()
+            bent = sphere_centres(truth, robot, q, target)  # with distortion, as before the rectification
+            undistorted = sphere_centres(replace(truth, distortion=(0.0,) * 5), robot, q, target)
+            raw += (np.linalg.norm(bent - undistorted, axis=1)[inside] * 256 / 480).tolist()
+    assert len(pixel_errors) > 60
+    assert max(pixel_errors) < 1.5
+    assert max(raw) > max(pixel_errors)  # the error without rectification is larger
 
 
-def test_bad_setups_are_refused_in_one_line(
+def test_bad_setups_are_rejected_in_one_line(
     workcell: CalibrationWorkcell, setups: list[CalibrationSetup], board: CalibrationBoard
 ) -> None:
     with pytest.raises(GenimaError, match="-1 is negative"):
@@ -203,7 +203,7 @@ def test_bad_setups_are_refused_in_one_line(
         workcell.images(replace(setups[0], intrinsics=replace(setups[0].intrinsics, distortion=(-0.5, 0, 0, 0, 0))))
 
 
-def test_a_board_too_large_for_the_image_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_board_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simulated_calibration.workcell._ATTEMPTS", 200)
     workcell = CalibrationWorkcell(CalibrationBoard("charuco", 12, 9, 0.08, 0.06, "5X5_100"), "flange")
     try:
@@ -213,11 +213,11 @@ def test_a_board_too_large_for_the_image_is_refused(monkeypatch: pytest.MonkeyPa
         workcell.close()
 
 
-# The live simulator.
+# Simulator node.
 
 
-def seen(simulation: Simulation, board: CalibrationBoard, view: str) -> tuple[Detection, np.ndarray]:
-    """The board as a view sees it, and where its points truly are (M, 2) px."""
+def detect_board(simulation: Simulation, board: CalibrationBoard, view: str) -> tuple[Detection, np.ndarray]:
+    """Return the board's detection in a view, and its true points (M, 2) px."""
     mounted = simulation.board
     assert mounted is not None
     renderer = SceneRenderer(simulation.model, simulation.cameras)
@@ -234,16 +234,16 @@ def seen(simulation: Simulation, board: CalibrationBoard, view: str) -> tuple[De
     return detection, intrinsics.project(detection.points @ T_camera_board[:3, :3].T + T_camera_board[:3, 3])
 
 
-def test_the_simulator_has_a_board_on_the_table_and_no_objects_of_tasks(board: CalibrationBoard) -> None:
+def test_simulator_with_board_on_table_has_no_task_objects(board: CalibrationBoard) -> None:
     simulation = Simulation(board=MountedBoard.at(board, "table"))
     simulation.reset("take_lid_off", 4)
-    detection, truth = seen(simulation, board, "wrist")
+    detection, truth = detect_board(simulation, board, "wrist")
     assert len(detection.ids) >= 12
     assert np.abs(detection.pixels - truth).mean() < 0.3
     assert not simulation.objects()
 
 
-def test_a_board_in_the_gripper_moves_with_the_flange(board: CalibrationBoard) -> None:
+def test_board_in_gripper_moves_with_flange(board: CalibrationBoard) -> None:
     simulation = Simulation(board=MountedBoard.at(board, "gripper"))
     places = []
     for turn in (0.0, 0.4):
@@ -251,8 +251,8 @@ def test_a_board_in_the_gripper_moves_with_the_flange(board: CalibrationBoard) -
         positions = simulation.joints().positions + [0, 0, 0, 0, 0, 0, turn]
         simulation.command(positions, 0.0)
         simulation.step(1.5)
-        np.testing.assert_allclose(simulation.joints().positions, positions, atol=3e-3)  # it touches nothing
-        detection, truth = seen(simulation, board, "left_shoulder")
+        np.testing.assert_allclose(simulation.joints().positions, positions, atol=3e-3)  # no contact
+        detection, truth = detect_board(simulation, board, "left_shoulder")
         assert len(detection.ids) >= 12
         assert np.abs(detection.pixels - truth).mean() < 0.3
         places.append(truth.mean(0))
@@ -260,14 +260,14 @@ def test_a_board_in_the_gripper_moves_with_the_flange(board: CalibrationBoard) -
     assert simulation.joints().gripper < 0.1
 
 
-def test_a_board_elsewhere_is_refused(board: CalibrationBoard) -> None:
+def test_unknown_board_place_is_rejected(board: CalibrationBoard) -> None:
     with pytest.raises(GenimaError, match="unknown place .'ceiling'.; use table or gripper"):
         MountedBoard.at(board, "ceiling")
 
 
 @contextmanager
-def started(**parameters: object) -> Iterator[None]:
-    """ROS with these parameters on the command line."""
+def ros_parameters(**parameters: object) -> Iterator[None]:
+    """Initialise ROS with parameters on the command line."""
     line = ["python", "--ros-args"]
     for name, value in parameters.items():
         line += ["-p", f"{name}:={value}"]
@@ -278,8 +278,8 @@ def started(**parameters: object) -> Iterator[None]:
         rclpy.try_shutdown()
 
 
-def test_the_simulator_node_shows_a_board_to_its_cameras(board: CalibrationBoard) -> None:
-    with started(board="table"):
+def test_simulator_node_renders_board(board: CalibrationBoard) -> None:
+    with ros_parameters(board="table"):
         graph = Graph()
         try:
             graph.add(SimNode())
@@ -295,18 +295,18 @@ def test_the_simulator_node_shows_a_board_to_its_cameras(board: CalibrationBoard
 
 
 @pytest.mark.parametrize(
-    "parameters, words",
+    "parameters, expected",
     [
         ({"board": "ceiling"}, "unknown place .'ceiling'.; use table or gripper"),
         ({"board": "table", "board_file": "nowhere.yaml"}, "board nowhere.yaml does not exist"),
     ],
 )
-def test_a_board_that_the_simulator_cannot_have_is_refused(parameters: dict[str, str], words: str) -> None:
-    with started(**parameters), pytest.raises(GenimaError, match=words):
+def test_unknown_board_is_rejected_by_simulator(parameters: dict[str, str], expected: str) -> None:
+    with ros_parameters(**parameters), pytest.raises(GenimaError, match=expected):
         SimNode()
 
 
-# Boards on paper.
+# Printed boards.
 
 BOARDS = [
     (CalibrationBoard("charuco", 7, 5, 0.036, 0.027, "5X5_50"), "A4", (297, 210)),
@@ -317,7 +317,7 @@ BOARDS = [
 
 
 @pytest.mark.parametrize(("printed", "paper", "size"), BOARDS)
-def test_printed_boards_measure_what_they_say(
+def test_printed_boards_are_to_scale(
     printed: CalibrationBoard, paper: str, size: tuple[int, int], tmp_path: Path
 ) -> None:
     print_board(printed, tmp_path / "board.png", paper, "a.yaml")
@@ -333,16 +333,16 @@ def test_printed_boards_measure_what_they_say(
     top, left = np.flatnonzero((page < 128).any(axis=1))[0], round((page.shape[1] - front.shape[1]) / 2)
     patch = page[top : top + front.shape[0], left : left + front.shape[1]]
     smooth = [cv2.GaussianBlur(image, (0, 0), 2.0).astype(int) for image in (patch, front)]
-    assert np.abs(smooth[0] - smooth[1]).max() < 100  # no cell is wrong, no edge by more than a pixel
+    assert np.abs(smooth[0] - smooth[1]).max() < 100  # all cells are right, edges within a pixel
     if printed.kind == "charuco":
         detector = cv2.aruco.CharucoDetector(printed.cv_board)  # type: ignore[arg-type]
         corners, ids, _, _ = detector.detectBoard(cv2.GaussianBlur(page, (0, 0), 2.0))
         assert len(ids) == len(printed.points)
-        off = corners.reshape(-1, 2) / per_mm - 1000 * printed.points[ids.ravel(), :2]
-        assert np.abs(off - off.mean(0)).max() < 0.02  # mm
+        errors_mm = corners.reshape(-1, 2) / per_mm - 1000 * printed.points[ids.ravel(), :2]
+        assert np.abs(errors_mm - errors_mm.mean(0)).max() < 0.02  # mm
 
 
-def test_the_pdf_has_the_paper_size_and_is_the_same_every_time(board: CalibrationBoard, tmp_path: Path) -> None:
+def test_pdf_has_paper_size_and_is_reproducible(board: CalibrationBoard, tmp_path: Path) -> None:
     for name in ("one.pdf", "two.pdf"):
         print_board(board, tmp_path / name)
     data = (tmp_path / "one.pdf").read_bytes()
@@ -351,7 +351,7 @@ def test_the_pdf_has_the_paper_size_and_is_the_same_every_time(board: Calibratio
     np.testing.assert_allclose(np.array(box, float) * 25.4 / 72, [0, 0, 297, 210], atol=0.01)
 
 
-def test_boards_that_cannot_be_printed_are_refused_in_one_line(board: CalibrationBoard, tmp_path: Path) -> None:
+def test_unprintable_boards_are_rejected_in_one_line(board: CalibrationBoard, tmp_path: Path) -> None:
     with pytest.raises(GenimaError, match="too large for A4 .*252 x 252 mm"):
         print_board(replace(board, rows=7), tmp_path / "board.pdf")
     with pytest.raises(GenimaError, match="'A5'.; use A4 or A3"):
