@@ -52,9 +52,7 @@ def our_loss(options: DiffusionOptions) -> DiffusionLossModule:
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-def test_ours_and_the_example_have_the_same_loss_and_gradient(
-    accelerator: Accelerator, gradient_checkpointing: bool
-) -> None:
+def test_ours_and_example_have_same_loss_and_gradient(accelerator: Accelerator, gradient_checkpointing: bool) -> None:
     ours = our_loss(replace(PLAIN, gradient_checkpointing=gradient_checkpointing))
     pipeline, controlnet = training_step.networks("tiny", torch.device("cpu"))
     theirs = Example(pipeline, controlnet, accelerator)
@@ -118,7 +116,7 @@ def test_every_variant_runs_and_is_reported(
         assert 0 < result["p50"] <= result["p99"] and 0 < result["rate"]
 
 
-def test_a_variant_with_another_loss_is_refused() -> None:
+def test_variant_with_another_loss_is_rejected() -> None:
     same = training_step.Result(rate=1, ratio=1, p50=1, p99=1, floor=1, peak_gb=1, loss=1.0)
     training_step.require_same_loss({"example": same, "ours": replace(same, loss=1.000_001), "compile": None})
     with pytest.raises(GenimaError, match="ours computes a loss of 1.1"):
@@ -126,14 +124,14 @@ def test_a_variant_with_another_loss_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("argument", "complaint"), [("--batch=0", "--batch"), ("--size=sd-turbo", "takes a GPU")])
-def test_what_cannot_be_measured_is_refused(argument: str, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unmeasurable_options_are_rejected(argument: str, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["", argument])
     with pytest.raises(GenimaError, match=complaint):
         training_step.main()
 
 
-def test_the_operations_counted_on_shapes_are_those_of_our_step() -> None:
+def test_operations_on_shapes_equal_training_step() -> None:
     counted = training_costs.count("tiny", SIDE, OPTIONS.batch).operations
     model, samples = our_loss(PLAIN), training_step.first_batch(OPTIONS)
     model(samples)  # embeds the prompts, which is not counted for later steps
@@ -149,7 +147,7 @@ def test_the_operations_counted_on_shapes_are_those_of_our_step() -> None:
 
 
 @pytest.mark.nightly
-def test_sd_turbos_costs_are_known_without_a_gpu() -> None:
+def test_costs_of_sd_turbo_need_no_gpu() -> None:
     plain, large = (training_costs.count("sd-turbo", 512, batch) for batch in (12, 24))
     again = training_costs.count("sd-turbo", 512, 24, checkpointing=True)
     assert plain.trained == 364_228_240  # as Stable Diffusion 2.1's released ControlNets
@@ -162,7 +160,7 @@ def test_sd_turbos_costs_are_known_without_a_gpu() -> None:
     assert 0.05 < large.floor(h200) < 0.3 * large.floor(a100) + 0.01
 
 
-def test_live_bytes_count_what_exists_once() -> None:
+def test_live_bytes_count_shared_memory_once() -> None:
     with training_costs.LiveBytes() as memory:
         a = torch.empty(1000, device="meta")
         b = a.view(10, 100)[2:]
@@ -230,13 +228,13 @@ def test_generation_benchmark_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 # reports
 
 
-def test_no_benchmark_writes_a_file_by_itself() -> None:
+def test_no_benchmark_writes_file_by_itself() -> None:
     for script in Path(generation.__file__).parent.glob("*.py"):
         if "out: Path" in (text := script.read_text(encoding="utf-8")):
             assert "require_report(" in text and "write_report(" in text and "atomic_write" not in text, script
 
 
-def test_a_report_replaces_only_a_report_of_its_benchmark(tmp_path: Path) -> None:
+def test_report_replaces_only_reports_of_its_benchmark(tmp_path: Path) -> None:
     report = tmp_path / "new" / "report.json"
     benchmark_report.require_report(report, "leading", overwrite=False)
     benchmark_report.write_report(report, "leading", {"rate": 200})

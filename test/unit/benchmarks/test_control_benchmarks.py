@@ -39,7 +39,7 @@ def wandering(count: int = 6) -> list[ActionChunk]:
     return chunks
 
 
-def test_the_stream_has_a_small_part_of_the_jerk_of_serial_execution() -> None:
+def test_stream_has_less_jerk_than_serial_execution() -> None:
     chunks, start = wandering(), Joints(0.0, PANDA.home, 1.0)
     executed = [chunk.stamp for chunk in chunks[1:]] + [chunks[-1].due[-1]]
     plain = smoothness.as_it_is(chunks, executed, start, OPTIONS)
@@ -52,7 +52,7 @@ def test_the_stream_has_a_small_part_of_the_jerk_of_serial_execution() -> None:
     assert results["plain"].ratio == 1.0 and results["ours"].ratio < 1 / 3
 
 
-def test_a_chunk_executed_as_it_is_passes_through_its_actions() -> None:
+def test_serial_chunk_passes_through_its_actions() -> None:
     (only,) = wandering(1)
     way = smoothness.as_it_is([only], [only.due[-1]], Joints(0.0, PANDA.home, 1.0), OPTIONS)
     wait = round(OPTIONS.latency * OPTIONS.rate)
@@ -60,7 +60,7 @@ def test_a_chunk_executed_as_it_is_passes_through_its_actions() -> None:
     np.testing.assert_allclose(way[wait + 4 :: 5], only.positions[1::2], atol=1e-9)
 
 
-def test_growth_of_memory_is_that_after_the_start() -> None:
+def test_memory_growth_is_measured_after_start() -> None:
     samples = [(t, 100.0 if t < 30 else 300 + 2 * t / 60) for t in np.arange(0.0, 300.0)]
     first, last, slope = demo_timing.growth(samples)
     assert (first, last) == pytest.approx((301, 300 + 2 * 299 / 60)) and slope == pytest.approx(2)
@@ -97,7 +97,7 @@ def test_invalid_options_are_rejected(
         benchmark.main()
 
 
-def test_an_error_of_a_benchmark_is_one_line() -> None:
+def test_benchmark_error_is_one_line() -> None:
     command = [sys.executable, str(BENCHMARKS / "demo_timing.py"), "--minutes", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1 and "--minutes must be positive" in done.stderr

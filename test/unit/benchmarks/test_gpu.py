@@ -39,7 +39,7 @@ def run(monkeypatch: pytest.MonkeyPatch, out: Path, *arguments: str) -> dict[str
     return dict(json.loads(out.read_text(encoding="utf-8")))
 
 
-def test_all_is_measured_and_compared_with_the_stock_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_variants_are_measured_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = run(monkeypatch, tmp_path / "gpu.json")
     rows = {(row["kind"], row["variant"]): row for row in report["rows"]}
     assert len(rows) == 6 and [row["problem"] for row in rows.values() if row["problem"]] == []
@@ -73,7 +73,9 @@ def test_finished_measurements_are_kept(tmp_path: Path, monkeypatch: pytest.Monk
     assert all(line.count("|") == 10 for line in (tmp_path / "gpu.md").read_text().splitlines()[3:])
 
 
-def test_full_size_needs_a_gpu_and_bad_numbers_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_full_size_requires_gpu_and_invalid_numbers_are_rejected(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(GenimaError, match="must be positive"):
         run(monkeypatch, tmp_path / "gpu.json", "--draws", "0")
     if not torch.cuda.is_available():

@@ -66,7 +66,7 @@ def written(folder: Path, exposures: np.ndarray, offset: float, lost: tuple[str,
         (folder / f"{program}-77.trace").write_text(text)
 
 
-def test_an_observation_is_followed_through_all_stages(tmp_path: Path) -> None:
+def test_observation_is_traced_through_all_stages(tmp_path: Path) -> None:
     exposures, offset = 100.0 + 0.2 * np.arange(5), 1.7e9
     written(tmp_path, exposures, offset)
     traces = latency.read(tmp_path, offset)
@@ -96,14 +96,14 @@ def test_lost_messages_are_not_counted(tmp_path: Path, lost: tuple[str, str, str
     assert followed == [True, False, True]
 
 
-def test_the_first_message_that_is_due_later() -> None:
+def test_first_later_message_is_found() -> None:
     trace = Trace([1.1, 1.2, 1.3], [1.0, 1.15, 1.25])
     assert trace.due_after(1.1) == (1.2, 1.15)
     assert trace.due_after(1.3) is None
     assert (trace.of(1.15), trace.of(1.2)) == (1.2, None)
 
 
-def test_the_table_and_the_plot_have_every_stage(tmp_path: Path) -> None:
+def test_table_and_plot_have_every_stage(tmp_path: Path) -> None:
     stages = np.random.default_rng(0).uniform(0.5, 1.5, (200, 1)) * DELAYS
     rows = latency.table(stages).splitlines()
     assert [row.split("|")[1].strip() for row in rows[2:-1]] == list(STAGES)

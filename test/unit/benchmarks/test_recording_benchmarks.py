@@ -28,7 +28,7 @@ PICTURES = pictures(640, 480)
 
 
 @pytest.mark.parametrize("size", [(640, 480), (128, 128)])
-def test_a_number_survives_jpeg(size: tuple[int, int]) -> None:
+def test_number_survives_jpeg(size: tuple[int, int]) -> None:
     for number in (0, 1, numbered(3, 123_456), numbered(1, 2**24 - 1), 0xAAAAAAAA, 2**32 - 1):
         image = pictures(*size, count=1)[0]
         write_number(image, number)
@@ -66,7 +66,7 @@ def bag(folder: Path, messages: list[tuple[str, Any]]) -> Path:
     return folder / "bag"
 
 
-def test_joints_that_are_missing_doubled_late_or_altered_are_counted(tmp_path: Path) -> None:
+def test_missing_repeated_late_and_changed_joints_are_counted(tmp_path: Path) -> None:
     said = [joints(n) for n in (3, 4, 6, 5, 8, 8, 9)] + [joints(10, late=1), stamped(joints(2), 12)]
     folder = bag(tmp_path, [(JOINTS, message) for message in said])
     kept = recording.compare(folder, SENT, {"joints": (JOINTS,)})["joints"]
@@ -75,7 +75,7 @@ def test_joints_that_are_missing_doubled_late_or_altered_are_counted(tmp_path: P
 
 
 @pytest.mark.parametrize("images, altered", [("raw", 3), ("png", 3), ("jpeg", 2)])
-def test_images_that_are_another_view_or_damaged_are_counted(tmp_path: Path, images: str, altered: int) -> None:
+def test_wrong_and_damaged_images_are_counted(tmp_path: Path, images: str, altered: int) -> None:
     topic = IMAGES[1] if images == "raw" else f"{IMAGES[1]}/compressed"
     said = [image(n, images) for n in (5, 6, 8)]
     said += [image(9, images, view=2), stamped(image(4, images), 10), image(11, images, damaged=True)]
@@ -86,7 +86,7 @@ def test_images_that_are_another_view_or_damaged_are_counted(tmp_path: Path, ima
         recording.compare(folder, SENT)
 
 
-def test_the_loss_is_that_of_the_oldest_message(tmp_path: Path) -> None:
+def test_loss_is_age_of_oldest_message(tmp_path: Path) -> None:
     sent = {topic: stamps if topic == JOINTS else stamps[:0] for topic, stamps in SENT.items()}
     begin, end = START + 3_000_000, START + 18_000_000
     kept = bag(tmp_path, [(JOINTS, joints(n)) for n in range(15)])

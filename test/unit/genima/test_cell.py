@@ -26,7 +26,7 @@ RIG = paths.shared("config", "cameras", "four_d415.yaml")
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_the_cells_of_the_project_load(name: str) -> None:
+def test_project_cells_load(name: str) -> None:
     cell = load_cell(name)
     assert (cell.name, cell.reference) == (name, name)
     assert bool(cell.simulator) == name.startswith("sim_") == (cell.driver is None)
@@ -43,7 +43,7 @@ def test_real_cells_of_each_driver_exist() -> None:
     assert driven == expected | {("external", "multipanda", "robotiq_2f140")}
 
 
-def test_a_users_cell_names_files_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_cell_references_files_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rig.yaml").write_text(RIG.read_text("utf-8").replace("640x480", "256x256"))
     (tmp_path / "poses").mkdir()
     for file in paths.shared("calibration", "sim").glob("*.yaml"):
@@ -87,13 +87,13 @@ def test_invalid_cells_are_one_line_errors(tmp_path: Path, of: str, changes: dic
     assert "\n" not in str(error.value) and "cell_0.yaml" in str(error.value)
 
 
-def test_an_unknown_cell_is_named() -> None:
+def test_unknown_cell_is_reported() -> None:
     with pytest.raises(GenimaError, match="nobody.yaml not found"):
         load_cell("nobody")
 
 
 @pytest.mark.parametrize("name", ["sim_panda", "fr3_crisp"])
-def test_a_damaged_file_is_refused_or_read(tmp_path: Path, name: str) -> None:
+def test_damaged_file_is_rejected_or_read(tmp_path: Path, name: str) -> None:
     data = parse_yaml(paths.shared("config", "cells", f"{name}.yaml").read_text("utf-8"), "cell")
     for mutated in mutated_data(data, 150):
         file = tmp_path / "mutated.yaml"
@@ -104,7 +104,7 @@ def test_a_damaged_file_is_refused_or_read(tmp_path: Path, name: str) -> None:
 # ------------------------------------------------------------------------------------------------------ policies
 
 
-def test_the_bundled_policy_fits_its_cell(spec: PolicySpec) -> None:
+def test_bundled_policy_fits_its_cell(spec: PolicySpec) -> None:
     load_cell("sim_panda").require_policy(spec, "the checkpoint")
 
 
@@ -115,13 +115,13 @@ def test_the_bundled_policy_fits_its_cell(spec: PolicySpec) -> None:
         ("sim_rlbench", "the checkpoint was trained with a robotiq_2f140, not the franka_hand"),
     ],
 )
-def test_a_policy_of_another_robot_is_refused(spec: PolicySpec, cell: str, words: str) -> None:
+def test_policy_of_another_robot_is_rejected(spec: PolicySpec, cell: str, words: str) -> None:
     with pytest.raises(GenimaError, match=words) as error:
         load_cell(cell).require_policy(spec, "the checkpoint")
     assert "\n" not in str(error.value)
 
 
-def test_a_policy_of_other_views_or_images_is_refused(spec: PolicySpec) -> None:
+def test_policy_of_other_views_or_images_is_rejected(spec: PolicySpec) -> None:
     cell = load_cell("sim_panda")
     with pytest.raises(GenimaError, match="takes the view left_shoulder; cell sim_panda has wrist, front"):
         replace(cell, views=("wrist", "front", "right_shoulder")).require_policy(spec, "the checkpoint")
@@ -132,7 +132,7 @@ def test_a_policy_of_other_views_or_images_is_refused(spec: PolicySpec) -> None:
     cell.require_policy(replace(spec, views=("front", "virtual")), "the checkpoint")
 
 
-def test_an_episode_knows_whether_its_robot_stands_in_a_cell() -> None:
+def test_episode_robot_is_compared_with_cell() -> None:
     assert load_cell("sim_fr3").has_robot(RobotModel.load("fr3"))
     assert not load_cell("sim_panda").has_robot(RobotModel.load("fr3"))
     assert not load_cell("sim_panda").has_robot(RobotModel.load("panda_franka_hand"))

@@ -189,13 +189,13 @@ def test_targets_and_commands_have_their_rates(robot: RobotModel) -> None:
     assert body.steps == [1 / RATE] * 100
 
 
-def test_the_loop_ends_when_the_task_is_done(robot: RobotModel) -> None:
+def test_loop_ends_on_success(robot: RobotModel) -> None:
     body = Obedient(robot.home, done_after=0.9)
     assert follow(robot, body, Offset(robot.home)) == 5
     assert follow(robot, Obedient(robot.home, done_after=0.0), Offset(robot.home)) == 0
 
 
-def test_the_arm_arrives_and_the_gripper_obeys(robot: RobotModel) -> None:
+def test_arm_and_gripper_reach_chunk_targets(robot: RobotModel) -> None:
     body = Obedient(robot.home)
     goal = robot.home + np.array([0.3, -0.2, 0.2, 0.3, -0.3, 0.2, 0.3])
     follow(robot, body, Offset(goal, gripper=0.0), time_limit=8.0)

@@ -190,7 +190,7 @@ def test_unusable_shared_memory_is_one_line(options: str) -> None:
         ({ros.PROFILE: OPEN, "ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce"}, ""),
     ],
 )
-def test_open_variable_names_what_opens_the_network(environment: dict[str, str], opened: str) -> None:
+def test_open_variable_names_what_opens_network(environment: dict[str, str], opened: str) -> None:
     found = ros.open_variable(environment)
     assert found.endswith(opened) and bool(found) == bool(opened)
 

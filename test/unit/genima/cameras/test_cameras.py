@@ -49,13 +49,13 @@ def test_views_are_tiled_row_by_row() -> None:
     assert tile(images, ORDER)[..., 0].tolist() == [[0, 1], [2, 3]]
 
 
-def test_a_missing_view_is_named() -> None:
+def test_missing_view_is_reported() -> None:
     images = {view: np.zeros((2, 2, 3), np.uint8) for view in ORDER[:3]}
     with pytest.raises(GenimaError, match="left_shoulder"):
         tile(images, ORDER)
 
 
-def test_images_of_different_sizes_are_refused() -> None:
+def test_images_of_different_sizes_are_rejected() -> None:
     images = {view: np.zeros((2, 2, 3), np.uint8) for view in ORDER}
     with pytest.raises(GenimaError, match="image sizes differ"):
         tile({**images, "front": np.zeros((2, 3, 3), np.uint8)}, ORDER)
@@ -155,7 +155,7 @@ DAMAGES = [_no_focal_length, _unknown_parent, _no_rotation, _flat_translation, _
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_calibration_is_one_line_that_names_the_file(tmp_path: Path, damage: Callable[[Any], None]) -> None:
+def test_damaged_calibration_is_reported_in_one_line(tmp_path: Path, damage: Callable[[Any], None]) -> None:
     data = yaml.safe_load(paths.shared("calibration", "sim", "front.yaml").read_text())
     damage(data)
     (tmp_path / "front.yaml").write_text(yaml.safe_dump(data))
@@ -163,12 +163,12 @@ def test_a_damaged_calibration_is_one_line_that_names_the_file(tmp_path: Path, d
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2", "\tx: y"])
-def test_a_file_that_is_no_calibration_is_one_line_that_names_it(tmp_path: Path, text: str) -> None:
+def test_invalid_calibration_file_is_reported_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "wrist.yaml").write_text(text)
     _refused(tmp_path, "wrist.yaml")
 
 
-def test_a_folder_without_calibrations_is_named(tmp_path: Path) -> None:
+def test_folder_without_calibrations_is_reported(tmp_path: Path) -> None:
     _refused(tmp_path, str(tmp_path))
     _refused(tmp_path / "none", "none")
 

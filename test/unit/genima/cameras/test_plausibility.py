@@ -93,7 +93,7 @@ def placed(view: str, T: np.ndarray, **changes: float) -> Camera:
 
 
 @pytest.mark.parametrize("view", ["front", "wrist", "left_shoulder", "right_shoulder"])
-def test_the_simulators_cameras_see_the_robot(view: str) -> None:
+def test_simulator_cameras_see_robot(view: str) -> None:
     assert view_problem(load_cameras("sim")[view], PANDA) == ""
 
 

@@ -85,7 +85,7 @@ def test_covered_lens_is_difference(environment: Environment) -> None:
         assert Reference(image).compare(live).difference > 0.3
 
 
-def test_the_difference_does_not_depend_on_the_resolution(environment: Environment) -> None:
+def test_difference_does_not_depend_on_resolution(environment: Environment) -> None:
     was = scene(environment, 0)["front"]
     is_now = scene(environment, 0, "button", np.array([0.03, 0.0]))["front"]
     small, large = (
@@ -121,7 +121,7 @@ def test_overlay_of_equal_images_has_no_outlines() -> None:
     assert np.abs(picture - (was.astype(int) + is_now) / 2).max() <= 1
 
 
-def test_another_size_is_refused() -> None:
+def test_another_size_is_rejected() -> None:
     with pytest.raises(GenimaError, match=r"image: size differs from the episode's \(100x100, 200x200\)"):
         Reference(table(30)).compare(table(30, size=100))
 
@@ -129,7 +129,7 @@ def test_another_size_is_refused() -> None:
 # The episode's start.
 
 
-def test_the_first_images_are_those_of_the_start(tmp_path: Path) -> None:
+def test_first_images_are_of_episode_start(tmp_path: Path) -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (3, 24, 32, 3), dtype=np.uint8)
     streams = {
         FRONT: [raw(i, picture, "bgr8") for i, picture in enumerate(pictures)],
@@ -141,7 +141,7 @@ def test_the_first_images_are_those_of_the_start(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images["wrist"], pictures[1])
 
 
-def test_a_long_recording_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_long_recording_is_not_read_to_its_end(tmp_path: Path) -> None:
     picture = np.zeros((240, 320, 3), np.uint8)
     folder = record(tmp_path / "one", {FRONT: [raw(i, picture) for i in range(20)]}, chunk_bytes=picture.size)
     (file,) = folder.glob("*.mcap")
@@ -153,7 +153,7 @@ def test_a_long_recording_is_not_read_to_its_end(tmp_path: Path) -> None:
     assert (first_images(folder)["front"] == picture).all()
 
 
-def test_an_episode_without_a_start_is_refused_with_one_line(tmp_path: Path) -> None:
+def test_episode_without_start_is_rejected_in_one_line(tmp_path: Path) -> None:
     broken = compressed(0, np.zeros((8, 8, 3), np.uint8))
     broken.data = broken.data[:20]
     no_image = types().types["std_msgs/msg/String"](data="wave")

@@ -175,7 +175,7 @@ def test_calibration_scales_to_equal_aspect_ratio_only() -> None:
     assert not CAMERA.is_close(replace(CAMERA, fx=CAMERA.fx + 0.01))
 
 
-def test_demos_of_other_lenses_than_calibrated_are_named(
+def test_demos_with_other_intrinsics_are_reported(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, picture: Image
 ) -> None:
     simulated = Render(cameras=Path("sim"))
@@ -212,7 +212,7 @@ def test_cameras_of_demo_are_read_and_checked(
             EpisodeCameras.of(tmp_path / name)
 
 
-def test_cameras_are_loaded_by_the_name_of_their_set_or_from_a_folder(tmp_path: Path) -> None:
+def test_cameras_are_loaded_by_name_or_folder(tmp_path: Path) -> None:
     CameraCalibration(CAMERA).save(tmp_path / "mine")
     assert load_cameras(tmp_path / "mine")["front"].distortion == DISTORTION
     assert set(load_cameras("sim")) == set(VIEWS)

@@ -94,7 +94,7 @@ def test_silhouette_matches_simulated_robot(view: VirtualView, simulation: Simul
     renderer.close()
 
 
-def test_every_joint_projects_onto_the_robot(view: VirtualView, robot: RobotModel) -> None:
+def test_every_joint_projects_onto_robot(view: VirtualView, robot: RobotModel) -> None:
     for positions in at_work(robot, 40):
         seen = silhouette(view.render(positions, 1.0))
         joints = robot.link_poses(positions)[[0, 1, 3, 4, 5, 6, 7], :3, 3]  # link 3's origin lies behind the elbow
@@ -116,7 +116,7 @@ def test_each_joint_moves_only_later_links(view: VirtualView, robot: RobotModel)
             assert not moved[shoulder[1] - 5 : shoulder[1] + 5, shoulder[0] - 5 : shoulder[0] + 5].any()
 
 
-def test_the_fingers_follow_the_open_fraction(view: VirtualView, robot: RobotModel) -> None:
+def test_fingers_follow_open_fraction(view: VirtualView, robot: RobotModel) -> None:
     images = [view.render(robot.home, fraction) for fraction in (0.0, 0.25, 0.5, 0.75, 1.0)]
     flange, tip = project(robot.link_poses(robot.home)[7:, :3, 3])
     widths = []
@@ -137,7 +137,7 @@ def test_virtual_view_is_deterministic(view: VirtualView, robot: RobotModel) -> 
     other.close()
 
 
-def test_it_renders_between_images_of_the_simulator_and_of_pyrender(
+def test_rendering_between_simulator_and_pyrender_images(
     view: VirtualView, recorder: DemoRecorder, simulation: Simulation, robot: RobotModel
 ) -> None:
     appearance, camera = Appearance.load(DEFAULT), simulation.cameras["front"]
@@ -161,7 +161,7 @@ def test_it_renders_between_images_of_the_simulator_and_of_pyrender(
     np.testing.assert_array_equal(render_all()[0], alone)
 
 
-def test_renderer_dropped_by_an_ended_thread_leaves_others_alone() -> None:
+def test_renderer_of_ended_thread_does_not_affect_others() -> None:
     """MuJoCo's own renderer deletes the framebuffer of the current context, when freed in another thread."""
     model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='0.3' rgba='1 0 0 1'/></worldbody></mujoco>")
     data = mujoco.MjData(model)
@@ -188,14 +188,14 @@ def test_renderer_dropped_by_an_ended_thread_leaves_others_alone() -> None:
     renderer.close()
 
 
-def test_robots_without_meshes_are_refused_in_one_line(robot: RobotModel) -> None:
+def test_robots_without_meshes_are_rejected_in_one_line(robot: RobotModel) -> None:
     for build in (VirtualView, body.arm_only_model, lambda other: build_scene(other, {})):
         with pytest.raises(GenimaError, match="robot ur5e: no meshes; use panda or fr3") as caught:
             build(replace(robot, name="ur5e", dh=robot.dh[:6]))
         assert "\n" not in str(caught.value)
 
 
-def test_missing_meshes_are_named_with_what_installs_them(robot: RobotModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_meshes_are_reported_with_install_command(robot: RobotModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(GenimaError, match="./genima setup"):
         VirtualView(robot)

@@ -161,7 +161,7 @@ def test_serial_chunks_are_executed_completely() -> None:
     assert max(over_limits(np.array([q for *_, q in heard]))) <= 1 + 1e-6
 
 
-def test_serial_executes_only_the_horizon() -> None:
+def test_serial_executes_only_horizon() -> None:
     stream = ChunkStream(PANDA, RATE, execution_horizon=5, mode="serial")
     stream.reset(AT_HOME)
     only = chunk(0.0)
@@ -187,7 +187,7 @@ def test_hold_stops_smoothly_and_next_chunk_continues() -> None:
     assert np.abs(positions[-1] - positions[79]).max() > 0.1
 
 
-def test_ticks_that_were_missed_are_passed_over() -> None:
+def test_missed_ticks_are_skipped() -> None:
     regular, lame = (ChunkStream(PANDA, RATE, execution_horizon=1) for _ in range(2))
     for stream in (regular, lame):
         stream.reset(AT_HOME)

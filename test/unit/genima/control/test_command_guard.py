@@ -85,7 +85,7 @@ def test_arm_holds_without_owner() -> None:
         bench.guard.select("gamepad")
 
 
-def test_only_owner_moves_the_arm(bench: Bench) -> None:
+def test_only_owner_moves_arm(bench: Bench) -> None:
     bench.follow(5)
     bench.guard.submit("teleop", wish(bench.now, PANDA.home + 0.3))
     bench.guard.select("teleop")
@@ -109,7 +109,7 @@ def test_new_owner_starts_from_rest(bench: Bench) -> None:
     assert bench.step().state in (GuardState.OK, GuardState.LIMITED)
 
 
-def test_several_publishers_hold_the_arm(bench: Bench) -> None:
+def test_several_publishers_hold_arm(bench: Bench) -> None:
     bench.follow(20)
     bench.guard.reject("controller", GuardReason.MULTIPLE_PUBLISHERS)
     assert bench.step().reason is GuardReason.MULTIPLE_PUBLISHERS
@@ -180,7 +180,7 @@ def test_jump_holds_arm(bench: Bench) -> None:
     np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
 
 
-def test_ticks_that_were_missed_are_passed_over(bench: Bench) -> None:
+def test_missed_ticks_are_skipped(bench: Bench) -> None:
     """A missed tick is neither caught up (higher speed) nor skipped (step in velocity)."""
     bench.follow(20)
     start, first = bench.arm.copy(), bench.tick
@@ -363,7 +363,7 @@ def test_limits_hold_for_random_commands(seed: int, wildness: float, robot: Robo
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 @example(seed=56764629)  # leaves and comes back on its way to a rest inside, if only the rest is looked at
-def test_the_arm_stays_in_its_workspace(seed: int) -> None:
+def test_arm_stays_in_its_workspace(seed: int) -> None:
     rng = np.random.default_rng(seed)
     box = Workspace(PANDA, [-0.2, -0.3, 0.1], [0.7, 0.3, 1.0])
     bench = Bench(forbidden_regions=[box])

@@ -170,16 +170,14 @@ def test_synchronous_recording_round_trip_is_exact(demos_folder: Path, robot: Ro
             np.testing.assert_array_equal(episode.image(view, t), cv2.imdecode(images[t].data, 1)[..., ::-1])
 
 
-def test_the_slowest_camera_gives_the_moments(tmp_path: Path, robot: RobotModel) -> None:
+def test_slowest_camera_sets_sample_times(tmp_path: Path, robot: RobotModel) -> None:
     demo = DEMO.without(WRIST, slice(1, None, 2))
     episode = Episode.load(demo.write(tmp_path / "demo"), robot)
     assert abs(episode.period - 2 * PERIOD) < 0.2 * PERIOD
     assert np.abs(episode.stamps[:, None] - START / 1e9 - demo.times[WRIST]).min(1).max() < 1e-6
 
 
-def test_images_recorded_twice_are_taken_once_and_a_silent_topic_does_not_hide_the_other(
-    tmp_path: Path, robot: RobotModel
-) -> None:
+def test_duplicate_image_topics_are_used_once(tmp_path: Path, robot: RobotModel) -> None:
     twice = Demo(
         DEMO.times | {f"{FRONT}/compressed": DEMO.times[FRONT]},
         DEMO.messages | {f"{FRONT}/compressed": [compressed(t, picture(3, 99)) for t in DEMO.times[FRONT]]},
@@ -206,7 +204,7 @@ def test_alignment_uses_common_interval(topic: str, tmp_path: Path, robot: Robot
     assert 5 < len(episode) < 15
 
 
-def test_the_arm_may_wait_long_for_its_first_command(tmp_path: Path, robot: RobotModel) -> None:
+def test_late_first_command_is_accepted(tmp_path: Path, robot: RobotModel) -> None:
     demo = DEMO.without(COMMANDS, slice(0, 75))  # 1.5 s
     episode = Episode.load(demo.write(tmp_path / "demo"), robot)
     assert 0.4 / PERIOD <= len(episode) <= 0.6 / PERIOD and episode.command_gripper[0] >= 75 / 1e4
@@ -229,7 +227,7 @@ def refused(demo: Demo, folder: Path, robot: RobotModel, topic: str | None, time
 
 
 @pytest.mark.parametrize("topic", [*TOPICS, STATES, COMMANDS])
-def test_lost_messages_are_named_by_the_last_one_before_them(topic: str, tmp_path: Path, robot: RobotModel) -> None:
+def test_lost_messages_are_reported_by_preceding_message(topic: str, tmp_path: Path, robot: RobotModel) -> None:
     n = len(DEMO.times[topic])
     lost = {STATES: 6, COMMANDS: 3}.get(topic, 2)  # what makes a hole of more than one and a half moments, or images
     demo = DEMO.without(topic, slice(n // 2, n // 2 + lost))
@@ -261,7 +259,7 @@ def test_joint_states_lost_between_two_images_are_bridged(tmp_path: Path, robot:
 
 
 @pytest.mark.parametrize("topic", [FRONT, RIGHT, STATES, COMMANDS])
-def test_stamps_that_go_back_or_repeat_are_named(topic: str, tmp_path: Path, robot: RobotModel) -> None:
+def test_decreasing_and_repeated_stamps_are_reported(topic: str, tmp_path: Path, robot: RobotModel) -> None:
     i = len(DEMO.times[topic]) // 2
     before = DEMO.times[topic][i - 1]
     time = DEMO.since_start(topic, i - 1)
@@ -270,7 +268,7 @@ def test_stamps_that_go_back_or_repeat_are_named(topic: str, tmp_path: Path, rob
 
 
 @pytest.mark.parametrize("topic", [FRONT, LEFT, STATES])
-def test_a_topic_that_starts_late_or_ends_early_is_named(topic: str, tmp_path: Path, robot: RobotModel) -> None:
+def test_late_and_short_topics_are_reported(topic: str, tmp_path: Path, robot: RobotModel) -> None:
     n, cut = len(DEMO.times[topic]), round(0.6 * len(DEMO.times[topic]))
     late, early = DEMO.without(topic, slice(0, cut)), DEMO.without(topic, slice(n - cut, None))
     refused(late, tmp_path / "late", robot, topic, late.since_start(topic, 0), "s after /")
@@ -278,7 +276,7 @@ def test_a_topic_that_starts_late_or_ends_early_is_named(topic: str, tmp_path: P
 
 
 @pytest.mark.parametrize("topic", [FRONT, LEFT, STATES, COMMANDS, "/task"])
-def test_a_topic_without_messages_is_named(topic: str, tmp_path: Path, robot: RobotModel) -> None:
+def test_topic_without_messages_is_reported(topic: str, tmp_path: Path, robot: RobotModel) -> None:
     demo = replace(DEMO, messages={name: each for name, each in DEMO.messages.items() if name != topic})
     if topic in TOPICS:
         demo = replace(demo, messages=demo.messages | {topic.removesuffix("/compressed"): []})
@@ -295,7 +293,7 @@ def test_a_topic_without_messages_is_named(topic: str, tmp_path: Path, robot: Ro
         (JOINTS, motion(0.0)[0, :7], "8 names, 7 values"),
     ],
 )
-def test_a_faulty_joint_message_is_named(
+def test_faulty_joint_message_is_reported(
     topic: str, names: tuple[str, ...], values: Any, what: str, tmp_path: Path, robot: RobotModel
 ) -> None:
     faulty = joint_state(DEMO.times[topic][40], values, names)
@@ -303,7 +301,7 @@ def test_a_faulty_joint_message_is_named(
     refused(demo, tmp_path / "demo", robot, topic, DEMO.since_start(topic, 40), what)
 
 
-def test_a_commanded_gripper_that_is_no_open_fraction_is_named(tmp_path: Path, robot: RobotModel) -> None:
+def test_gripper_command_out_of_range_is_reported(tmp_path: Path, robot: RobotModel) -> None:
     demo = DEMO.replaced(COMMANDS, 7, joint_state(DEMO.times[COMMANDS][7], np.full(8, 40.0)))
     refused(demo, tmp_path / "demo", robot, COMMANDS, DEMO.since_start(COMMANDS, 7), "finger_joint is 40,")
 
@@ -333,7 +331,7 @@ def test_invalid_image_is_error_on_access(
     Episode.load(tmp_path / "demo", robot)  # which decodes none
 
 
-def test_a_demo_of_two_moments_is_too_short(tmp_path: Path, robot: RobotModel) -> None:
+def test_demo_of_two_samples_is_too_short(tmp_path: Path, robot: RobotModel) -> None:
     demo = DEMO
     for topic in TOPICS:
         demo = demo.without(topic, slice(2, None))
@@ -342,29 +340,29 @@ def test_a_demo_of_two_moments_is_too_short(tmp_path: Path, robot: RobotModel) -
     refused(demo, tmp_path / "apart", robot, None, None, "moments have images, joints and a command")
 
 
-def test_empty_bag_and_bag_without_cameras_are_errors(tmp_path: Path, robot: RobotModel) -> None:
+def test_bag_without_messages_or_cameras_is_rejected(tmp_path: Path, robot: RobotModel) -> None:
     refused(Demo({}, {}), tmp_path / "empty", robot, None, None, "empty")
     blind = replace(DEMO, messages={t: m for t, m in DEMO.messages.items() if t not in TOPICS})
     refused(blind, tmp_path / "blind", robot, "/cameras/VIEW/color/image_raw", None, "no camera")
 
 
-def test_a_task_without_words_is_named(tmp_path: Path, robot: RobotModel) -> None:
+def test_empty_instruction_is_reported(tmp_path: Path, robot: RobotModel) -> None:
     demo = replace(DEMO, messages=DEMO.messages | {"/task": [message("std_msgs/String", data=" ")]})
     refused(demo, tmp_path / "demo", robot, "/task", None, "says nothing")
 
 
-def test_joint_states_of_another_type_are_named(tmp_path: Path, robot: RobotModel) -> None:
+def test_joint_states_of_another_type_are_reported(tmp_path: Path, robot: RobotModel) -> None:
     demo = replace(DEMO, messages=DEMO.messages | {STATES: DEMO.messages["/task"]})
     refused(demo, tmp_path / "demo", robot, STATES, None, "is std_msgs/msg/String, sensor_msgs/msg/JointState is")
 
 
-def test_joint_states_too_rare_for_the_cameras_are_named(tmp_path: Path, robot: RobotModel) -> None:
+def test_low_joint_state_rate_is_reported(tmp_path: Path, robot: RobotModel) -> None:
     every_20th = np.delete(np.arange(len(DEMO.times[STATES])), slice(None, None, 20))
     demo = DEMO.without(STATES, every_20th)
     refused(demo, tmp_path / "demo", robot, STATES, demo.since_start(STATES, 0), "too few")
 
 
-def test_only_the_views_that_are_asked_for_must_be_there_and_without_fault(tmp_path: Path, robot: RobotModel) -> None:
+def test_only_requested_views_are_checked(tmp_path: Path, robot: RobotModel) -> None:
     folder = DEMO.without(WRIST, slice(20, 25)).write(tmp_path / "demo")
     episode = Episode.load(folder, robot, views={"right_shoulder", "front"})
     assert episode.views == ("front", "right_shoulder")
@@ -374,7 +372,7 @@ def test_only_the_views_that_are_asked_for_must_be_there_and_without_fault(tmp_p
         episode.image("left_shoulder", 0)
 
 
-def test_a_fault_travels_between_processes(tmp_path: Path) -> None:
+def test_fault_is_picklable(tmp_path: Path) -> None:
     fault = EpisodeError(tmp_path, "lost", FRONT, 1.25)
     other = pickle.loads(pickle.dumps(fault))
     assert str(other) == str(fault) == f"episode {tmp_path}: {FRONT} at 1.250 s: lost"

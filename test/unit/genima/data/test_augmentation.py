@@ -40,7 +40,7 @@ def test_augmentation_keeps_original(setting: str) -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_every_transform_is_applied_half_of_the_time(setting: str) -> None:
+def test_transforms_are_applied_with_probability_one_half(setting: str) -> None:
     transforms = SETTINGS[setting].transforms
     for chosen in range(len(transforms)):
         applied: list[int] = []
@@ -66,7 +66,7 @@ def displacement(elastic: Elastic, seed: int, size: int) -> np.ndarray:
     return np.moveaxis((np.mean(copies, axis=0) - image)[..., :2] * size / 200, -1, 0)
 
 
-def test_the_papers_elastic_transform_is_as_strong_and_smooth_as_the_released_one() -> None:
+def test_elastic_transform_equals_release_in_strength_and_smoothness() -> None:
     """Compare with torchvision's formula for alpha 80 and sigma 10: 40 px times smoothed uniform noise."""
     size, inner = 128, slice(20, -20)
     elastic = next(t for t in SETTINGS["paper"].transforms if isinstance(t, Elastic))
@@ -123,7 +123,7 @@ def test_colour_cast_is_linear_per_channel() -> None:
     assert np.std(np.ptp(gains, axis=1)) > 0.05  # the channels differ
 
 
-def test_a_crop_shifts_by_whole_pixels_and_repeats_the_edge() -> None:
+def test_crop_shifts_by_pixels_and_repeats_edge() -> None:
     y, x = np.mgrid[:32, :32].astype(np.uint8)
     image, seen = np.stack([y, x, x * y], axis=-1), set()
     for seed in range(800):

@@ -146,7 +146,7 @@ def test_mcap_library_reads_recording(tmp_path: Path) -> None:
         assert [entry.name for entry in reader.iter_metadata()] == ["rosbag2"]
 
 
-def test_metadata_is_what_rosbag2_writes(tmp_path: Path) -> None:
+def test_metadata_equals_rosbag2(tmp_path: Path) -> None:
     found, written = information(record(tmp_path / "bag", messages())), messages()
     assert found["version"] == 9 and found["storage_identifier"] == "mcap" and found["ros_distro"] == "jazzy"
     assert found["relative_file_paths"] == ["bag.mcap"] and found["message_count"] == len(written)
@@ -177,7 +177,7 @@ def test_metadata_is_what_rosbag2_writes(tmp_path: Path) -> None:
     assert topics["/silent"]["topic_metadata"]["offered_qos_profiles"] == []
 
 
-def test_qos_may_be_the_text_that_rosbag2_stores(tmp_path: Path) -> None:
+def test_qos_may_be_rosbag2_text(tmp_path: Path) -> None:
     qos = Qos(reliability="best_effort", deadline=100_000_000)
     with BagRecorder(tmp_path / "bag", reserve_bytes=0) as recorder:
         recorder.add_topic("/a", STRING, str(qos) + "\n" + str(Qos()))
@@ -192,7 +192,7 @@ def test_qos_may_be_the_text_that_rosbag2_stores(tmp_path: Path) -> None:
         assert len(list(bag.messages())) == 1
 
 
-def test_types_of_our_own_are_defined_by_their_files(tmp_path: Path) -> None:
+def test_own_message_types_are_defined_by_files(tmp_path: Path) -> None:
     kind = "genima_interfaces/msg/Observed"
     source = Path(__file__).resolve().parents[4] / "src" / "genima_interfaces" / "msg" / "Observed.msg"
     with BagRecorder(tmp_path / "bag", reserve_bytes=0, definitions={kind: source.read_text()}) as recorder:
@@ -239,7 +239,7 @@ def test_empty_recording_is_complete(tmp_path: Path) -> None:
     assert mend(tmp_path / "bag").healthy
 
 
-def test_equal_messages_make_equal_files_without_a_clock(tmp_path: Path) -> None:
+def test_files_are_reproducible(tmp_path: Path) -> None:
     files = [mcap_of(record(tmp_path / place / "bag", messages(), flush_seconds=math.inf)) for place in "ab"]
     assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -262,7 +262,7 @@ class Held:
         self._go.set()
 
 
-def test_a_full_queue_drops_and_counts_and_never_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_queue_drops_and_counts_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held, data = Held(monkeypatch), text("x" * 100)
     with BagRecorder(tmp_path / "bag", reserve_bytes=0, queue_bytes=5 * len(data)) as recorder:
         recorder.add_topic("/a", STRING)
@@ -297,7 +297,7 @@ def _numbers(folder: Path) -> list[int]:
     return [int(message.data[8:].split()[0]) for message in read(folder)]
 
 
-def test_a_full_disk_is_one_line_and_what_was_written_can_be_repaired(small_disk: Path) -> None:
+def test_recording_on_full_disk_can_be_repaired(small_disk: Path) -> None:
     recorder = BagRecorder(small_disk / "bag", reserve_bytes=0, chunk_bytes=10_000, queue_bytes=100_000)
     line = _write_until_it_stops(recorder)
     assert "No space left" in line and "\n" not in line and recorder.statistics.stopped == line
@@ -313,7 +313,7 @@ def test_a_full_disk_is_one_line_and_what_was_written_can_be_repaired(small_disk
     assert _numbers(small_disk / "bag") == list(range(found.messages)) and found.messages > 500
 
 
-def test_a_write_that_fails_ends_the_recording_and_what_was_written_can_be_repaired(tmp_path: Path) -> None:
+def test_recording_after_write_error_can_be_repaired(tmp_path: Path) -> None:
     recorder = BagRecorder(
         tmp_path / "bag", reserve_bytes=0, chunk_bytes=3000, queue_bytes=20_000, flush_seconds=math.inf
     )
@@ -350,7 +350,7 @@ def test_reserve_completes_recording(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert _numbers(tmp_path / "bag") == [0] and recorder.statistics.messages == 1
 
 
-def test_two_recorders_never_share_a_folder(tmp_path: Path) -> None:
+def test_two_recorders_never_share_folder(tmp_path: Path) -> None:
     with BagRecorder(tmp_path / "bag", reserve_bytes=0) as recorder:
         recorder.add_topic("/a", STRING)
         for replace in (False, True):
@@ -379,7 +379,7 @@ def test_unfinished_recording_is_not_overwritten(tmp_path: Path) -> None:
     assert mcap_of(left.partial).read_bytes() == before
 
 
-def test_an_unfinished_recording_is_replaced_only_by_one_of_its_kind_and_never_with_files_of_others(
+def test_unfinished_recording_is_replaced_only_by_its_kind_without_other_files(
     tmp_path: Path,
 ) -> None:
     for name in ("one", "two"):
@@ -401,7 +401,7 @@ def test_an_unfinished_recording_is_replaced_only_by_one_of_its_kind_and_never_w
     assert mine.read_text() == "mine" and (theirs / "three.mcap").read_bytes() == b"mine"
 
 
-def test_only_an_unfinished_recording_of_its_own_kind_is_removed(tmp_path: Path) -> None:
+def test_only_unfinished_recording_of_own_kind_is_removed(tmp_path: Path) -> None:
     left = BagRecorder(tmp_path / "anew", reserve_bytes=0, replace=True)
     left.close()
     remove_recording(left.partial)
@@ -430,7 +430,7 @@ def test_discard_keeps_other_files(tmp_path: Path) -> None:
     assert [path.name for path in recorder.partial.iterdir()] == ["notes.txt"] and mine.read_text() == "mine"
 
 
-def test_an_exception_leaves_a_bag_to_repair_and_discard_leaves_nothing(tmp_path: Path) -> None:
+def test_exception_leaves_repairable_bag_and_discard_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), BagRecorder(tmp_path / "bag", reserve_bytes=0) as recorder:
         recorder.add_topic("/a", STRING)
         recorder.write("/a", text("0 "), START)
@@ -445,7 +445,7 @@ def test_an_exception_leaves_a_bag_to_repair_and_discard_leaves_nothing(tmp_path
         assert not (tmp_path / "other").exists() and not other.partial.exists()
 
 
-def test_one_killed_recording_can_be_named_to_be_repaired(tmp_path: Path) -> None:
+def test_single_killed_recording_can_be_repaired(tmp_path: Path) -> None:
     for name in ("one", "two"):
         recorder = BagRecorder(tmp_path / name, reserve_bytes=0)
         recorder.add_topic("/a", STRING)
@@ -480,7 +480,7 @@ def _mended(folder: Path, expected: int) -> RepairResult | None:
 
 @settings(max_examples=60)
 @given(data=st.data())
-def test_a_file_cut_anywhere_keeps_every_message_of_its_chunks(
+def test_truncated_file_keeps_messages_of_complete_chunks(
     data: st.DataObject, whole: bytes, chunk_ends: list[tuple[int, int]], unfinished: Callable[[bytes], Path]
 ) -> None:
     boundaries = st.sampled_from([end for end, _ in chunk_ends]).map(lambda end: min(end, len(whole) - 1))
@@ -493,7 +493,7 @@ def test_a_file_cut_anywhere_keeps_every_message_of_its_chunks(
 
 @settings(max_examples=40)
 @given(data=st.data(), garbage=st.binary(min_size=1, max_size=300) | st.just(bytes(5000)))
-def test_garbage_at_the_end_is_cut(
+def test_trailing_garbage_is_removed(
     data: st.DataObject,
     garbage: bytes,
     whole: bytes,
@@ -512,7 +512,7 @@ def test_garbage_at_the_end_is_cut(
     [(3, -20), (3, 9 + 28), (3, 9 + 33), (0, -20)],
     ids=["messages", "size of a word", "size of the data", "what the topics are"],
 )
-def test_a_damaged_chunk_costs_its_own_messages_only(
+def test_damaged_chunk_loses_only_its_messages(
     whole: bytes,
     chunk_ends: list[tuple[int, int]],
     unfinished: Callable[[bytes], Path],
@@ -617,7 +617,7 @@ def test_healthy_bag_is_unchanged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", range(5))
-def test_an_interrupted_repair_loses_nothing_and_can_be_run_again(
+def test_interrupted_repair_can_be_repeated(
     whole: bytes,
     chunk_ends: list[tuple[int, int]],
     unfinished: Callable[[bytes], Path],
@@ -689,7 +689,7 @@ for i in range(len(times) // 8):
 
 
 @pytest.mark.timeout(120 + 15 * KILLS)
-def test_a_killed_recording_loses_the_last_second_at_most(tmp_path: Path) -> None:
+def test_killed_recording_loses_at_most_one_second(tmp_path: Path) -> None:
     rng = random.Random(7)
     for kill in range(KILLS):
         folder, handed_over = tmp_path / f"{kill}", tmp_path / f"{kill}.times"

@@ -225,7 +225,7 @@ def test_required_unreadable_topic_is_error(content: Content, tmp_path: Path, ro
         assert caught.value.topic == STATES
 
 
-def test_one_bad_demo_ends_no_command_for_the_others(
+def test_bad_demo_does_not_stop_commands_for_others(
     content: Content, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     demos = tmp_path / "demos"
@@ -269,7 +269,7 @@ def test_sqlite_bags_are_read_and_repaired(qos: str, definitions: bool, content:
     require_whole(folder, content)
 
 
-def test_a_database_without_a_column_is_one_line(content: Content, tmp_path: Path) -> None:
+def test_database_without_column_is_reported_in_one_line(content: Content, tmp_path: Path) -> None:
     folder = content.sqlite(tmp_path / "bag")
     with contextlib.closing(sqlite3.connect(folder / "bag_0.db3")) as database:
         database.executescript("CREATE TABLE t AS SELECT id, name FROM topics; DROP TABLE topics; "
@@ -280,7 +280,7 @@ def test_a_database_without_a_column_is_one_line(content: Content, tmp_path: Pat
         repair(folder)
 
 
-def test_definitions_with_the_line_ends_of_windows_are_read(content: Content, tmp_path: Path) -> None:
+def test_definitions_with_windows_line_ends_are_read(content: Content, tmp_path: Path) -> None:
     changed = copy.copy(content)
     changed.topics = {
         name: topic._replace(definition=topic.definition.replace(b"\n", b"\r\n"))
@@ -289,7 +289,7 @@ def test_definitions_with_the_line_ends_of_windows_are_read(content: Content, tm
     assert EpisodeIndex.of(changed.write(tmp_path / "demo", {"a.mcap": changed.mcap()})).unread == {}
 
 
-def test_a_database_that_was_not_closed_is_closed_by_a_repair(content: Content, tmp_path: Path) -> None:
+def test_unclosed_database_is_repaired(content: Content, tmp_path: Path) -> None:
     source = content.sqlite(tmp_path / "source")
     database = sqlite3.connect(source / "source_0.db3")
     database.execute("PRAGMA journal_mode = WAL")
@@ -319,9 +319,7 @@ VARIANTS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_metadata_of_other_versions_is_read_and_stays_readable_after_a_repair(
-    name: str, demo: Path, content: Content
-) -> None:
+def test_metadata_of_other_versions_is_readable_after_repair(name: str, demo: Path, content: Content) -> None:
     edit(demo, VARIANTS[name])
     require_whole(demo, content)
     repair(demo)
@@ -413,7 +411,7 @@ def test_compressed_messages_are_read_trimmed_and_repaired(content: Content, tmp
     assert main(["episodes", "check", str(tmp_path / "out")]) == 0
 
 
-def test_split_bags_are_whole_and_torn_ones_keep_their_good_files(content: Content, tmp_path: Path) -> None:
+def test_split_bags_are_read_and_damaged_ones_keep_valid_files(content: Content, tmp_path: Path) -> None:
     parts = [slice(0, 100), slice(100, 200), slice(200, None)]
     files = {f"demo_{k}.mcap": content.mcap(part=part, chunk=3000) for k, part in enumerate(parts)}
     folder = content.write(tmp_path / "demo", files)
@@ -465,7 +463,7 @@ def test_bag_being_written_is_rejected(content: Content, tmp_path: Path) -> None
 # --------------------------------------------------------------------------------------------------------------- images
 
 
-def test_bytes_after_an_image_do_not_matter_and_missing_ones_do() -> None:
+def test_trailing_image_bytes_are_ignored_and_missing_ones_rejected() -> None:
     pixels = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8), (0, 0), 3)
     for kind in ("jpg", "png"):
         message = compressed(0, pixels, kind)
@@ -480,7 +478,7 @@ def test_bytes_after_an_image_do_not_matter_and_missing_ones_do() -> None:
                     decode(cut)
 
 
-def test_an_image_that_would_fill_the_memory_is_refused() -> None:
+def test_image_exceeding_memory_is_rejected() -> None:
     size = struct.pack(">4sIIBBBBB", b"IHDR", 30_000, 30_000, 8, 2, 0, 0, 0)
     head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + size + struct.pack(">I", zlib.crc32(size))
     message = compressed(0, np.zeros((2, 2, 3), np.uint8))
@@ -542,7 +540,7 @@ def test_wrong_sizes_and_times_are_one_line_errors(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 500_000  # kB
 
 
-def test_a_small_file_that_unpacks_to_a_large_one_is_refused(content: Content, tmp_path: Path) -> None:
+def test_decompression_bomb_is_rejected(content: Content, tmp_path: Path) -> None:
     out = io.BytesIO()
     writer = Writer(out, chunk_size=1 << 30, compression=CompressionType.ZSTD)
     writer.start("ros2", "x")
@@ -564,7 +562,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(content: Content, t
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 500_000
 
 
-def test_stamps_a_day_apart_are_errors(tmp_path: Path, robot: RobotModel) -> None:
+def test_stamps_one_day_apart_are_rejected(tmp_path: Path, robot: RobotModel) -> None:
     folder = SHORT.changed(STATES, slice(3, 4), stamped(-1.7e9)).write(tmp_path / "demo")
     with pytest.raises(EpisodeError, match="more than a day apart") as caught:
         EpisodeIndex.of(folder)

@@ -83,7 +83,7 @@ def make(moments: TargetSamples, robot: RobotModel, cameras: Mapping[str, Camera
     return make
 
 
-def test_a_chunk_holds_the_actions_of_its_moment(make: Make, moments: TargetSamples) -> None:
+def test_chunk_has_actions_of_its_sample(make: Make, moments: TargetSamples) -> None:
     dataset = make()
     assert len(dataset) == 2 * T
     for i in (0, 10, T - K, T - 3, T, 2 * T - 1):
@@ -96,7 +96,7 @@ def test_a_chunk_holds_the_actions_of_its_moment(make: Make, moments: TargetSamp
         assert sample.images.shape == (4, 64, 64, 3) and sample.images.dtype == torch.uint8
 
 
-def test_joints_are_normalised_by_the_statistics(make: Make, moments: TargetSamples) -> None:
+def test_joints_are_normalised_by_statistics(make: Make, moments: TargetSamples) -> None:
     statistics = joint_statistics(moments)
     sample = make(statistics=statistics)[SampleIndex(12, 0)]
     actions, joints = sample.actions[:, :7].double().numpy(), sample.proprioception[:7].double().numpy()
@@ -104,7 +104,7 @@ def test_joints_are_normalised_by_the_statistics(make: Make, moments: TargetSamp
     np.testing.assert_allclose(statistics.denormalise(joints), moments.positions[12], atol=1e-6)
 
 
-def test_statistics_are_those_of_the_commands_each_once_with_a_floor(moments: TargetSamples) -> None:
+def test_statistics_count_commands_once_with_minimum_deviation(moments: TargetSamples) -> None:
     commands = np.array([chunk[0] for chunk in moments.actions])
     spoilt = replace(moments, actions=np.concatenate([commands[:, None], 1e6 + moments.actions[:, 1:]], axis=1))
     statistics = joint_statistics(spoilt)
@@ -114,7 +114,7 @@ def test_statistics_are_those_of_the_commands_each_once_with_a_floor(moments: Ta
     np.testing.assert_array_equal(joint_statistics(still).deviation, 0.05)
 
 
-def test_a_perturbed_chunk_leads_smoothly_from_the_displaced_start_to_the_displaced_target(make: Make) -> None:
+def test_perturbed_chunk_is_smooth_between_displaced_ends(make: Make) -> None:
     plain, perturbed = make(), make(SMALL)
     for i in range(0, 60, 6):
         before, after = plain[SampleIndex(i, i)], perturbed[SampleIndex(i, i)]
@@ -152,7 +152,7 @@ def test_views_are_perturbed_separately(make: Make) -> None:
     assert (one.images != other.images).flatten(1).any(1).all()
 
 
-def test_spheres_are_as_opaque_as_the_augmentation_says(make: Make) -> None:
+def test_sphere_opacity_follows_augmentation(make: Make) -> None:
     solid = make(backgrounds=grey)[SampleIndex(30, 0)].images.numpy().astype(float)
     seen = []
     for sample in range(40):
@@ -167,7 +167,7 @@ def test_spheres_are_as_opaque_as_the_augmentation_says(make: Make) -> None:
     assert min(seen) > 0.68 and max(seen) < 1.01 and np.std(seen) == pytest.approx(0.3 / np.sqrt(12), abs=0.02)
 
 
-def test_wildly_displaced_joints_stay_within_the_limits(make: Make, robot: RobotModel) -> None:
+def test_displaced_joints_are_within_limits(make: Make, robot: RobotModel) -> None:
     dataset = make(WILD)
     met = 0
     for i in range(40):
@@ -204,7 +204,7 @@ def test_sample_depends_on_seed_and_number_only(make: Make, augmentation: Augmen
     assert (first[0].actions != first[2].actions).any()  # another sample of the same moment
 
 
-def test_workers_make_the_samples_that_one_process_makes(make: Make) -> None:
+def test_workers_make_same_samples_as_one_process(make: Make) -> None:
     dataset = make(Perturbation(), Augmentation.paper())
     batches = [[SampleIndex(3, 0), SampleIndex(50, 1)], [SampleIndex(3, 2), SampleIndex(7, 3)]]
     loader = torch.utils.data.DataLoader(
@@ -219,7 +219,7 @@ def test_workers_make_the_samples_that_one_process_makes(make: Make) -> None:
             np.testing.assert_array_equal(x, y)
 
 
-def test_only_what_lies_past_the_end_of_an_unfinished_demo_is_padding(make: Make, robot: RobotModel) -> None:
+def test_only_actions_after_end_of_unfinished_demo_are_padding(make: Make, robot: RobotModel) -> None:
     finished, other = demos_of(robot)
     cut = moments_of("cut", "push", robot.home, robot.home + 0.5, length=40)
     dataset = make(of=joined(cut, finished, other))
@@ -254,7 +254,7 @@ def test_procedural_backgrounds_are_of_all_kinds() -> None:
     np.testing.assert_array_equal(random_background(np.random.default_rng(3), 64), pictures[3])
 
 
-def test_backgrounds_are_cut_from_all_images_below_a_folder(tmp_path: Path) -> None:
+def test_backgrounds_are_cut_from_all_images_below_folder(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "notes.txt").write_text("not an image, and not named like one")
     ramp = np.linspace(0, 255, 90).astype(np.uint8)
@@ -273,7 +273,7 @@ def test_backgrounds_are_cut_from_all_images_below_a_folder(tmp_path: Path) -> N
     np.testing.assert_array_equal(backgrounds(np.random.default_rng(7), 32), backgrounds(np.random.default_rng(7), 32))
 
 
-def test_folders_without_images_and_unreadable_images_are_named(tmp_path: Path) -> None:
+def test_folders_without_images_and_unreadable_images_are_reported(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(GenimaError, match=f"no images .* in {folder}"):
             Backgrounds(folder)

@@ -76,9 +76,7 @@ def test_judge_and_undo(demos: Path, tmp_path: Path, robot: RobotModel, capsys: 
     refused(capsys, "there is no folder", "judge", demos / "none", "--success")
 
 
-def test_a_robot_model_that_cannot_be_found_is_one_line_with_a_remedy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_robot_model_is_reported_with_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = SHORT.but("/robot_model", [BagEntry(text("name: panda"), 0.0)]).write(tmp_path / "damaged")
     refused(capsys, "gripper missing", "replay", damaged, "--sim")
     old = SHORT.without("/robot_model")
@@ -138,7 +136,7 @@ def test_only_demos_are_deleted(demos: Path, tmp_path: Path, capsys: pytest.Capt
     assert contents(tmp_path) == before
 
 
-def test_demos_are_renamed_by_a_scheme_and_nothing_is_replaced(demos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demos_are_renamed_by_scheme_and_nothing_is_replaced(demos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("rename", demos / "a", "--to", "lid one") == 0
     assert names(demos) == ["b", "c", "lid one"]
     assert run("rename", demos, "--to", "{task}-{number}") == 0
@@ -223,7 +221,7 @@ def test_reports_and_pictures_replace_only_their_kind(
 
 
 @pytest.mark.parametrize("command", ["list", "show", "check", "trim", "repair", "judge", "delete", "rename", "merge"])
-def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help_with_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["episodes", command, "--help"])
     assert ended.value.code == 0

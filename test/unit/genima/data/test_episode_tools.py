@@ -199,7 +199,7 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
 }  # fmt: skip
 
 
-def test_a_demo_without_faults_has_no_findings(tmp_path: Path, robot: RobotModel) -> None:
+def test_demo_without_faults_has_no_findings(tmp_path: Path, robot: RobotModel) -> None:
     assert check(CLEAN.write(tmp_path / "demo"), robot).findings == ()
 
 
@@ -209,7 +209,7 @@ def test_recorded_demos_have_no_findings(demos_folder: Path, robot: RobotModel) 
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_found_where_it_is_and_nothing_else(name: str, tmp_path: Path, robot: RobotModel) -> None:
+def test_fault_is_the_only_finding(name: str, tmp_path: Path, robot: RobotModel) -> None:
     demo, severity, topic, time, words = FAULTS[name]
     folder = demo.write(tmp_path / "demo")
     (finding,) = check(folder, robot).findings
@@ -233,7 +233,7 @@ def trainable(folder: Path, robot: RobotModel) -> bool:
     return True
 
 
-def test_a_bag_that_cannot_be_read_is_one_finding(tmp_path: Path, robot: RobotModel) -> None:
+def test_unreadable_bag_is_one_finding(tmp_path: Path, robot: RobotModel) -> None:
     folder = tear(CLEAN.write(tmp_path / "demo"))
     (finding,) = check(folder, robot).findings
     assert finding.severity == "error" and "cannot be read" in str(finding) and "\n" not in str(finding)
@@ -245,7 +245,7 @@ def tear(folder: Path) -> Path:
     return folder
 
 
-def test_a_view_that_most_demos_have_is_missed(tmp_path: Path, robot: RobotModel) -> None:
+def test_missing_common_view_is_reported(tmp_path: Path, robot: RobotModel) -> None:
     less = CLEAN.without(WRIST).without(WRIST_INFO)
     demos = [check(demo.write(tmp_path / name), robot) for name, demo in {"a": CLEAN, "b": less, "c": CLEAN}.items()]
     compared = compare(demos)
@@ -254,7 +254,7 @@ def test_a_view_that_most_demos_have_is_missed(tmp_path: Path, robot: RobotModel
     assert [demo.errors for demo in compare(demos[:2])] == [0, 0]  # as many have it as have it not
 
 
-def test_a_still_image_of_a_resting_arm_is_not_frozen(tmp_path: Path, robot: RobotModel) -> None:
+def test_constant_image_of_resting_arm_is_not_frozen(tmp_path: Path, robot: RobotModel) -> None:
     demo = resting(1.0, 2.4, 4.0).changed(FRONT, slice(30, 72), image(picture(1)))
     assert check(demo.write(tmp_path / "demo"), robot).findings == ()
 
@@ -284,7 +284,7 @@ def test_rest_is_found_where_it_is(pieces: list[float], rests_first: bool, noise
         assert abs(interval.begin - begin) < 0.1 and abs(interval.end - end) < 0.1
 
 
-def test_what_moves_only_by_command_or_only_by_measurement_does_not_rest() -> None:
+def test_rest_requires_constant_commands_and_measurements() -> None:
     times = np.arange(0, 3, 0.02)
     still, moving = np.zeros((len(times), 7)), np.outer(times, np.ones(7))
     for tracks in ((still, moving), (moving, still)):
@@ -362,7 +362,7 @@ def test_trimming_keeps_motion_and_latched_topics(keep: float, tmp_path: Path, r
     assert cut_begin <= min(logs) and max(logs) <= cut_begin + left + 2 * DELAY
 
 
-def test_a_trimmed_demo_is_a_demo_without_faults(tmp_path: Path, robot: RobotModel) -> None:
+def test_trimmed_demo_has_no_faults(tmp_path: Path, robot: RobotModel) -> None:
     folder = with_others(RESTING).write(tmp_path / "demo")
     trim.trim(folder, tmp_path / "out", robot, 0.25)
     assert check(tmp_path / "out", robot).findings == ()
@@ -413,9 +413,7 @@ def test_trimming_resumes_after_interruption(
     assert "0 of them new" in capsys.readouterr().out
 
 
-def test_a_copy_of_another_demo_is_not_taken_for_one_of_this(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_copy_of_other_demo_is_not_reused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     RESTING.write(tmp_path / "monday" / "a")
     resting(1.0, 3.0, 4.0).write(tmp_path / "tuesday" / "a")
     assert main(["episodes", "trim", str(tmp_path / "monday"), "--out", str(tmp_path / "out")]) == 0
@@ -425,7 +423,7 @@ def test_a_copy_of_another_demo_is_not_taken_for_one_of_this(
 
 
 @pytest.mark.parametrize("out, keep, words", [("demos/out", "0", "choose a folder outside"), ("out", "-1", "--keep")])
-def test_trimming_into_the_demos_or_by_less_than_nothing_is_refused(
+def test_invalid_trims_are_rejected(
     out: str, keep: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     CLEAN.write(tmp_path / "demos" / "a")
@@ -437,7 +435,7 @@ def test_trimming_into_the_demos_or_by_less_than_nothing_is_refused(
 # ------------------------------------------------------------------------------------------------------ the commands
 
 
-def test_the_list_has_a_line_for_every_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_has_one_line_per_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     CLEAN.write(tmp_path / "b")
     CLEAN.without("/episode").without("/success").lost(FRONT, slice(None, None, 2)).write(tmp_path / "a")
     CLEAN.write(tmp_path / PARTIAL / "under_way")
@@ -474,7 +472,7 @@ def test_checking_prints_and_writes_all_findings(tmp_path: Path, capsys: pytest.
     assert main(["episodes", "check", str(demos / "a failure")]) == 0
 
 
-def test_checking_in_several_processes_finds_the_same(
+def test_parallel_check_has_same_findings(
     tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for k in range(2):
@@ -488,7 +486,7 @@ def test_checking_in_several_processes_finds_the_same(
 
 
 @pytest.mark.parametrize("name", ["no joint states", "cut image", "not a number"])
-def test_a_demo_is_shown_even_if_it_is_faulty(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_faulty_demo_is_shown(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, picture = FAULTS[name][0].write(tmp_path / "demo"), tmp_path / "shown.png"
     assert main(["episodes", "show", str(folder), "--picture", str(picture)]) == 0
     said = capsys.readouterr().out
@@ -497,12 +495,14 @@ def test_a_demo_is_shown_even_if_it_is_faulty(name: str, tmp_path: Path, capsys:
     assert drawn.shape[0] > 1000 and 1400 < drawn.shape[1] < 1600 and drawn.std() > 10
 
 
-def test_a_demo_without_images_or_joints_is_shown(tmp_path: Path) -> None:
+def test_demo_without_images_or_joints_is_shown(tmp_path: Path) -> None:
     Demo({"/task": CLEAN.said["/task"]}).write(tmp_path / "demo")
     assert main(["episodes", "show", str(tmp_path / "demo"), "--picture", str(tmp_path / "shown.png")]) == 0
 
 
 @pytest.mark.parametrize("command", [["list"], ["check"], ["trim", "--out", "out"]])
-def test_a_folder_without_demos_says_so(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_demos_is_reported(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["episodes", command[0], str(tmp_path), *command[1:]]) == 2
     assert str(tmp_path) in capsys.readouterr().err

@@ -153,7 +153,7 @@ def test_times_are_header_stamps(written: Path, tmp_path: Path, robot: RobotMode
     np.testing.assert_array_equal(Episode.load(late, robot).stamps, Episode.load(written, robot).stamps)
 
 
-def test_a_crash_while_recording_leaves_no_episode(
+def test_crash_while_recording_leaves_no_episode(
     tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
 ) -> None:
     with pytest.raises(KeyboardInterrupt), EpisodeWriter(tmp_path / "one", robot, cameras, "wave") as episode:
@@ -162,9 +162,7 @@ def test_a_crash_while_recording_leaves_no_episode(
     _nothing_there(tmp_path)
 
 
-def test_a_killed_recording_leaves_no_episode_and_can_be_repeated(
-    tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
-) -> None:
+def test_killed_recording_leaves_no_episode(tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     killed = EpisodeWriter(tmp_path / "one", robot, cameras, "wave").__enter__()
     killed.observe(0.0, TRUTH.images[0], TRUTH.joints[0])
     killed._bag.close()  # all is on disk, even the bag's metadata; but nobody said that it was complete
@@ -179,7 +177,7 @@ def _nothing_there(folder: Path) -> None:
         find_episodes(folder)
 
 
-def test_an_episode_is_never_overwritten(written: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+def test_episode_is_never_overwritten(written: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     with pytest.raises(GenimaError, match="exists already"):
         EpisodeWriter(written, robot, cameras, "wave")
 
@@ -203,7 +201,7 @@ def _remove(bag: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut, _lose, _no_metadata, _remove])
-def test_a_damaged_episode_is_one_line_that_names_it(
+def test_damaged_episode_is_reported_in_one_line(
     written: Path, copied: Callable[[Path], Path], robot: RobotModel, damage: Callable[[Path], None]
 ) -> None:
     folder = copied(written)
@@ -212,11 +210,11 @@ def test_a_damaged_episode_is_one_line_that_names_it(
 
 
 @pytest.mark.parametrize("topic", ["/joint_states", "/joint_command"])
-def test_a_missing_topic_is_named(written: Path, tmp_path: Path, robot: RobotModel, topic: str) -> None:
+def test_missing_topic_is_reported(written: Path, tmp_path: Path, robot: RobotModel, topic: str) -> None:
     _refused(rewrite(written, tmp_path / "less", without=topic), robot, topic)
 
 
-def test_a_missing_view_is_named(written: Path, tmp_path: Path, robot: RobotModel) -> None:
+def test_missing_view_is_reported(written: Path, tmp_path: Path, robot: RobotModel) -> None:
     folder = rewrite(written, tmp_path / "less", without="/cameras/wrist/color/image_raw/compressed")
     episode = Episode.load(folder, robot)
     episode.image("front", 0)
@@ -224,12 +222,12 @@ def test_a_missing_view_is_named(written: Path, tmp_path: Path, robot: RobotMode
         episode.image("wrist", 0)
 
 
-def test_joints_of_another_robot_are_named(written: Path, robot: RobotModel) -> None:
+def test_joints_of_another_robot_are_reported(written: Path, robot: RobotModel) -> None:
     other = replace(robot, joint_names=(*robot.joint_names[:6], "fr3_joint7"))
     _refused(written, other, "fr3_joint7")
 
 
-def test_topics_that_disagree_on_the_moments_are_refused(
+def test_topics_with_different_stamps_are_rejected(
     tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
 ) -> None:
     for lost in ("images", "command"):

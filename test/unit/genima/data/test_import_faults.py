@@ -161,9 +161,7 @@ def bounded() -> Iterator[None]:
     assert time.process_time() - start < 60
 
 
-def test_a_demo_of_another_dataset_in_its_place_is_not_taken_for_one_of_this(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_demo_of_other_dataset_is_not_reused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     monday = write_dataset(tmp_path / "monday" / "set")
     assert run("import", monday, "--out", out) == 0
@@ -179,7 +177,7 @@ def test_a_demo_of_another_dataset_in_its_place_is_not_taken_for_one_of_this(
     assert {path: path.read_bytes() for path in out.rglob("*.mcap")} == before
 
 
-def test_demos_are_not_written_into_the_dataset_nor_to_an_empty_path(
+def test_demos_are_not_written_into_dataset_nor_to_empty_path(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = write_dataset(tmp_path / "set")
@@ -245,9 +243,7 @@ def test_unknown_gripper_range_must_be_given(tmp_path: Path, capsys: pytest.Capt
     assert run(*command, "--gripper-range", "0", "1") == 0
 
 
-def test_the_robot_is_the_one_that_a_dataset_names_or_must_be_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_robot_is_from_dataset_or_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = write_dataset(tmp_path / "hand", description() | {"robot_type": "panda_franka_hand"})
     command = ("import", dataset, "--out", tmp_path / "demos")
     assert "give --robot panda_franka_hand" in refused(capsys, *command, "--robot", "panda")
@@ -274,7 +270,7 @@ def test_the_robot_is_the_one_that_a_dataset_names_or_must_be_named(
     ],
     ids=["index", "index without a name", "column", "column among others"],
 )
-def test_tasks_are_found_in_every_form_that_the_format_has_had(tmp_path: Path, table: pd.DataFrame) -> None:
+def test_tasks_are_read_from_all_format_versions(tmp_path: Path, table: pd.DataFrame) -> None:
     dataset = write_dataset(tmp_path / "theirs")
     table.to_parquet(dataset / "meta/tasks.parquet")
     DatasetReader(dataset, ROBOT).write_episode(0, tmp_path / "demo")
@@ -301,7 +297,7 @@ def test_invalid_task_tables_are_rejected(tmp_path: Path, table: dict[str, Any])
         DatasetReader(dataset, ROBOT)
 
 
-def test_the_advice_for_two_dimensions_of_one_name_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remedy_for_duplicate_dimension_names_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     info, data = description(), frames()
     for name in ("observation.state", "action"):
         info["features"][name] |= {"shape": [9], "names": [*ROBOT.joint_names, "gripper", "gripper"]}
@@ -324,7 +320,7 @@ def test_the_advice_for_two_dimensions_of_one_name_works(tmp_path: Path, capsys:
         assert told in refused(capsys, *command, "--joints", bad)
 
 
-def test_the_advice_for_a_view_that_ros_cannot_name_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_remedy_for_invalid_view_name_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     info, data = description(), frames()
     info["features"]["observation.images.cam-high"] = info["features"].pop(IMAGES)
     data["observation.images.cam-high"] = data.pop(IMAGES)
@@ -371,7 +367,7 @@ def change(name: str, value: Callable[[Any], Any]) -> Callable[[dict[str, Any]],
         (lambda columns: columns.pop("action"), "no column action"),
     ],
 )  # fmt: skip
-def test_data_that_are_not_what_the_description_says_are_one_line(
+def test_data_that_differ_from_description_are_reported_in_one_line(
     tmp_path: Path, act: Callable[[dict[str, Any]], None], told: str
 ) -> None:
     data = frames()
@@ -413,7 +409,7 @@ def test_depth_images_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[
 # ------------------------------------------------------------------------------------------------------- videos
 
 
-def test_videos_that_are_not_what_the_description_says_are_one_line(tmp_path: Path) -> None:
+def test_videos_that_differ_from_description_are_reported_in_one_line(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "theirs", kind="video")
     video = dataset / f"videos/{IMAGES}/chunk-000/file-000.mp4"
     reader = DatasetReader(dataset, ROBOT)
@@ -439,7 +435,7 @@ def test_videos_that_are_not_what_the_description_says_are_one_line(tmp_path: Pa
     assert "is missing" in told()
 
 
-def test_a_video_that_claims_to_be_huge_takes_no_memory(tmp_path: Path) -> None:
+def test_huge_video_header_allocates_no_memory(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "theirs", kind="video")
     video = dataset / f"videos/{IMAGES}/chunk-000/file-000.mp4"
     whole = video.read_bytes()
@@ -476,7 +472,7 @@ def test_paths_stay_in_dataset(tmp_path: Path, path: Any) -> None:
             assert (key, path) == ("video_path", "{video_key}")
 
 
-def test_a_feature_name_does_not_lead_out_of_the_dataset(tmp_path: Path) -> None:
+def test_feature_name_cannot_leave_dataset_folder(tmp_path: Path) -> None:
     info, rows = description("video"), episodes("video")
     key = "observation.images../../../../secret/x"
     info["features"][key] = info["features"].pop(IMAGES)
@@ -487,7 +483,7 @@ def test_a_feature_name_does_not_lead_out_of_the_dataset(tmp_path: Path) -> None
         DatasetReader(dataset, ROBOT, views={key: "front"})
 
 
-def test_mutated_descriptions_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
+def test_mutated_descriptions_are_read_or_rejected_in_one_line(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "theirs")
     accepted = []
     for info in mutated_data(description(), 900):
@@ -500,7 +496,7 @@ def test_mutated_descriptions_are_read_or_refused_in_one_line(tmp_path: Path) ->
         require_clean(lambda: inspect_lerobot(folder), info)
 
 
-def test_mutated_tables_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
+def test_mutated_tables_are_read_or_rejected_in_one_line(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "theirs", kind="video")
     places = {
         folder / "meta/episodes/chunk-000/file-000.parquet": episodes("video"),
@@ -524,7 +520,7 @@ def test_mutated_tables_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
         assert sum(tried) > 80 / 700 * len(tried)
 
 
-def test_files_with_flipped_and_missing_bytes_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
+def test_corrupt_files_are_read_or_rejected_in_one_line(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "theirs", kind="video")
     for seed, name in enumerate(
         ("meta/tasks.parquet", "meta/episodes/chunk-000/file-000.parquet", "data/chunk-000/file-000.parquet",
@@ -537,7 +533,7 @@ def test_files_with_flipped_and_missing_bytes_are_read_or_refused_in_one_line(tm
         (folder / name).write_bytes(whole)
 
 
-def test_tables_that_unpack_to_gigabytes_are_refused_or_read_in_pieces(tmp_path: Path) -> None:
+def test_large_tables_are_rejected_or_read_in_chunks(tmp_path: Path) -> None:
     path = tmp_path / "bomb.parquet"
     with pq.ParquetWriter(path, pa.schema([("x", pa.list_(pa.float64()))]), compression="zstd") as writer:
         for _ in range(4):
@@ -562,7 +558,7 @@ def test_tables_that_unpack_to_gigabytes_are_refused_or_read_in_pieces(tmp_path:
         read_columns(path, ["y"], "table")
 
 
-def test_images_that_claim_to_be_huge_are_refused_by_their_header() -> None:
+def test_huge_images_are_rejected_by_header() -> None:
     small = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
     for width, height in ((100_000, 100_000), (2**31 - 1, 2**31 - 1), (32_000, 32_000), (0, 0)):
         header = bytearray(small)

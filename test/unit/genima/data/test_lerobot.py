@@ -116,7 +116,7 @@ def check_equal(back: Episode, truth: Episode, every: int = 1) -> None:
 # ------------------------------------------------------------------------------------------------------- there and back
 
 
-def test_demos_come_back_from_lerobot_with_their_stamps_joints_commands_and_images(
+def test_lerobot_round_trip_keeps_stamps_joints_commands_and_images(
     episodes: list[Episode], dataset: Path, tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
 ) -> None:
     reader = DatasetReader(dataset, robot)
@@ -128,7 +128,7 @@ def test_demos_come_back_from_lerobot_with_their_stamps_joints_commands_and_imag
     assert sorted(path.name for path in find_episodes(tmp_path)) == ["ours-000000", "ours-000001", "ours-000002"]
 
 
-def test_a_recorded_demo_survives_the_command_line_both_ways(
+def test_recorded_demo_round_trip_by_commands(
     demos_folder: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -147,7 +147,7 @@ def test_a_recorded_demo_survives_the_command_line_both_ways(
 # ----------------------------------------------------------------------------------------------------------- the format
 
 
-def test_info_has_every_field_that_the_loader_reads(dataset: Path, robot: RobotModel) -> None:
+def test_info_has_all_fields_of_loader(dataset: Path, robot: RobotModel) -> None:
     info = json.loads((dataset / "meta/info.json").read_text())
     features = info.pop("features")
     assert info == {
@@ -190,7 +190,7 @@ def test_info_has_every_field_that_the_loader_reads(dataset: Path, robot: RobotM
     assert not features
 
 
-def test_tables_have_the_columns_types_and_indices_of_the_format(dataset: Path, episodes: list[Episode]) -> None:
+def test_tables_have_columns_and_types_of_format(dataset: Path, episodes: list[Episode]) -> None:
     frames = pq.read_table(dataset / "data/chunk-000/file-000.parquet")
     vector = pa.list_(pa.float32(), 8)
     assert {field.name: field.type for field in frames.schema} == {
@@ -229,7 +229,7 @@ def test_tables_have_the_columns_types_and_indices_of_the_format(dataset: Path, 
             assert number == 0 or begin > rows[number - 1][f"videos/observation.images.{view}/to_timestamp"] - 1 / FPS
 
 
-def test_statistics_are_those_of_the_data_in_the_shapes_of_the_format(dataset: Path, episodes: list[Episode]) -> None:
+def test_statistics_match_data_and_format(dataset: Path, episodes: list[Episode]) -> None:
     whole = json.loads((dataset / "meta/stats.json").read_text())
     row = pq.read_table(dataset / "meta/episodes/chunk-000/file-000.parquet").to_pylist()[1]
     features = json.loads((dataset / "meta/info.json").read_text())["features"]
@@ -302,7 +302,7 @@ def found_by_number(shown: NDArray[np.int64], wanted: float, fps: int) -> int:
     lost=st.sets(st.integers(1, 118), max_size=5),
     begin=st.sampled_from([0, 1, 777]),
 )
-def test_readers_that_count_find_every_frame_of_a_jittered_video(
+def test_counting_readers_find_every_frame_of_jittered_video(
     seed: int, length: int, fps: int, drift: float, lost: set[int], begin: int
 ) -> None:
     times = jittered(np.random.default_rng(seed), length, fps) * (1 + drift)
@@ -362,7 +362,7 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def test_a_damaged_demo_is_named_and_skipped_or_refused(
+def test_damaged_demo_is_skipped_or_rejected(
     demos: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -382,7 +382,7 @@ def test_a_damaged_demo_is_named_and_skipped_or_refused(
 
 
 @pytest.mark.parametrize("at_fault", [0, 1, 2])
-def test_nothing_remains_of_an_episode_that_fails_half_way(
+def test_failed_episode_leaves_nothing(
     episodes: list[Episode], at_fault: int, tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -438,7 +438,7 @@ def test_inconsistent_demos_are_errors(
         dataset.add(episodes[0])
 
 
-def test_an_interrupted_export_leaves_nothing_and_can_be_repeated(
+def test_interrupted_export_can_be_repeated(
     episodes: list[Episode], demos: Path, tmp_path: Path, robot: RobotModel
 ) -> None:
     with pytest.raises(KeyboardInterrupt), DatasetWriter(tmp_path / "set", robot) as dataset:
@@ -461,7 +461,7 @@ def test_an_interrupted_export_leaves_nothing_and_can_be_repeated(
     assert (tmp_path / "set.partial/notes.txt").read_text() == "mine"
 
 
-def test_one_export_at_a_time_writes_a_dataset(episodes: list[Episode], tmp_path: Path, robot: RobotModel) -> None:
+def test_concurrent_exports_are_rejected(episodes: list[Episode], tmp_path: Path, robot: RobotModel) -> None:
     with DatasetWriter(tmp_path / "set", robot) as dataset:
         dataset.add(episodes[0])
         with pytest.raises(GenimaError, match="another process is writing it"), DatasetWriter(tmp_path / "set", robot):
@@ -469,7 +469,7 @@ def test_one_export_at_a_time_writes_a_dataset(episodes: list[Episode], tmp_path
     assert len(DatasetReader(tmp_path / "set", robot)) == 1
 
 
-def test_only_a_dataset_is_replaced_by_a_dataset(
+def test_only_datasets_are_replaced(
     demos: Path, copied: Callable[[Path], Path], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = copied(dataset)
@@ -484,7 +484,7 @@ def test_only_a_dataset_is_replaced_by_a_dataset(
     assert (folder / "meta/stats.json").is_file()
 
 
-def test_a_dataset_is_never_overwritten(demos: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dataset_is_never_overwritten(demos: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("export", demos, "--out", dataset) == 2
     assert f"dataset {dataset}: already exists; name another, or replace it with --overwrite" in error_line(capsys)
 
@@ -507,7 +507,7 @@ def change_info(dataset: Path, **changes: Any) -> None:
         (lambda folder: shutil.rmtree(folder / "data"), "none of the 3 episodes"),
     ],
 )
-def test_a_folder_that_is_no_whole_dataset_is_one_line(
+def test_incomplete_dataset_is_reported_in_one_line(
     dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, spoil: Callable[[Path], None], told: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -519,7 +519,7 @@ def test_a_folder_that_is_no_whole_dataset_is_one_line(
     assert not list(tmp_path.glob("demos/*/metadata.yaml"))
 
 
-def test_names_that_do_not_fit_the_robot_are_one_line_and_can_be_mapped(
+def test_unknown_joint_names_are_reported_and_can_be_mapped(
     dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, episodes: list[Episode],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -577,7 +577,7 @@ def test_names_that_do_not_fit_the_robot_are_one_line_and_can_be_mapped(
         np.testing.assert_allclose(back.command_gripper, truth.command_gripper, atol=1e-6)
 
 
-def test_degrees_and_stamps_that_go_back_are_named(
+def test_degrees_and_decreasing_stamps_are_reported(
     dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
 ) -> None:
     path = copied(dataset) / "data/chunk-000/file-000.parquet"
@@ -636,7 +636,7 @@ def call_library(*arguments: str | Path) -> None:
 
 @with_library
 @pytest.mark.parametrize("backend", ["torchcodec", "pyav"])
-def test_the_lerobot_library_reads_our_dataset(
+def test_lerobot_library_reads_our_dataset(
     dataset: Path, episodes: list[Episode], tmp_path: Path, backend: str
 ) -> None:
     call_library("read", dataset, tmp_path / "read.npz", backend)
@@ -660,7 +660,7 @@ def test_the_lerobot_library_reads_our_dataset(
 
 
 @with_library
-def test_a_dataset_by_the_lerobot_library_becomes_demos(tmp_path: Path, robot: RobotModel) -> None:
+def test_dataset_of_lerobot_library_is_imported(tmp_path: Path, robot: RobotModel) -> None:
     call_library("write", tmp_path / "theirs")
     joints = [f"joint_{i}.pos={name}" for i, name in enumerate(robot.joint_names)]
     assert 0 == run(

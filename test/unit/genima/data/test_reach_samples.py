@@ -31,9 +31,7 @@ def tips(robot: RobotModel, positions: np.ndarray) -> np.ndarray:
     return robot.link_poses(positions)[..., -1, :3, 3]
 
 
-def test_joints_stay_within_their_limits_and_the_arm_above_the_table_with_its_tip_in_front(
-    moments: TargetSamples, robot: RobotModel
-) -> None:
+def test_joints_are_within_limits_and_arm_above_table(moments: TargetSamples, robot: RobotModel) -> None:
     assert len(moments) == COUNT
     joints = np.concatenate([moments.positions[:, None], moments.actions, moments.target[:, None]], axis=1)
     assert np.all(joints >= robot.position_min) and np.all(joints <= robot.position_max)
@@ -44,9 +42,7 @@ def test_joints_stay_within_their_limits_and_the_arm_above_the_table_with_its_ti
         assert tip[:, 2].max() < 0.8
 
 
-def test_a_chunk_ends_at_its_target_and_keeps_what_a_chunk_may_use_of_the_arms_limits(
-    moments: TargetSamples, robot: RobotModel
-) -> None:
+def test_chunk_ends_at_target_within_limits(moments: TargetSamples, robot: RobotModel) -> None:
     np.testing.assert_allclose(moments.actions[:, -1], moments.target, atol=1e-12)
     path = np.concatenate([moments.positions[:, None], moments.actions], axis=1)
     speed = np.abs(np.diff(path, axis=1)) / PERIOD
@@ -92,7 +88,7 @@ def test_reach_samples_follow_seed(moments: TargetSamples, robot: RobotModel) ->
     assert (other.positions != moments.positions).all()
 
 
-def test_the_controller_can_be_trained_on_them(
+def test_controller_trains_on_reach_samples(
     moments: TargetSamples, robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
 ) -> None:
     dataset = ControllerDataset(moments, robot, cameras, spec, joint_statistics(moments), Backgrounds())

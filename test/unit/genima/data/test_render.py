@@ -107,7 +107,7 @@ def shards(folder: Path) -> dict[str, str]:
 # What is in it
 
 
-def test_moments_are_the_demos(targets: TargetDataset, demos_folder: Path, robot: RobotModel) -> None:
+def test_samples_equal_demos(targets: TargetDataset, demos_folder: Path, robot: RobotModel) -> None:
     moments = targets.moments
     assert moments.instructions == sorted(task.instruction for task in TASKS.values())
     for name in ("push_button-1", "take_lid_off-1"):
@@ -129,7 +129,7 @@ def test_moments_are_the_demos(targets: TargetDataset, demos_folder: Path, robot
     assert grips == sorted(grips, reverse=True) and True in grips and False in grips  # the lid's knob is grasped once
 
 
-def test_observation_and_drawn_target_differ_in_spheres_alone_and_those_are_exact(
+def test_observation_and_drawn_target_differ_only_in_spheres(
     targets: TargetDataset, demos_folder: Path, robot: RobotModel
 ) -> None:
     spec, moments = targets.spec, targets.moments
@@ -149,7 +149,7 @@ def test_observation_and_drawn_target_differ_in_spheres_alone_and_those_are_exac
         assert 100 < (observation != drawn).any(-1).sum() < 0.5 * observation[..., 0].size
 
 
-def test_any_of_the_rendered_views_make_the_tile_in_the_order_asked_for(short_targets: Path) -> None:
+def test_tile_has_requested_views_in_order(short_targets: Path) -> None:
     whole = TargetDataset.load(short_targets)
     assert list(whole.cameras) == [*PolicySpec.views, VIRTUAL]
     order = ("front", VIRTUAL, "wrist", "left_shoulder")
@@ -170,7 +170,7 @@ def test_any_of_the_rendered_views_make_the_tile_in_the_order_asked_for(short_ta
         TargetDataset.load(short_targets, ("ceiling", *PolicySpec.views[1:]))
 
 
-def test_cameras_that_are_not_square_are_cut_as_their_images_are(robot: RobotModel) -> None:
+def test_cameras_are_cropped_as_their_images(robot: RobotModel) -> None:
     """A point projects to its pixel in the cropped and resized image."""
     camera = Camera("front", "base", np.eye(4), 640, 480, 600.0, 610.0, 330.0, 250.0)
     point = np.array([0.1, -0.05, 1.2])
@@ -184,7 +184,7 @@ def test_cameras_that_are_not_square_are_cut_as_their_images_are(robot: RobotMod
     assert (fitted.width, fitted.height) == (240, 240)
 
 
-def test_samples_for_the_diffusion_agent_are_pairs_with_their_instruction(targets: TargetDataset) -> None:
+def test_diffusion_samples_are_image_pairs_with_instruction(targets: TargetDataset) -> None:
     training, validation = split(targets.moments)
     dataset = DiffusionDataset(targets, validation)
     batch = collate([dataset[SampleIndex(k, 99)] for k in (0, 7)])
@@ -196,7 +196,7 @@ def test_samples_for_the_diffusion_agent_are_pairs_with_their_instruction(target
     assert len(training) + len(validation) == len(targets)
 
 
-def test_too_few_demos_to_hold_one_out_are_refused(targets: TargetDataset) -> None:
+def test_too_few_demos_for_validation_are_rejected(targets: TargetDataset) -> None:
     with pytest.raises(GenimaError, match="at least two demos, there are 1"):
         split(targets.moments[targets.moments.episode == "push_button-1"])
 
@@ -237,7 +237,7 @@ def test_rendering_on_several_machines_is_identical(short_demos: Path, short_tar
     assert shards(tmp_path) == shards(short_targets)
 
 
-def test_shards_stream_and_split_over_nodes_with_the_dataset_library(short_targets: Path) -> None:
+def test_shards_stream_and_split_over_nodes_with_dataset_library(short_targets: Path) -> None:
     files = sorted(map(str, short_targets.glob("*.parquet")))
     stream = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
     rows = list(stream)
@@ -248,7 +248,7 @@ def test_shards_stream_and_split_over_nodes_with_the_dataset_library(short_targe
     assert all(parts)
 
 
-def test_a_damaged_dataset_is_named(short_targets: Path, tmp_path: Path) -> None:
+def test_damaged_dataset_is_reported(short_targets: Path, tmp_path: Path) -> None:
     def broken(name: str, data: bytes) -> Path:
         folder = tmp_path / f"{name}-{len(data)}"
         folder.mkdir()
@@ -272,7 +272,7 @@ def test_a_damaged_dataset_is_named(short_targets: Path, tmp_path: Path) -> None
         assert "\n" not in str(caught.value)
 
 
-def test_mutated_manifests_are_refused_or_are_of_a_dataset(short_targets: Path, tmp_path: Path) -> None:
+def test_mutated_manifests_are_rejected_or_valid(short_targets: Path, tmp_path: Path) -> None:
     valid = json.loads((short_targets / MANIFEST).read_text(encoding="utf-8"))
     file, read = tmp_path / MANIFEST, 0
 
@@ -311,9 +311,7 @@ def test_mutated_manifests_are_refused_or_are_of_a_dataset(short_targets: Path, 
         ({"cameras.front.translation": [900.0, 0.0, 1.0]}, "from the base .900 m."),
     ],
 )
-def test_what_is_wrong_in_a_manifest_is_named(
-    short_targets: Path, tmp_path: Path, change: dict[str, Any], line: str
-) -> None:
+def test_manifest_errors_are_reported(short_targets: Path, tmp_path: Path, change: dict[str, Any], line: str) -> None:
     manifest = json.loads((short_targets / MANIFEST).read_text(encoding="utf-8"))
     for place, value in change.items():
         *path, last = (int(key) if key.isdigit() else key for key in place.split("."))
@@ -328,7 +326,7 @@ def test_what_is_wrong_in_a_manifest_is_named(
     assert "\n" not in str(caught.value)
 
 
-def test_shards_that_are_not_what_the_manifest_says_are_named(short_targets: Path, tmp_path: Path) -> None:
+def test_shards_that_differ_from_manifest_are_reported(short_targets: Path, tmp_path: Path) -> None:
     for path in filter(Path.is_file, short_targets.iterdir()):
         shutil.copy(path, tmp_path)
     shard = tmp_path / "shard-00001-of-00003.parquet"
@@ -368,7 +366,7 @@ def test_shards_that_are_not_what_the_manifest_says_are_named(short_targets: Pat
     assert read < 100
 
 
-def test_an_image_of_another_size_or_none_in_a_shard_is_named(short_targets: Path, tmp_path: Path) -> None:
+def test_wrong_or_missing_image_in_shard_is_reported(short_targets: Path, tmp_path: Path) -> None:
     for path in filter(Path.is_file, short_targets.iterdir()):
         shutil.copy(path, tmp_path)
     shard = tmp_path / "shard-00000-of-00003.parquet"
@@ -387,7 +385,7 @@ def test_an_image_of_another_size_or_none_in_a_shard_is_named(short_targets: Pat
     assert targets.observation(3).shape == (64, 64, 3)
 
 
-def test_a_half_shard_or_another_dataset_in_the_folder_is_refused(short_demos: Path, short_targets: Path) -> None:
+def test_partial_shard_or_other_dataset_is_rejected(short_demos: Path, short_targets: Path) -> None:
     with pytest.raises(GenimaError, match="other demos, cameras or appearance"):
         render(plan_for(short_demos, view_size=64), short_targets, 1)
     with pytest.raises(GenimaError, match="other demos, cameras or appearance"):
@@ -413,13 +411,13 @@ def test_folders_with_other_files_are_rejected(short_demos: Path, tmp_path: Path
         render(plan, tmp_path / "other" / MANIFEST, 1)
 
 
-def test_one_process_of_a_rank_writes_a_dataset(short_demos: Path, tmp_path: Path) -> None:
+def test_concurrent_writers_are_rejected(short_demos: Path, tmp_path: Path) -> None:
     with output_lock(tmp_path / "rank-0", "dataset"), pytest.raises(GenimaError, match="another process is writing"):
         render(plan_for(short_demos), tmp_path, 1)
     assert not list(tmp_path.glob("*.parquet"))
 
 
-def test_demos_without_a_calibration_are_refused_or_left_out(
+def test_demos_without_calibration_are_rejected_or_skipped(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path
 ) -> None:
     write_demo(tmp_path / "demos" / "demo-0", robot, {})
@@ -440,7 +438,7 @@ def test_recorded_again_demo_is_another_demo(robot: RobotModel, cameras: Mapping
     assert plan_for(tmp_path).fingerprint() != before
 
 
-def test_a_truncated_shard_is_named(short_demos: Path, short_targets: Path, tmp_path: Path) -> None:
+def test_truncated_shard_is_reported(short_demos: Path, short_targets: Path, tmp_path: Path) -> None:
     name = "shard-00000-of-00003.parquet"
     (tmp_path / name).write_bytes((short_targets / name).read_bytes()[:5000])
     with pytest.raises(GenimaError, match=f"{name}: damaged or of another dataset"):
@@ -486,7 +484,7 @@ def test_demos_of_another_rate_are_rejected(short_demos: Path, tmp_path: Path) -
         render(plan_for(short_demos, rate=30.0), tmp_path, 1)
 
 
-def test_defaults_are_those_of_the_modules_that_are_imported_later() -> None:
+def test_defaults_equal_those_of_lazy_modules() -> None:
     assert (Render().views, Render().appearance) == (PolicySpec.views, DEFAULT)
 
 
@@ -520,7 +518,7 @@ def test_invalid_arguments_are_one_line_errors(
     assert "\n" not in str(caught.value)
 
 
-def test_the_robot_is_that_of_the_demos(
+def test_robot_is_of_demos(
     tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demos = tmp_path / "demos"
@@ -560,7 +558,7 @@ def test_appearance_is_stored_with_dataset(short_demos: Path, tmp_path: Path) ->
         render_command(["--demos", str(demo), "--view-size", "64", "--processes", "1", "--out", str(out)])
 
 
-def test_observations_are_stored_without_loss_where_that_is_asked_for(
+def test_observations_are_stored_losslessly_on_request(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path
 ) -> None:
     write_demo(tmp_path / "demos" / "demo-0", robot, cameras)
@@ -584,6 +582,6 @@ def test_sphere_at_unknown_frame_is_rejected_before_rendering(short_demos: Path,
     assert not (tmp_path / "targets").exists()
 
 
-def test_two_demos_of_one_name_are_refused(short_demos: Path) -> None:
+def test_two_demos_of_one_name_are_rejected(short_demos: Path) -> None:
     with pytest.raises(GenimaError, match="two are called demo-0"):
         make_plan(Render(), [short_demos / "demo-0", short_demos / "other" / "demo-0"])

@@ -109,7 +109,7 @@ def only(folder: Path) -> Path:
 # -------------------------------------------------------------------------------------------------------- datasets
 
 
-def test_a_dataset_becomes_demos(dataset, tmp_path, capsys) -> None:
+def test_dataset_is_imported_as_demos(dataset, tmp_path, capsys) -> None:
     out = tmp_path / "demos"
     arguments = ["import-rlbench", str(dataset(2)), "--out", str(out)]
     assert cli.main(arguments) == 0
@@ -132,7 +132,7 @@ def test_a_dataset_becomes_demos(dataset, tmp_path, capsys) -> None:
     assert cli.main(arguments) == 0, "what is there is kept"
 
 
-def test_a_demo_of_another_dataset_in_its_place_is_not_taken_for_one_of_this(dataset, tmp_path, capsys) -> None:
+def test_demo_of_other_dataset_is_not_reused(dataset, tmp_path, capsys) -> None:
     folder, out = dataset(1), tmp_path / "demos"
     arguments = ["import-rlbench", str(folder), "--out", str(out)]
     assert cli.main(arguments) == 0
@@ -145,7 +145,7 @@ def test_a_demo_of_another_dataset_in_its_place_is_not_taken_for_one_of_this(dat
     assert (next(out.rglob("*.mcap"))).read_bytes() == before
 
 
-def test_images_become_jpeg_only_where_that_is_asked_for(dataset, tmp_path) -> None:
+def test_images_are_jpeg_only_on_request(dataset, tmp_path) -> None:
     sizes = {}
     for images in ("png", "jpeg"):
         out = tmp_path / images
@@ -211,7 +211,7 @@ def test_pickle_code_is_not_executed(tmp_path) -> None:
         assert not trace.exists()
 
 
-def test_arrays_of_objects_and_unknown_classes_are_refused(tmp_path) -> None:
+def test_arrays_of_objects_and_unknown_classes_are_rejected(tmp_path) -> None:
     file = tmp_path / "low_dim_obs.pkl"
     file.write_bytes(pickle.dumps(np.array([{"a": 1}], dtype=object)))
     with pytest.raises(GenimaError, match="damaged: an array of O8"):
@@ -241,7 +241,7 @@ def test_malformed_episodes_leave_no_demo(dataset, tmp_path, damage: Callable[[P
     assert not (tmp_path / "demos" / "demo").exists()
 
 
-def test_another_robots_joints_are_refused(dataset, tmp_path) -> None:
+def test_another_robots_joints_are_rejected(dataset, tmp_path) -> None:
     folder = only(dataset())
     observations = [observation(i) for i in range(LENGTH)]
     observations[2].joint_positions = PANDA.home + [0, 0, 0, 3, 0, 0, 0]  # type: ignore[attr-defined]
@@ -301,7 +301,7 @@ def test_hostile_pickles_take_neither_memory_nor_time(tmp_path, content: bytes, 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 << 10
 
 
-def test_a_list_of_a_billion_numbers_in_a_few_bytes_is_not_unfolded() -> None:
+def test_huge_pickled_list_is_not_expanded() -> None:
     values: list = [0.0] * 10
     for _ in range(30):
         values = [values] * 10
@@ -311,7 +311,7 @@ def test_a_list_of_a_billion_numbers_in_a_few_bytes_is_not_unfolded() -> None:
         assert plain_pickle.as_array(odd, (1,)) is None
 
 
-def test_a_pickle_leaves_no_trace_for_the_next(tmp_path) -> None:
+def test_pickles_are_read_independently(tmp_path) -> None:
     """Attributes are set on unpickled objects, never on the modules or classes of that name."""
     file = tmp_path / "low_dim_obs.pkl"
     for state in (b"}\x8c\x01xK\x01s", b"N}\x8c\x05valueK\x01s\x86"):
@@ -322,7 +322,7 @@ def test_a_pickle_leaves_no_trace_for_the_next(tmp_path) -> None:
     np.testing.assert_array_equal(plain_pickle.load(file, ())["a"], [0, 1, 2])
 
 
-def test_mutated_pickles_are_read_or_refused_in_one_line(dataset, tmp_path) -> None:
+def test_mutated_pickles_are_read_or_rejected_in_one_line(dataset, tmp_path) -> None:
     folder = only(dataset())
     file = folder / "low_dim_obs.pkl"
     whole = file.read_bytes()
@@ -361,7 +361,7 @@ _FAR[:3, 3] = 900.0
         (lambda seen: setattr(seen, "joint_positions", PANDA.home[:6]), "joint_positions is not 7 finite numbers"),
     ],
 )
-def test_what_no_robot_cell_has_is_refused_with_its_cause(dataset, tmp_path, act, words: str | None) -> None:
+def test_impossible_values_are_rejected_with_cause(dataset, tmp_path, act, words: str | None) -> None:
     folder = only(dataset())
     observations = [observation(i) for i in range(LENGTH)]
     act(observations[0])
@@ -389,7 +389,7 @@ def test_commands_are_not_clipped_into_plausible_ones(dataset, tmp_path) -> None
             write_demo(folder, tmp_path / "demo", PANDA)
 
 
-def test_two_episodes_of_one_name_are_not_taken_for_one(dataset, tmp_path) -> None:
+def test_episodes_of_equal_name_are_distinct(dataset, tmp_path) -> None:
     folder = dataset()
     shutil.copytree(folder / "open_box", folder / "validation" / "open_box")
     with pytest.raises(GenimaError, match="two episodes would be called open_box-variation0-episode0; import"):
@@ -407,7 +407,7 @@ def test_other_folder_at_demo_path_is_rejected(dataset, tmp_path) -> None:
     assert mine.read_text() == "mine"
 
 
-def test_images_of_another_size_or_of_depth_are_refused(dataset, tmp_path) -> None:
+def test_images_of_another_size_or_of_depth_are_rejected(dataset, tmp_path) -> None:
     folder = only(dataset())
     for picture, words in (
         (np.zeros((16, 32, 3), np.uint8), "32x16 px, 32x32 are expected"),
@@ -419,7 +419,7 @@ def test_images_of_another_size_or_of_depth_are_refused(dataset, tmp_path) -> No
             write_demo(folder, tmp_path / "demo", PANDA)
 
 
-def test_a_folder_without_episodes_is_refused(tmp_path) -> None:
+def test_folder_without_episodes_is_rejected(tmp_path) -> None:
     with pytest.raises(GenimaError, match="no episodes of RLBench"):
         cli.main(["import-rlbench", str(tmp_path), "--out", str(tmp_path / "out")])
 
@@ -461,13 +461,13 @@ def run(environment: RLBenchEnvironment, joint: int) -> bool:
     return environment.done
 
 
-def test_the_closed_loop_steps_a_task(environment) -> None:
+def test_closed_loop_steps_task(environment) -> None:
     assert run(environment, joint=0)
     assert environment.time < STEPS / RATE and environment.joints().gripper == 0.0
     assert environment._task.variation == 0
 
 
-def test_what_has_failed_for_good_does_not_succeed_later(environment) -> None:
+def test_failure_is_final(environment) -> None:
     assert not run(environment, joint=6)
     assert environment.time == STEPS / RATE, "200 steps"
     q = environment.joints().positions + [0.5, 0, 0, 0, 0, 0, 0]
@@ -489,7 +489,7 @@ def test_equal_seeds_are_equal_episodes(environment) -> None:
     assert not environment._environment.running
 
 
-def test_the_papers_tasks_and_rule() -> None:
+def test_tasks_and_success_rule_of_paper() -> None:
     assert len(TASKS) == len(set(TASKS)) == 25 and EPISODES == evaluate.Evaluate("open_box").episodes == 50
 
 

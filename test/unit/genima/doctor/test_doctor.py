@@ -75,7 +75,7 @@ def write(root: Path, files: dict[str, object]) -> Path:
 # ---------------------------------------------------------------------------------------------------- how it is written
 
 
-def test_a_table_fits_the_terminal_and_says_how_many_there_are_of_each() -> None:
+def test_table_fits_terminal_and_has_totals() -> None:
     groups = [
         Group("one", [ok("a", "fine"), warn("b", "word " * 60, "do " * 50)]),
         Group("two", [fail("a longer name", "broken", "mend it"), skipped("c", "there is none")]),
@@ -112,7 +112,7 @@ HUBS = {
 }  # fmt: skip
 
 
-def test_cameras_on_usb_3_are_fine_and_what_they_share_is_added_up(tmp_path: Path) -> None:
+def test_cameras_on_usb_3_pass_and_bandwidth_is_added(tmp_path: Path) -> None:
     sys = write(tmp_path, HUBS | camera("2-1.1", 5000) | camera("2-1.2", 5000) | camera("4-2", 5000, "435i", 4))
     found = by_name(usb.check_connections(sys, tmp_path / "dev", {}))
     assert all(each.status is Status.OK for each in found.values())
@@ -121,7 +121,7 @@ def test_cameras_on_usb_3_are_fine_and_what_they_share_is_added_up(tmp_path: Pat
     assert "of about 6400 Mbit/s" in found["bus usb4"].found
 
 
-def test_a_camera_that_fell_back_to_usb_2_fails(tmp_path: Path) -> None:
+def test_camera_on_usb_2_fails(tmp_path: Path) -> None:
     sys = write(tmp_path, HUBS | camera("1-3", 480, bus=1) | camera("1-4", 480, bus=1))
     found = by_name(usb.check_connections(sys, tmp_path / "dev", RIG))
     assert found["D415 at 1-3"].status is Status.FAIL and "USB 2" in found["D415 at 1-3"].found
@@ -136,13 +136,13 @@ def test_too_many_large_images_on_one_bus_fail(tmp_path: Path) -> None:
         assert by_name(usb.check_connections(sys, tmp_path, {"front": large}))["bus usb2"].status is status
 
 
-def test_a_camera_that_the_user_may_not_open_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_camera_without_permission_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sys = write(tmp_path, HUBS | camera("2-2", 5000) | {"dev/bus/usb/002/007": ""})
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may open everything
     assert "udev" in by_name(usb.check_connections(sys, tmp_path / "dev", {}))["D415 at 2-2"].remedy
 
 
-def test_no_usb_is_not_looked_at_and_no_camera_is_no_fault_without_a_cameras_file(tmp_path: Path) -> None:
+def test_missing_usb_is_skipped_and_missing_cameras_pass_without_cameras_file(tmp_path: Path) -> None:
     [hidden] = usb.check_connections(tmp_path, tmp_path, RIG)
     assert hidden.status is Status.SKIPPED
     sys = write(tmp_path, HUBS)
@@ -152,7 +152,7 @@ def test_no_usb_is_not_looked_at_and_no_camera_is_no_fault_without_a_cameras_fil
     assert missing.status is Status.FAIL
 
 
-def test_serial_numbers_are_compared_with_the_cameras_file() -> None:
+def test_serial_numbers_are_compared_with_cameras_file() -> None:
     right = usb.LibrealsenseCamera(WRIST.serial, "D415", "3.2", "5.16.0.1")
     found = by_name(usb.check_serials(RIG, [right, usb.LibrealsenseCamera("999", "D435I", "3.2", "5.16")]))
     assert found[f"wrist {WRIST.serial}"].status is Status.OK
@@ -164,7 +164,7 @@ def test_serial_numbers_are_compared_with_the_cameras_file() -> None:
     assert "is a D435, not a D415" in other[f"wrist {WRIST.serial}"].found
 
 
-def test_librealsense_is_asked_for_what_it_has_and_its_errors_are_one_line() -> None:
+def test_librealsense_devices_and_errors_are_reported() -> None:
     info = SimpleNamespace(serial_number=1, name=2, usb_type_descriptor=3, firmware_version=4)
     device = SimpleNamespace(
         supports=lambda what: what != 4, get_info={1: "831", 2: "Intel RealSense D435I", 3: "3.2"}.__getitem__
@@ -180,7 +180,7 @@ def test_librealsense_is_asked_for_what_it_has_and_its_errors_are_one_line() -> 
         usb.find_librealsense_cameras(rs)
 
 
-def test_the_example_of_a_cameras_file_can_be_read() -> None:
+def test_example_cameras_file_is_valid() -> None:
     rig = load_camera_devices("four_d415")
     assert set(rig) == set(PolicySpec("panda", ()).views)
     assert [device.mounted_on for device in rig.values()].count("flange") == 1
@@ -208,7 +208,7 @@ def test_the_example_of_a_cameras_file_can_be_read() -> None:
         ),
     ],
 )
-def test_malformed_cameras_files_are_refused_with_the_reason(tmp_path: Path, text: str, words: str) -> None:
+def test_malformed_cameras_files_are_rejected_with_reason(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "rig.yaml"
     file.write_text(text)
     with pytest.raises(GenimaError, match=words) as refused:
@@ -218,7 +218,7 @@ def test_malformed_cameras_files_are_refused_with_the_reason(tmp_path: Path, tex
     assert cell is None and found.status is Status.FAIL and re.search(words, found.found)
 
 
-def test_a_cell_and_the_cameras_file_that_it_names_are_found_or_named(tmp_path: Path) -> None:
+def test_cell_and_its_cameras_file_are_found_or_reported(tmp_path: Path) -> None:
     for name in ("nowhere.yaml", "nothing_like_it"):
         cell, found = configuration.check_cell(name)
         assert cell is None and found.status is Status.FAIL and name in found.found and "sim_fr3" in found.remedy
@@ -250,7 +250,7 @@ REAL_TIME = "Linux version 6.12.8-rt (build@x) #1 SMP PREEMPT_RT"
         (None, None, True, Status.SKIPPED),
     ],
 )
-def test_the_kernel(tmp_path: Path, version: str | None, flag: str | None, robot: bool, status: Status) -> None:
+def test_kernel_is_checked(tmp_path: Path, version: str | None, flag: str | None, robot: bool, status: Status) -> None:
     if version:
         write(tmp_path, {"proc/version": version})
     if flag:
@@ -326,7 +326,7 @@ def test_network_cards(tmp_path: Path) -> None:
     assert network.check_card(sys, "gone").status is Status.SKIPPED
 
 
-def test_round_trips_are_judged_by_a_millisecond() -> None:
+def test_round_trip_threshold_is_one_millisecond() -> None:
     for trips, status in (
         ([1e-4] * 100, Status.OK), ([1e-4] * 97 + [2e-3] * 3, Status.OK), ([1e-4] * 90 + [2e-3] * 10, Status.WARN),
         ([5e-4] * 100, Status.WARN), ([2e-3] * 100, Status.FAIL),
@@ -388,7 +388,7 @@ def test_variables(name: str, value: str, robot: bool, status: Status, what: str
     assert all(each.status is Status.OK for each in others)
 
 
-def test_another_middleware_of_an_installed_ros_is_only_untried() -> None:
+def test_other_middleware_is_a_warning() -> None:
     found = by_name(ros.check_variables({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, wheels=False, robot=True))
     assert found["RMW_IMPLEMENTATION"].status is Status.WARN
 
@@ -430,12 +430,12 @@ def test_own_profile_needs_no_socket_buffers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", sorted(paths.shared("config", "dds").glob("*.xml")), ids=lambda file: file.stem)
-def test_profiles_that_come_with_the_project_carry_tiles(tmp_path: Path, file: Path) -> None:
+def test_bundled_profiles_transport_tiles(tmp_path: Path, file: Path) -> None:
     found = by_name(ros.check_transport({ros.PROFILE: str(file)}, tmp_path, tmp_path, robot=True))
     assert found["DDS profile"].status is Status.OK
 
 
-def test_profiles_that_lose_tiles_or_cannot_be_read(tmp_path: Path) -> None:
+def test_lossy_and_unreadable_profiles_fail(tmp_path: Path) -> None:
     file = tmp_path / "profile.xml"
     environment = {ros.PROFILE: str(file)}
     [missing] = ros.check_transport(environment, tmp_path, tmp_path, robot=True)
@@ -452,7 +452,7 @@ def test_profiles_that_lose_tiles_or_cannot_be_read(tmp_path: Path) -> None:
     assert found["socket buffers"].status is Status.SKIPPED  # there is no such file below this /proc
 
 
-def test_shared_memory_that_is_small_or_missing(tmp_path: Path, small_disk: Path) -> None:
+def test_small_or_missing_shared_memory_fails(tmp_path: Path, small_disk: Path) -> None:
     assert ros.check_shared_memory(small_disk, 4 << 20).status is Status.WARN
     assert ros.check_shared_memory(small_disk, 10_000).status is Status.OK
     assert ros.check_shared_memory(tmp_path / "nowhere", 4 << 20).status is Status.FAIL
@@ -517,7 +517,7 @@ def test_another_machines_clock_is_measured(time_server: Callable[[float, int], 
     assert finding.status is (Status.FAIL if ahead and doubt < 0.5 else finding.status)
 
 
-def test_a_time_server_that_does_not_know_the_time_or_is_silent(time_server: Callable[[float, int], int]) -> None:
+def test_unsynchronised_and_silent_time_servers_are_reported(time_server: Callable[[float, int], int]) -> None:
     port = time_server(0.0, 0)
     with pytest.raises(OSError, match="not synchronised"):
         clock.clock_offset("127.0.0.1", port)
@@ -548,7 +548,7 @@ def judged(cards: list[gpu.GraphicsCard] | str, problem: str, count: float, miss
     return list(by_name(gpu.check_memory(cards, problem, int(count), missing)).values())
 
 
-def test_the_bundled_models_need_no_gpu_and_the_papers_do() -> None:
+def test_only_full_size_models_require_gpu() -> None:
     [small] = judged("no driver", "", 9e6)
     [large] = judged("no driver", "", 1.65e9)
     assert (small.status, large.status) == (Status.OK, Status.WARN)
@@ -565,7 +565,7 @@ def test_the_bundled_models_need_no_gpu_and_the_papers_do() -> None:
     assert nothing.status is Status.SKIPPED
 
 
-def test_weights_are_counted_with_those_of_the_base(checkpoint_folder: Path, tmp_path: Path) -> None:
+def test_weights_include_base_model(checkpoint_folder: Path, tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     _, folders = read_pair(checkpoint_folder)
@@ -605,7 +605,7 @@ def test_nvidia_smi_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert isinstance(card, gpu.GraphicsCard) and 85 < card.total < 86  # GB of 81559 MiB
 
 
-def test_a_checkpoint_against_robots(checkpoint_folder: Path, robot: RobotModel) -> None:
+def test_checkpoint_is_compared_with_robots(checkpoint_folder: Path, robot: RobotModel) -> None:
     spec, _, found = configuration.check_checkpoint(str(checkpoint_folder), robot)
     assert spec is not None and {each.status for each in found} == {Status.OK}
     other = by_name(configuration.check_checkpoint(str(checkpoint_folder), RobotModel.load("fr3"))[2])
@@ -616,7 +616,7 @@ def test_a_checkpoint_against_robots(checkpoint_folder: Path, robot: RobotModel)
     assert unnamed.status is Status.SKIPPED
 
 
-def test_cameras_against_a_checkpoint(robot: RobotModel) -> None:
+def test_cameras_are_compared_with_checkpoint(robot: RobotModel) -> None:
     spec = PolicySpec("panda", robot.joint_names, camera_size=(640, 480))
     slow = CameraDevice("3", "D415", 640, 480, 15, "base")
     small = CameraDevice("4", "D415", 424, 240, 30, "base")
@@ -647,7 +647,7 @@ def calibrated(tmp_path: Path) -> Callable[..., Finding]:
     return find
 
 
-def test_a_good_recent_calibration_is_fine(calibrated: Callable[..., Finding]) -> None:
+def test_good_recent_calibration_passes(calibrated: Callable[..., Finding]) -> None:
     finding = calibrated(residuals=Residuals(0.3, 0.8, 0.1), covariance=1e-8 * np.eye(6))
     assert finding.status is Status.OK
     assert (
@@ -670,11 +670,11 @@ def test_doubtful_calibrations(calibrated: Callable[..., Finding], fields: dict[
     assert finding.status is Status.WARN and words in finding.found
 
 
-def test_a_date_without_a_time_zone_is_understood(calibrated: Callable[..., Finding]) -> None:
+def test_date_without_time_zone_is_accepted(calibrated: Callable[..., Finding]) -> None:
     assert "days old" in calibrated(date=(NOW - timedelta(days=3)).replace(tzinfo=None).isoformat()).found
 
 
-def test_calibrations_that_do_not_fit(calibrated: Callable[..., Finding]) -> None:
+def test_mismatched_calibrations_are_reported(calibrated: Callable[..., Finding]) -> None:
     square = CameraDevice("1", "D415", 480, 480, 30, "base")
     assert calibrated(square).status is Status.OK  # of 256x256, as if resized
     assert "calibrated at 256x256, its profile is 640x480" in calibrated(FRONT).found
@@ -696,7 +696,7 @@ def test_missing_and_malformed_calibrations(tmp_path: Path, robot: RobotModel) -
     assert "not YAML" in found["front"].found and "there are front" in found["wrist"].found
 
 
-def test_the_simulators_own_calibration_is_fine(robot: RobotModel) -> None:
+def test_simulator_calibration_passes(robot: RobotModel) -> None:
     spec = PolicySpec("panda", robot.joint_names)
     assert {each.status for each in configuration.check_calibrations("sim", spec, {}, robot)} == {Status.OK}
 
@@ -704,7 +704,7 @@ def test_the_simulators_own_calibration_is_fine(robot: RobotModel) -> None:
 # -------------------------------------------------------------------------------------------------------- installation
 
 
-def test_packages_are_compared_with_the_lock(tmp_path: Path) -> None:
+def test_packages_are_compared_with_lock(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text("# words\n# [base]\nnumpy==2.0\ntorch==2.13.0\n# [ros] words\nros-rclpy==7.1.6\n")
     have: dict[str, str] = {"numpy": "2.0", "torch": "2.13.0+cpu"}
@@ -907,7 +907,7 @@ def test_remote_driver_is_skipped() -> None:
 # --------------------------------------------------------------------------------------------------------- the command
 
 
-def test_the_command_prints_each_group_and_says_by_its_code_whether_something_failed(
+def test_command_prints_groups_and_exit_code_reports_failures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in [name for name in os.environ if name.startswith(("ROS_", "RMW_", "FASTRTPS_"))]:

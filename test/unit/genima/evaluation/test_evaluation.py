@@ -28,7 +28,7 @@ from genima_sim.tasks import TASKS
 
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_holds_the_rates_that_a_score_test_does_not_reject(counts: tuple[int, int]) -> None:
+def test_interval_matches_score_test(counts: tuple[int, int]) -> None:
     k, n = counts
     low, high = Success(k, n).interval()
     assert 0 <= low <= k / n <= high <= 1 and low < high
@@ -37,7 +37,7 @@ def test_the_interval_holds_the_rates_that_a_score_test_does_not_reject(counts: 
         assert abs(k / n - end) == pytest.approx(z * np.sqrt(end * (1 - end) / n), abs=1e-6)
 
 
-def test_intervals_at_the_ends_stay_inside_and_are_not_points() -> None:
+def test_intervals_at_zero_and_one_are_valid() -> None:
     for n in (1, 10, 50):
         none, all_of_them = Success(0, n).interval(), Success(n, n).interval()
         assert none[0] == pytest.approx(0, abs=1e-12) and 0 < none[1] < 1
@@ -45,7 +45,7 @@ def test_intervals_at_the_ends_stay_inside_and_are_not_points() -> None:
         assert all_of_them[0] == pytest.approx(1 - none[1])
 
 
-def test_intervals_cover_the_rate_as_often_as_stated() -> None:
+def test_interval_coverage_matches_confidence() -> None:
     n = 50
     intervals = [Success(k, n).interval() for k in range(n + 1)]
     for p in np.linspace(0.05, 0.95, 19):
@@ -53,7 +53,7 @@ def test_intervals_cover_the_rate_as_often_as_stated() -> None:
         assert 0.91 < covered < 0.99
 
 
-def test_a_rate_is_written_with_its_interval() -> None:
+def test_rate_is_printed_with_interval() -> None:
     assert Success(40, 50).rate == 0.8
     assert str(Success(40, 50)) == "40 of 50 (80%, 95% interval 67% to 89%)"
 
@@ -110,7 +110,7 @@ def watched(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> list[n
     return commands
 
 
-def test_a_result_holds_settings_and_successes(evaluated: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_holds_settings_and_successes(evaluated: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     result = evaluated("--episodes", "2", "--seed", "30", "--time-limit", "0.2", "--horizon", "7", task="take_lid_off")
     assert result["task"] == "take_lid_off" and result["seeds"] == [30, 31] and result["episodes"] == 2
     assert result["successes"] == len(result["succeeded"]) == 0  # nobody lifts a lid in 0.2 s
@@ -136,7 +136,7 @@ def test_equal_runs_are_equal_and_targets_and_seeds_matter(
         assert other.shape != paths[0].shape or (other != paths[0]).any()
 
 
-def test_a_success_is_counted_with_its_seed(
+def test_success_is_counted_with_its_seed(
     evaluated: Evaluate, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def succeed_in_odd_seeds(task: str, seed: int) -> None:
@@ -164,7 +164,7 @@ def test_a_success_is_counted_with_its_seed(
     (["--time-limit", "nan"], "--time-limit"),
     (["--seed", "-1"], "-1"),
 ])  # fmt: skip
-def test_bad_input_is_one_clear_line_and_leaves_no_file(
+def test_bad_input_is_rejected_in_one_line_without_file(
     checkpoint_folder: Path, tmp_path: Path, shared: None, arguments: list[str], named: str
 ) -> None:
     good = ["--task", "push_button", "--checkpoint", str(checkpoint_folder), "--out", str(tmp_path / "result.json")]
@@ -175,16 +175,14 @@ def test_bad_input_is_one_clear_line_and_leaves_no_file(
 
 
 @pytest.mark.parametrize("arguments", [[], ["--task"], ["--task", "push_button", "--episodes", "many"], ["--wrong"]])
-def test_arguments_that_cannot_be_read_end_with_code_2(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_arguments_have_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         evaluate.main(arguments)
     assert caught.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_full_disk_is_one_clear_line_and_leaves_the_old_result_whole(
+def test_full_disk_is_reported_and_old_result_is_kept(
     evaluated: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = ("--episodes", "1", "--time-limit", "0.02")
@@ -202,7 +200,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_the_old_result_whole(
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 
 
-def test_paths_that_cannot_be_written_are_one_error_line(tmp_path: Path) -> None:
+def test_unwritable_paths_are_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "out.json", tmp_path / "folder", Path("/"), Path("."), Path("/dev/null/a/b")):
@@ -212,7 +210,7 @@ def test_paths_that_cannot_be_written_are_one_error_line(tmp_path: Path) -> None
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder"]
 
 
-def test_results_replace_old_ones_and_create_the_folder(tmp_path: Path) -> None:
+def test_results_replace_old_ones_and_create_folder(tmp_path: Path) -> None:
     path = tmp_path / "new" / "deep" / "out.json"
     for data in (b"first", b"second", b""):
         atomic_write(path, data)
@@ -220,11 +218,11 @@ def test_results_replace_old_ones_and_create_the_folder(tmp_path: Path) -> None:
         assert list(path.parent.iterdir()) == [path]
 
 
-def test_every_task_has_an_instruction_of_its_own() -> None:
+def test_instructions_of_tasks_are_distinct() -> None:
     assert len({task.instruction for task in TASKS.values()}) == len(TASKS) >= 2
 
 
-def test_an_interrupted_evaluation_is_resumed_by_the_same_command(
+def test_interrupted_evaluation_is_resumed(
     checkpoint_folder: Path, tmp_path: Path, shared: None, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds: list[int] = []
@@ -257,7 +255,7 @@ def test_an_interrupted_evaluation_is_resumed_by_the_same_command(
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
-def test_a_file_that_is_no_result_is_neither_continued_nor_replaced(
+def test_other_file_is_neither_resumed_nor_replaced(
     checkpoint_folder: Path, tmp_path: Path, shared: None, overwrite: list[str]
 ) -> None:
     out = tmp_path / "notes.json"

@@ -89,7 +89,7 @@ def targets(demos: Path) -> Path:
 # Checkpoints
 
 
-def test_parameters_are_counted_as_the_loaded_networks_have_them(checkpoint_folder: Path) -> None:
+def test_parameter_counts_equal_loaded_networks(checkpoint_folder: Path) -> None:
     report = inspect(checkpoint_folder)
     agent = DiffusionAgent.from_pretrained(checkpoint_folder / "diffusion_agent")
     act = Controller.from_pretrained(checkpoint_folder / "controller").act
@@ -188,14 +188,14 @@ def test_training_report_has_best_and_last_step(training: Path) -> None:
     assert all((np.abs(below.astype(int) - c).max(-1) < 8).sum() > 50 for c in ((31, 119, 180), (255, 127, 14)))
 
 
-def test_a_training_without_its_state_cannot_be_resumed(training: Path, copied: Callable[[Path], Path]) -> None:
+def test_training_without_its_state_cannot_be_resumed(training: Path, copied: Callable[[Path], Path]) -> None:
     folder = copied(training)  # links are copied as folders, too
     shutil.rmtree(folder / "last" / "training_state")
     told = rows(inspect(folder))
     assert "cannot be resumed" in told["training"] and told["best step"].startswith("unknown")
 
 
-def test_the_sphere_sheet_shows_the_joints_where_the_cameras_see_them(
+def test_sphere_sheet_matches_camera_projection(
     robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
 ) -> None:
     sheet = sphere_sheet(spec)
@@ -266,7 +266,7 @@ def test_demos_report_has_faults(
     assert report.picture is not None and share(report.picture, COLOURS["push-1"]) > 0.4  # faults are not shown
 
 
-def test_a_lerobot_dataset_shows_the_frames_of_each_episode_and_of_no_other(demos: Path, tmp_path: Path) -> None:
+def test_lerobot_dataset_shows_frames_of_each_episode(demos: Path, tmp_path: Path) -> None:
     assert main(["episodes", "export", str(demos), "--out", str(tmp_path / "lerobot")]) == 0
     report = inspect(tmp_path / "lerobot")
     told = rows(report)
@@ -282,7 +282,7 @@ def test_a_lerobot_dataset_shows_the_frames_of_each_episode_and_of_no_other(demo
 # The command
 
 
-def test_the_command_prints_the_text_and_says_where_the_picture_is(
+def test_command_prints_text_and_picture_path(
     checkpoint_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -362,7 +362,7 @@ def damage(folder: Path, what: str) -> None:
         (lambda pair: shutil.rmtree(pair), "is no folder"),
     ],
 )
-def test_a_damaged_checkpoint_is_one_clear_line(
+def test_damaged_checkpoint_is_one_line(
     checkpoint_folder: Path, copied: Callable[[Path], Path], spoil: Callable[[Path], object], line: str
 ) -> None:
     pair = copied(checkpoint_folder)
@@ -381,7 +381,7 @@ def test_a_damaged_checkpoint_is_one_clear_line(
         (lambda folder: damage(folder, next(folder.glob("*.parquet")).name), "parquet: damaged"),
     ],
 )
-def test_a_damaged_dataset_is_one_clear_line(
+def test_damaged_dataset_is_one_line(
     targets: Path, copied: Callable[[Path], Path], spoil: Callable[[Path], object], line: str
 ) -> None:
     folder = copied(targets)
@@ -402,7 +402,7 @@ def test_long_texts_are_wrapped_under_their_label_and_long_lists_cut() -> None:
     assert format_list("abcd", 2) == "a\nb\nand 2 more" and format_list("ab", 2) == "a\nb"
 
 
-def test_a_grid_keeps_every_pixel_of_images_of_different_sizes() -> None:
+def test_grid_keeps_all_pixels_of_different_sizes() -> None:
     images = [np.full((h, w, 3), shade, np.uint8) for h, w, shade in ((4, 7, 10), (6, 5, 20), (3, 30, 30))]
     sheet = grid(images, 2, gap=2)
     assert sheet.shape == (6 + 2 + 3 + 2, 32, 3)

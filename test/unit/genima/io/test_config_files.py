@@ -131,7 +131,7 @@ def test_mutated_bytes_are_read_or_refused(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!!python/name:os.system", "!!binary"])
-def test_nothing_in_a_file_is_executed(kind: str, tag: str, tmp_path: Path) -> None:
+def test_nothing_in_file_is_executed(kind: str, tag: str, tmp_path: Path) -> None:
     load, valid = KINDS[kind]
     file, mark = tmp_path / "hostile.yaml", tmp_path / "mark"
     key = next(iter(valid()))
@@ -144,7 +144,7 @@ def test_nothing_in_a_file_is_executed(kind: str, tag: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "../../../etc/passwd", "", ".yaml", "\x1b[31m"])
 @pytest.mark.parametrize("load", [RobotModel.load, ArmBackend.load, GripperBackend.load, load_camera_devices])
-def test_names_that_are_none_are_refused_in_one_line(load: Callable[[str], Any], name: str) -> None:
+def test_invalid_names_are_rejected_in_one_line(load: Callable[[str], Any], name: str) -> None:
     with pytest.raises(GenimaError) as refused:
         load(name)
     assert len(str(refused.value)) < 1500

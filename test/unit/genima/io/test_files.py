@@ -85,7 +85,7 @@ def test_malformed_json_is_one_line(text: str) -> None:
         parse_json(text, "manifest")
 
 
-def test_mutated_bytes_never_end_in_a_traceback(tmp_path: Path) -> None:
+def test_mutated_bytes_raise_no_unexpected_error(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     for data in mutated_bytes(VALID.encode(), 1000):
         path.write_bytes(data)
@@ -105,7 +105,7 @@ def test_files_are_utf8_in_any_locale(tmp_path: Path) -> None:
         read_text(path, "file")
 
 
-def test_what_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
+def test_only_regular_files_are_accepted(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.yaml")  # reading it would wait forever
     for name in ("fifo.yaml", ".", "missing.yaml"):
         with pytest.raises(GenimaError):
@@ -183,7 +183,7 @@ def test_leftovers_of_killed_process_are_removed(tmp_path: Path) -> None:
         assert (tmp_path / "out.partial").is_dir() and (tmp_path / ".out.mine.partial").is_dir()
 
 
-def test_one_process_at_a_time_writes_an_output(tmp_path: Path) -> None:
+def test_concurrent_writers_of_output_are_rejected(tmp_path: Path) -> None:
     with output_lock(tmp_path / "out", "report"):
         with pytest.raises(GenimaError, match="another process is writing it"):
             write(tmp_path / "out", "1")
@@ -223,5 +223,5 @@ def test_numbers_are_checked_where_they_are_parsed(arguments: str, problem: str)
         parse_options(Options, "genima x", arguments.split())
 
 
-def test_escape_codes_of_others_do_not_reach_the_terminal() -> None:
+def test_escape_codes_are_removed_from_terminal_output() -> None:
     assert printable("a\x1b[2Jb\nc\u202ed é漢") == "a\\x1b[2Jb\\nc\\u202ed é漢"

@@ -28,7 +28,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_a_folder_comes_first_then_the_cache_then_a_download(asked: list[str], tmp_path: Path) -> None:
+def test_source_order_is_folder_cache_download(asked: list[str], tmp_path: Path) -> None:
     cached = ["some/cached"]
 
     def load(name: str, local_files_only: bool = False) -> str:

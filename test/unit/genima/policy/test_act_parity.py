@@ -220,14 +220,14 @@ CASES = {"in use": (False, False), "in training": (True, False), "in training, p
 @pytest.mark.parametrize(
     "config", [REDUCED, SMALL, replace(REDUCED, frozen_batch_norm=False), replace(REDUCED, film="stage")]
 )
-def test_the_forward_pass_is_that_of_the_papers_at_reduced_size(config: ActConfig, case: str) -> None:
+def test_forward_pass_equals_papers_at_reduced_size(config: ActConfig, case: str) -> None:
     act = random_act(config)
     for dtype, tolerance in TOLERANCE.items():
         assert worst_difference(act, 2, 64, dtype, *CASES[case]) < tolerance
 
 
 @pytest.mark.parametrize("case", ["in use", "in training, padded"])
-def test_the_forward_pass_is_that_of_the_papers_at_full_size(case: str) -> None:
+def test_forward_pass_equals_papers_at_full_size(case: str) -> None:
     assert worst_difference(random_act(ActConfig()), 1, 256, torch.float32, *CASES[case]) < TOLERANCE[torch.float32]
 
 
@@ -236,7 +236,7 @@ def test_the_forward_pass_is_that_of_the_papers_at_full_size(case: str) -> None:
     "style_class", "decoder.1.norms.1.weight",
     "encoder.1.attention.in_proj_bias", "backbone.stages.3.layers.1.layer.0.normalization.running_mean",
 ])  # fmt: skip
-def test_the_comparison_notices_a_change_of_any_kind_of_weight(part: str) -> None:
+def test_comparison_detects_change_of_any_weight(part: str) -> None:
     act, other = random_act(REDUCED).double(), random_act(REDUCED).double()
     act.state_dict()[part].view(-1)[0].add_(0.1)
     torch.manual_seed(1)

@@ -185,7 +185,7 @@ def test_sampling_steps_match_scheduler(kind: Any, prediction: str, strength: fl
 @pytest.mark.parametrize("kind", [EulerAncestralDiscreteScheduler, DDPMScheduler, LCMScheduler])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize(("count", "strength"), [(1, 1.0), (5, 1.0), (10, 1.0), (10, 0.5)])
-def test_scheduler_noise_has_the_same_order(kind: Any, prediction: str, strength: float, count: int) -> None:
+def test_scheduler_noise_has_same_order(kind: Any, prediction: str, strength: float, count: int) -> None:
     options = {} if kind is EulerAncestralDiscreteScheduler else {"clip_sample": False}
     scheduler = kind(prediction_type=prediction, **({} if kind is LCMScheduler else SPACING), **options)
     steps = sampling_schedule(scheduler, count, strength)
@@ -438,7 +438,7 @@ def test_lost_device_is_error_without_fallback(tiny: DiffusionAgent, monkeypatch
     assert engine.config == ExecutionConfig()
 
 
-def test_a_programs_fault_is_not_hidden(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_errors_are_not_hidden(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DeviceNetworks, "_generate", failing(TypeError("a bug")))
     with pytest.raises(TypeError, match="a bug"):
         CompiledPipeline(copy.deepcopy(tiny), configs=[ExecutionConfig(), EXACT]).generate_tiles(

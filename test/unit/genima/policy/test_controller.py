@@ -56,7 +56,7 @@ def test_output_shapes_of_batch(act: Act) -> None:
     assert output.log_variance is not None and output.log_variance.shape == (B, act.config.latent)
 
 
-def test_the_defaults_are_those_of_the_papers_table_4() -> None:
+def test_defaults_equal_table_4_of_paper() -> None:
     config = ActConfig()
     assert (config.encoder_layers, config.decoder_layers, config.heads, config.feedforward) == (4, 6, 8, 2048)
     assert (config.width, config.dropout, config.horizon, config.joints, config.views) == (256, 0.1, 20, 7, 4)
@@ -69,12 +69,12 @@ def test_the_defaults_are_those_of_the_papers_table_4() -> None:
     assert config.frozen_batch_norm
 
 
-def test_actions_differ_along_the_chunk(act: Act) -> None:
+def test_actions_differ_along_chunk(act: Act) -> None:
     actions = act(*inputs(act)).actions
     assert (actions[:, 1:] - actions[:, :-1]).abs().amax(dim=(0, 2)).min() > 1e-4
 
 
-def test_all_three_inputs_change_the_chunk(act: Act) -> None:
+def test_all_three_inputs_change_chunk(act: Act) -> None:
     before = inputs(act)
     expected = act(*before).actions
     for i, other in enumerate(inputs(act, seed=10)):
@@ -82,7 +82,7 @@ def test_all_three_inputs_change_the_chunk(act: Act) -> None:
         assert (changed - expected).abs().max() > 1e-4
 
 
-def test_members_of_a_batch_do_not_mix(act: Act) -> None:
+def test_batch_members_are_independent(act: Act) -> None:
     images, joints, text = inputs(act)
     both = act(images, joints, text).actions
     for i in range(B):
@@ -103,9 +103,7 @@ def test_view_embeddings_distinguish_views(act: Act) -> None:
 
 
 @pytest.mark.parametrize(("film", "layers"), [("block", 3), ("stage", 2)])
-def test_film_starts_as_the_plain_resnet_and_text_changes_it_after(
-    film: Literal["block", "stage"], layers: int
-) -> None:
+def test_film_starts_as_identity_and_learns_text(film: Literal["block", "stage"], layers: int) -> None:
     config = replace(ActConfig.small(K), backbone_widths=(8, 16, 24), backbone_depths=(1, 2, 1), film=film)
     torch.manual_seed(0)
     net = FilmResNet(config, text_width=5).requires_grad_(False).eval()
@@ -140,7 +138,7 @@ def test_film_starts_as_the_plain_resnet_and_text_changes_it_after(
     torch.testing.assert_close(a, x)
 
 
-def test_a_controller_from_before_film_was_in_every_block_has_it_once_a_stage() -> None:
+def test_old_controller_has_film_once_per_stage() -> None:
     assert ActConfig().film == "block" and ActConfig.small(K).film == "stage"
     old = {key: value for key, value in asdict(ActConfig()).items() if key not in ("film", "released_initialisation")}
     assert ActConfig.from_dict(old) == replace(ActConfig(), film="stage")
@@ -149,7 +147,7 @@ def test_a_controller_from_before_film_was_in_every_block_has_it_once_a_stage() 
 
 
 @pytest.mark.parametrize("released", [True, False])
-def test_queries_and_embeddings_begin_as_the_released_acts_do(act: Act, released: bool) -> None:
+def test_initial_queries_and_embeddings_equal_release(act: Act, released: bool) -> None:
     """Embeddings are N(0, 1) as nn.Embedding; the transformer's matrices follow Xavier's rule as in DETR."""
     torch.manual_seed(0)
     config = replace(ActConfig.small(K), width=256, heads=8, feedforward=512, released_initialisation=released)
@@ -177,7 +175,7 @@ def test_style_is_zero_in_inference(act: Act) -> None:
     assert not seen[0].any() and seen[1].all()
 
 
-def test_the_style_follows_the_random_state_and_the_true_chunk(act: Act) -> None:
+def test_style_depends_on_random_state_and_true_chunk(act: Act) -> None:
     actions = random(B, K, JOINTS + 1)
 
     def predicted(actions: Tensor, seed: int) -> Tensor:
@@ -189,7 +187,7 @@ def test_the_style_follows_the_random_state_and_the_true_chunk(act: Act) -> None
     assert (predicted(actions, 1) - predicted(-actions, 1)).abs().max() > 1e-5
 
 
-def test_padded_actions_do_not_change_the_loss_and_real_ones_do(act: Act) -> None:
+def test_padded_actions_are_ignored_in_loss(act: Act) -> None:
     actions = random(B, K, JOINTS + 1)
     actions[..., -1] = (actions[..., -1] > 0).float()
     padding = torch.zeros(B, K, dtype=torch.bool)
@@ -212,7 +210,7 @@ def test_padded_actions_do_not_change_the_loss_and_real_ones_do(act: Act) -> Non
         assert (value - expected[key]).abs() > 1e-6, key
 
 
-def test_the_loss_is_what_the_paper_and_the_released_act_write(act: Act) -> None:
+def test_loss_equals_paper_and_release(act: Act) -> None:
     actions = random(B, K, JOINTS + 1)
     actions[..., -1] = (actions[..., -1] > 0).float()
     padding = torch.zeros(B, K, dtype=torch.bool)
@@ -258,7 +256,7 @@ def saved_resnet(tmp_path: Path) -> Save:
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_imagenet_weights_give_the_features_of_the_resnet_they_come_from(
+def test_imagenet_weights_reproduce_resnet_features(
     saved_resnet: Save, act: Act, frozen: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = replace(TINY, frozen_batch_norm=frozen)
@@ -271,7 +269,7 @@ def test_imagenet_weights_give_the_features_of_the_resnet_they_come_from(
     torch.testing.assert_close(loaded.backbone(images, text), expected)
 
 
-def test_frozen_batch_normalisation_is_the_same_in_training_and_is_not_trained(saved_resnet: Save, act: Act) -> None:
+def test_frozen_batch_normalisation_is_constant(saved_resnet: Save, act: Act) -> None:
     net = Act(TINY, act.text_encoder)
     load_imagenet(net, saved_resnet(TINY))
     before = {name: value.clone() for name, value in net.backbone.state_dict().items()}
@@ -285,7 +283,7 @@ def test_frozen_batch_normalisation_is_the_same_in_training_and_is_not_trained(s
         assert torch.equal(after[name], value) == (".normalization." in name), name
 
 
-def test_batch_normalisation_that_is_not_frozen_learns(act: Act) -> None:
+def test_unfrozen_batch_normalisation_is_trained(act: Act) -> None:
     net = Act(replace(TINY, frozen_batch_norm=False), act.text_encoder).train()
     normalisations = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     net.backbone(random(3, 3, SIDE, SIDE), random(3, act.text_encoder.config.hidden_size))
@@ -297,7 +295,7 @@ def test_batch_normalisation_that_is_not_frozen_learns(act: Act) -> None:
     ({"backbone_depths": (1, 1, 1, 1)}, r"\(1, 1, 1, 1\).*\(2, 2, 2, 2\)"),
     ({"layer_type": "bottleneck"}, "bottleneck"),
 ])  # fmt: skip
-def test_a_resnet_of_other_sizes_is_refused(saved_resnet: Save, act: Act, changes: dict[str, Any], named: str) -> None:
+def test_resnet_of_other_size_is_rejected(saved_resnet: Save, act: Act, changes: dict[str, Any], named: str) -> None:
     sizes = {key: value for key, value in changes.items() if key.startswith("backbone")}
     other = {key: value for key, value in changes.items() if key not in sizes}
     folder = saved_resnet(replace(TINY, **sizes), **other)
@@ -433,7 +431,7 @@ def frozen(spec: PolicySpec, clip: str) -> Controller:
     return Controller(spec, act.eval(), tokenizer, JointStatistics(np.zeros(7), np.ones(7)), clip)
 
 
-def test_a_frozen_text_encoder_is_named_by_the_checkpoint_and_not_stored_in_it(
+def test_checkpoint_references_frozen_text_encoder(
     spec: PolicySpec, saved_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -454,7 +452,7 @@ def test_a_frozen_text_encoder_is_named_by_the_checkpoint_and_not_stored_in_it(
     assert np.abs(chunks[0].positions - chunks[1].positions).max() > 1e-5
 
 
-def test_a_text_encoder_that_is_gone_or_another_is_refused(spec: PolicySpec, saved_clip: str, tmp_path: Path) -> None:
+def test_missing_or_other_text_encoder_is_rejected(spec: PolicySpec, saved_clip: str, tmp_path: Path) -> None:
     frozen(spec, saved_clip).save_pretrained(tmp_path / "checkpoint")
     tokenizer = small_tokenizer(["another"])
     small_text_encoder(tokenizer, 48).save_pretrained(saved_clip)
@@ -465,9 +463,7 @@ def test_a_text_encoder_that_is_gone_or_another_is_refused(spec: PolicySpec, sav
         Controller.from_pretrained(tmp_path / "checkpoint")
 
 
-def test_a_frozen_text_encoder_embeds_each_text_once_and_what_validation_embeds_can_be_trained_with(
-    spec: PolicySpec, saved_clip: str
-) -> None:
+def test_frozen_text_embeddings_are_cached_for_training_and_validation(spec: PolicySpec, saved_clip: str) -> None:
     controller = frozen(spec, saved_clip)
     calls: list[int] = []
     controller.act.text_encoder.register_forward_hook(lambda module, arguments, output: calls.append(1))
@@ -495,7 +491,7 @@ def test_trainable_text_encoder_is_not_cached(spec: PolicySpec) -> None:
     assert (controller.embed_instructions(GOALS) - before).abs().max() > 1e-4
 
 
-def test_a_loaded_controller_can_be_trained_on_all_but_a_frozen_text_encoder(
+def test_loaded_controller_trains_all_but_frozen_text_encoder(
     spec: PolicySpec, controller: Controller, saved_clip: str, tmp_path: Path
 ) -> None:
     for original in (controller, frozen(spec, saved_clip)):
@@ -508,7 +504,7 @@ def test_a_loaded_controller_can_be_trained_on_all_but_a_frozen_text_encoder(
         assert still == (encoder if loaded.clip else set())
 
 
-def test_the_network_computes_in_half_precision(spec: PolicySpec, saved_clip: str) -> None:
+def test_network_computes_in_half_precision(spec: PolicySpec, saved_clip: str) -> None:
     act = frozen(spec, saved_clip).act
     arguments = random(2, VIEWS, 3, SIDE, SIDE), random(2, JOINTS + 1), random(2, 48)
     with torch.no_grad():
@@ -548,7 +544,7 @@ def test_targets_of_other_views_or_size_are_rejected(controller: Controller, spe
     lambda controller: controller.act.gripper_head.bias.fill_(torch.nan),
     lambda controller: controller.act.image_token.weight.fill_(torch.inf),
 ])  # fmt: skip
-def test_weights_that_are_not_finite_are_noticed(
+def test_non_finite_weights_are_rejected(
     checkpoint_folder: Path, spec: PolicySpec, break_it: Callable[[Controller], object]
 ) -> None:
     controller = Controller.from_pretrained(checkpoint_folder / "controller")
@@ -558,6 +554,6 @@ def test_weights_that_are_not_finite_are_noticed(
         controller.predict_chunk(drawn_target(spec), JOINTS_NOW)
 
 
-def test_joints_that_are_not_finite_are_noticed(controller: Controller, spec: PolicySpec) -> None:
+def test_non_finite_joints_are_rejected(controller: Controller, spec: PolicySpec) -> None:
     with pytest.raises(GenimaError, match="not finite"):
         controller.predict_chunk(drawn_target(spec), replace(JOINTS_NOW, positions=np.full(7, np.nan)))

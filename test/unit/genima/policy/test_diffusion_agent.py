@@ -159,7 +159,7 @@ class Spy(CompiledPipeline):
         return tiles
 
 
-def test_views_of_other_sizes_are_resized_to_the_tile_by_area(agent: DiffusionAgent) -> None:
+def test_views_are_resized_by_area(agent: DiffusionAgent) -> None:
     other = copy.copy(agent)
     other.pipeline = spy = Spy(other)
     shown = observation()
@@ -172,7 +172,7 @@ def test_views_of_other_sizes_are_resized_to_the_tile_by_area(agent: DiffusionAg
     np.testing.assert_allclose(spy.seen[0][0].numpy().astype(int), expected.astype(int), atol=1)
 
 
-def test_a_virtual_view_shows_the_measured_joints_in_its_place(agent: DiffusionAgent) -> None:
+def test_virtual_view_shows_measured_joints_in_its_place(agent: DiffusionAgent) -> None:
     order = ("wrist", VIRTUAL, "right_shoulder", "left_shoulder")
     other = copy.copy(agent)
     other.spec = replace(agent.spec, views=order)
@@ -192,7 +192,7 @@ def test_a_virtual_view_shows_the_measured_joints_in_its_place(agent: DiffusionA
         other.generate(replace(shown, joints=Joints(3.5, np.full(7, np.nan), 1.0)), 0)
 
 
-def test_images_of_another_size_missing_views_and_no_instruction_are_refused(agent: DiffusionAgent) -> None:
+def test_invalid_observations_are_rejected(agent: DiffusionAgent) -> None:
     good = observation()
     with pytest.raises(GenimaError, match=r"view wrist has shape \(128, 128, 3\).*256"):
         agent.generate(observation(size=128), 0)
@@ -210,7 +210,7 @@ def test_long_or_foreign_instruction(agent: DiffusionAgent) -> None:
         assert agent.generate(observation(instruction=instruction), 0).tile.shape == (128, 128, 3)
 
 
-def test_saving_and_loading_changes_no_pixel_and_no_specification(agent: DiffusionAgent, tmp_path: Path) -> None:
+def test_saved_agent_is_identical_after_loading(agent: DiffusionAgent, tmp_path: Path) -> None:
     agent.save_pretrained(tmp_path)
     loaded = DiffusionAgent.from_pretrained(tmp_path)
     assert loaded.spec == agent.spec and loaded.steps == agent.steps
@@ -220,7 +220,7 @@ def test_saving_and_loading_changes_no_pixel_and_no_specification(agent: Diffusi
 
 
 @pytest.mark.parametrize("part", ["unet", "controlnet", "vae", "text_encoder"])
-def test_weights_that_are_not_finite_are_noticed(checkpoint_folder: Path, part: str) -> None:
+def test_non_finite_weights_are_rejected(checkpoint_folder: Path, part: str) -> None:
     agent = DiffusionAgent.from_pretrained(checkpoint_folder / "diffusion_agent")
     for parameter in agent.modules[part].parameters():
         parameter.fill_(torch.nan)
@@ -228,7 +228,7 @@ def test_weights_that_are_not_finite_are_noticed(checkpoint_folder: Path, part: 
         agent.generate(observation(), 0)
 
 
-def test_the_codec_is_exact_at_full_rank() -> None:
+def test_codec_is_exact_at_full_rank() -> None:
     images = noisy_images(1, 40, 64)
     codec = PatchCodec(latent_channels=192)
     codec.fit(images)
@@ -257,7 +257,7 @@ def test_codec_is_optimal_projection() -> None:
     assert (decoded - images).double().square().mean() == pytest.approx(best.item(), rel=1e-3)
 
 
-def test_latents_have_unit_variance_on_average_and_an_eighth_of_the_size() -> None:
+def test_latents_have_unit_variance_and_one_eighth_size() -> None:
     images = noisy_images(4, 40, 64)
     codec = PatchCodec(latent_channels=48)
     codec.fit(images)

@@ -161,7 +161,7 @@ AUTO_MAP = {name: "planted.Planted" for name in ("AutoConfig", "AutoModel", "Aut
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_no_configuration_makes_a_loader_import_or_run_code(kind: str, folders: Path, marker: Path) -> None:
+def test_configuration_cannot_execute_code(kind: str, folders: Path, marker: Path) -> None:
     LOADERS[kind](folders / kind)
     configs = [path for path in (folders / kind).rglob("*config.json") if path.parent.name != "feature_extractor"]
     assert configs
@@ -187,7 +187,7 @@ def test_no_configuration_makes_a_loader_import_or_run_code(kind: str, folders: 
     "name",
     ["planted", "planted.Planted", "os", "StableDiffusionPipeline", "__loader__", "utils", "FlaxDDIMScheduler", 5],
 )
-def test_a_checkpoint_names_no_other_scheduler_than_known_ones(folders: Path, marker: Path, name: Any) -> None:
+def test_unknown_schedulers_are_rejected(folders: Path, marker: Path, name: Any) -> None:
     folder = folders / "diffusion_agent"
     edit(folder / checkpoint.FILE, scheduler=name)
     assert "scheduler" in refused(DiffusionAgent.from_pretrained, folder)
@@ -199,14 +199,12 @@ def test_a_checkpoint_names_no_other_scheduler_than_known_ones(folders: Path, ma
     {"vae": ["subprocess", "Popen"]}, {"tokenizer": ["transformers", "AutoTokenizer"]}, {"unet": "planted"},
     {"safety_checker": ["planted", "Planted"]}, {"text_encoder": [["transformers"], {}]},
 ])  # fmt: skip
-def test_a_base_models_index_names_no_other_classes_than_known_ones(
-    folders: Path, marker: Path, change: dict[str, Any]
-) -> None:
+def test_unknown_classes_in_model_index_are_rejected(folders: Path, marker: Path, change: dict[str, Any]) -> None:
     edit(folders / "base/model_index.json", **change)
     refused(LOADERS["base"], folders / "base")
 
 
-def test_an_index_on_the_hub_is_checked_before_its_parts_are_loaded(
+def test_index_on_hub_is_checked_before_its_parts_are_loaded(
     folders: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit(folders / "base/model_index.json", unet=["planted", "Planted"])
@@ -256,7 +254,7 @@ def test_pickled_weights_are_rejected(kind: str, folders: Path, marker: Path) ->
         file.write_bytes(whole)
 
 
-def test_no_pickle_in_a_trainings_state_is_run(folders: Path, marker: Path) -> None:
+def test_pickles_in_training_state_are_not_executed(folders: Path, marker: Path) -> None:
     options = LoopOptions(
         steps=2, batch_size=1, learning_rate=1e-3, save_every=1, workers=0, ema=0.9, mixed_precision="no"
     )
@@ -390,7 +388,7 @@ def test_strange_headers_of_weights_are_one_line(folders: Path) -> None:
         refused(Controller.from_pretrained, folder)
 
 
-def test_weights_of_other_types_or_that_are_not_finite_are_noticed(folders: Path) -> None:
+def test_invalid_weights_are_rejected(folders: Path) -> None:
     for kind, weights in (("controller", "act"), ("diffusion_agent", "unet/diffusion_pytorch_model")):
         file = folders / kind / f"{weights}.safetensors"
         tensors = load_file(file)
@@ -419,7 +417,7 @@ def test_weights_of_other_types_or_that_are_not_finite_are_noticed(folders: Path
         ("decoder/config.json", {"decoder_block_out_channels": [10**5] * 4}),
     ],
 )
-def test_sizes_that_no_file_holds_take_no_memory(folders: Path, config: str, changes: dict[str, Any]) -> None:
+def test_impossible_sizes_allocate_no_memory(folders: Path, config: str, changes: dict[str, Any]) -> None:
     edit(folders / config, **changes)
     limit, kind = 2 << 30, config.split("/")[0]
     import resource

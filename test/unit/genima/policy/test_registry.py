@@ -44,11 +44,11 @@ def observation(stamp: float, instruction: str = "wave") -> Observation:
     return Observation(stamp, {}, Joints(stamp, PANDA.home, 1.0), instruction)
 
 
-def test_policies_of_the_project_are_found_by_their_modules() -> None:
+def test_project_policies_are_found_by_module() -> None:
     assert list(POLICIES) == ["expert", "genima", "replay"] and all(map(callable, POLICIES.values()))
 
 
-def test_a_policy_is_added_by_one_module(write_module: Callable[[str, str], Path]) -> None:
+def test_policy_is_added_by_one_module(write_module: Callable[[str, str], Path]) -> None:
     write_module("policies/stay.py", USERS)
     require_policy("stay")
     policy = load_policy("stay", PolicyOptions(robot="panda"))
@@ -61,7 +61,7 @@ def test_a_policy_is_added_by_one_module(write_module: Callable[[str, str], Path
     (("return Stay", "return str"), "load returns no policy .it lacks spec, reset, predict_chunk"),
     (("return Stay(options.robot)", "return {}[0]"), "cannot be loaded .KeyError: 0"),
 ])  # fmt: skip
-def test_a_policy_that_is_incomplete_is_one_line_with_its_file(
+def test_incomplete_policy_is_reported_in_one_line_with_file(
     write_module: Callable[[str, str], Path], change: tuple[str, str], line: str
 ) -> None:
     assert change[0] in USERS
@@ -80,7 +80,7 @@ def test_project_names_are_reserved(write_module: Callable[[str, str], Path]) ->
         load_policy("stay")
 
 
-def test_a_checkpoint_folder_is_genima(checkpoint_folder: Path) -> None:
+def test_checkpoint_folder_loads_genima(checkpoint_folder: Path) -> None:
     for policy in (
         load_policy(str(checkpoint_folder)),
         load_policy(GENIMA, PolicyOptions(checkpoint=str(checkpoint_folder))),
@@ -91,7 +91,7 @@ def test_a_checkpoint_folder_is_genima(checkpoint_folder: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["", "genma", "no.such.module", "spec", "..", "nowhere/folder", "x" * 500, "expert.", "\n"]
 )
-def test_an_unknown_policy_is_one_line(name: str) -> None:
+def test_unknown_policy_is_one_line(name: str) -> None:
     with pytest.raises(GenimaError, match="policy .*: unknown; known: expert, genima, replay") as caught:
         require_policy(name)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
@@ -104,12 +104,12 @@ def test_an_unknown_policy_is_one_line(name: str) -> None:
     ("replay", PolicyOptions(episode="nowhere"), "nowhere"),
     ("expert", PolicyOptions(robot="no_robot"), "no_robot"),
 ])  # fmt: skip
-def test_a_policy_that_cannot_be_loaded_is_one_line(name: str, options: PolicyOptions, line: str) -> None:
+def test_unloadable_policy_is_reported_in_one_line(name: str, options: PolicyOptions, line: str) -> None:
     with pytest.raises(GenimaError, match=line):
         load_policy(name, options)
 
 
-def test_chunks_of_a_trajectory_follow_the_observations_stamps() -> None:
+def test_trajectory_chunks_follow_observation_stamps() -> None:
     plans: list[float] = []
 
     def plan(seen: Observation) -> JointTrajectory:

@@ -74,7 +74,7 @@ def test_spec_round_trip(spec: PolicySpec, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", DIFFERENT)
-def test_every_field_that_differs_is_named_with_both_values(spec: PolicySpec, field: str) -> None:
+def test_every_field_that_differs_is_reported_with_both_values(spec: PolicySpec, field: str) -> None:
     other = replace(spec, **DIFFERENT[field])
     with pytest.raises(GenimaError) as caught:
         spec.require_same(other, "the agent", "the controller")
@@ -89,12 +89,12 @@ def test_specs_may_differ_in_prompt(spec: PolicySpec) -> None:
     spec.require_same(replace(spec, prompt_template="{goal}"), "a", "b")
 
 
-def test_another_arm_is_named(spec: PolicySpec, robot: RobotModel) -> None:
+def test_another_arm_is_reported(spec: PolicySpec, robot: RobotModel) -> None:
     with pytest.raises(GenimaError, match="fr3_joint7"):
         spec.require_robot(replace(robot, joint_names=(*robot.joint_names[:6], "fr3_joint7")), "the agent")
 
 
-def test_the_prompt_holds_the_goal_even_with_braces_in_it(spec: PolicySpec) -> None:
+def test_prompt_has_goal_with_braces(spec: PolicySpec) -> None:
     assert spec.prompt("open {drawer}") == "tiled perspectives of a robot arm executing 'open {drawer}'"
 
 
@@ -102,7 +102,7 @@ def test_the_prompt_holds_the_goal_even_with_braces_in_it(spec: PolicySpec) -> N
     {"views": ["front", "wrist", "right_shoulder", "left_shoulder"]},
     {"action_rate": 30.0},
 ])  # fmt: skip
-def test_an_agent_and_a_controller_that_do_not_fit_are_refused_together(
+def test_mismatched_agent_and_controller_are_rejected(
     checkpoint_folder: Path, copied: Callable[[Path], Path], changes: dict[str, Any]
 ) -> None:
     folder = copied(checkpoint_folder)
@@ -114,14 +114,14 @@ def test_an_agent_and_a_controller_that_do_not_fit_are_refused_together(
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_a_missing_checkpoint_is_named(tmp_path: Path, kind: str) -> None:
+def test_missing_checkpoint_is_reported(tmp_path: Path, kind: str) -> None:
     refused(LOADERS[kind], tmp_path / "nowhere", "genima.json is missing")
     refused(LOADERS[kind], tmp_path, "genima.json is missing")
 
 
 @pytest.mark.parametrize("kind", LOADERS)
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"word"', "\x00\x01", '{"schema": 2}'])
-def test_a_corrupt_description_is_refused(
+def test_corrupt_description_is_rejected(
     checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str, text: str
 ) -> None:
     folder = copied(checkpoint_folder / kind)
@@ -132,7 +132,7 @@ def test_a_corrupt_description_is_refused(
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_every_field_of_the_description_is_needed(
+def test_all_description_fields_are_required(
     checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str
 ) -> None:
     folder = copied(checkpoint_folder / kind)
@@ -159,7 +159,7 @@ def test_every_field_of_the_description_is_needed(
     {"prompt_template": "{joint}"},
     {"prompt_template": None},
 ])  # fmt: skip
-def test_senseless_fields_are_refused(
+def test_invalid_fields_are_rejected(
     checkpoint_folder: Path, copied: Callable[[Path], Path], changes: dict[str, Any]
 ) -> None:
     for kind, load in LOADERS.items():
@@ -169,7 +169,7 @@ def test_senseless_fields_are_refused(
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_another_schema_kind_or_robot_is_refused_by_name(
+def test_other_schema_kind_and_robot_are_rejected(
     checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str
 ) -> None:
     folder = copied(checkpoint_folder / kind)
@@ -182,7 +182,7 @@ def test_another_schema_kind_or_robot_is_refused_by_name(
         LOADERS[kind](folder)
 
 
-def test_a_controller_of_other_sizes_than_its_description_is_refused(
+def test_controller_that_differs_from_description_is_rejected(
     checkpoint_folder: Path, copied: Callable[[Path], Path]
 ) -> None:
     folder = copied(checkpoint_folder / "controller")
@@ -195,7 +195,7 @@ def test_a_controller_of_other_sizes_than_its_description_is_refused(
 
 
 @pytest.mark.parametrize(("kind", "weights"), WEIGHTS)
-def test_truncated_missing_or_incomplete_weights_are_refused(
+def test_truncated_missing_or_incomplete_weights_are_rejected(
     checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str, weights: str
 ) -> None:
     folder = copied(checkpoint_folder / kind)
@@ -217,7 +217,7 @@ def test_truncated_missing_or_incomplete_weights_are_refused(
 
 @pytest.mark.parametrize("kind", LOADERS)
 @pytest.mark.parametrize("part", ["tokenizer", "text_encoder"])
-def test_missing_parts_are_refused(
+def test_missing_parts_are_rejected(
     checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str, part: str
 ) -> None:
     folder = copied(checkpoint_folder / kind)
@@ -227,7 +227,7 @@ def test_missing_parts_are_refused(
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_a_save_that_stops_half_way_leaves_nothing_that_loads_even_over_a_good_checkpoint(
+def test_interrupted_save_leaves_no_loadable_checkpoint(
     checkpoint_folder: Path, copied: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     folder = copied(checkpoint_folder / kind)
@@ -244,11 +244,11 @@ def test_a_save_that_stops_half_way_leaves_nothing_that_loads_even_over_a_good_c
 
 
 @pytest.mark.parametrize("kind", LOADERS)
-def test_nothing_in_a_checkpoint_is_pickled(checkpoint_folder: Path, kind: str) -> None:
+def test_nothing_in_checkpoint_is_pickled(checkpoint_folder: Path, kind: str) -> None:
     suffixes = {file.suffix for file in (checkpoint_folder / kind).rglob("*") if file.is_file()}
     assert suffixes <= {".json", ".safetensors"}
 
 
-def test_the_bundled_models_name_no_folder_of_the_machine_that_made_them() -> None:
+def test_bundled_models_have_no_local_paths() -> None:
     for file in paths.shared("models", "tiny").rglob("*.json"):
         assert "_name_or_path" not in file.read_text(), file

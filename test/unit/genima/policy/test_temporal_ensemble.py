@@ -25,7 +25,7 @@ def random_chunks(every: int, count: int) -> list[ActionChunk]:
 
 @pytest.mark.parametrize("every", [1, 4, 7])
 @pytest.mark.parametrize("m", [0.0, 0.01, 0.5, -0.3])
-def test_every_action_is_the_weighted_mean_of_all_chunks_that_have_one_for_its_time(every: int, m: float) -> None:
+def test_actions_are_weighted_means_of_overlapping_chunks(every: int, m: float) -> None:
     """Reference of ACT: a table of predictions per step, weighted from the oldest on."""
     chunks = random_chunks(every, 12)
     ensemble = TemporalEnsemble(m)
@@ -43,7 +43,7 @@ def test_every_action_is_the_weighted_mean_of_all_chunks_that_have_one_for_its_t
             assert found.gripper[k] == pytest.approx(expected[7])
 
 
-def test_between_its_actions_a_chunk_is_interpolated() -> None:
+def test_chunks_are_interpolated_between_actions() -> None:
     line = np.arange(1, K + 1)[:, None] * np.ones(7)
     chunks = [ActionChunk(0.0, PERIOD, line, np.ones(K)), ActionChunk(0.3 * PERIOD, PERIOD, line + 10, np.zeros(K))]
     ensemble = TemporalEnsemble(0.0)
@@ -54,7 +54,7 @@ def test_between_its_actions_a_chunk_is_interpolated() -> None:
     np.testing.assert_allclose(found.gripper, [0.5] * (K - 1) + [0.0])
 
 
-def test_chunks_that_do_not_overlap_stay_as_they_are() -> None:
+def test_chunks_without_overlap_are_unchanged() -> None:
     chunks = random_chunks(K, 3)
     ensemble = TemporalEnsemble(0.1)
     for chunk in chunks:
@@ -100,8 +100,6 @@ def test_evaluation_with_temporal_ensemble(
     (["--ensemble", "nan", "--horizon", "4"], "finite number"),
     (["--ensemble", "0.01"], "--horizon below"),
 ])  # fmt: skip
-def test_an_ensemble_that_averages_nothing_is_refused(
-    checkpoint_folder: Path, arguments: list[str], named: str
-) -> None:
+def test_ensemble_without_overlap_is_rejected(checkpoint_folder: Path, arguments: list[str], named: str) -> None:
     with pytest.raises(GenimaError, match=named):
         evaluate.main(["--task", "push_button", "--checkpoint", str(checkpoint_folder), *arguments])

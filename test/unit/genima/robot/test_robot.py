@@ -74,7 +74,7 @@ def test_franka_hand_tip_is_between_fingertips(arm: str) -> None:
     assert SelfCollision(robot).depth(robot.home) == 0
 
 
-def test_gripper_without_meshes_is_named_in_error(tmp_path: Path) -> None:
+def test_gripper_without_meshes_is_reported_in_error(tmp_path: Path) -> None:
     data = yaml.safe_load(paths.shared("config", "robots", "fr3_franka_hand.yaml").read_text())
     data["gripper"]["model"] = "suction"
     file = tmp_path / "fr3_suction.yaml"
@@ -83,7 +83,7 @@ def test_gripper_without_meshes_is_named_in_error(tmp_path: Path) -> None:
         robot_spec(RobotModel.load(file))
 
 
-def test_unknown_arm_is_named_in_error(tmp_path: Path) -> None:
+def test_unknown_arm_is_reported_in_error(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\narm: fr4\n")
     with pytest.raises(GenimaError, match="fr4"):
@@ -159,7 +159,7 @@ def test_measured_joints_far_outside_range_are_rejected(beyond: float | None, wo
 
 
 @pytest.mark.parametrize("culprit", NAMES)
-def test_invalid_joint_is_named_in_error(culprit: str) -> None:
+def test_invalid_joint_is_reported_in_error(culprit: str) -> None:
     values = [0.1] * len(NAMES)
     without = [name for name in NAMES if name != culprit]
     with pytest.raises(GenimaError, match=rf"joints missing \({culprit}"):
@@ -278,7 +278,7 @@ def _refused(folder: Path, text: str) -> str:
     return str(caught.value)
 
 
-def test_missing_robots_are_named_in_error(tmp_path: Path) -> None:
+def test_missing_robots_are_reported_in_error(tmp_path: Path) -> None:
     for name in ("panda2", tmp_path / "none.yaml", tmp_path):
         with pytest.raises(GenimaError, match=Path(name).name):
             RobotModel.load(name)

@@ -60,7 +60,7 @@ def test_error_proposes_valid_name() -> None:
         require_ros_name("left-shoulder", "view")
 
 
-def test_a_field_of_a_schema() -> None:
+def test_schema_field() -> None:
     class Schema(BaseModel):
         view: RosName
 

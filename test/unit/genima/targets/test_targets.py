@@ -272,7 +272,7 @@ def test_camera_inside_sphere_matches_ray_casting(robot: RobotModel, distance: f
         assert drawn.any() == (distance > 0.08)  # from inside, nothing is seen
 
 
-def test_the_camera_plane_may_cut_a_sphere(robot: RobotModel) -> None:
+def test_camera_plane_may_intersect_sphere(robot: RobotModel) -> None:
     for seed in range(5):
         camera = looking_at(robot, robot.home, np.random.default_rng(seed).normal(size=3), 0.0)
         aside = camera.T_parent_camera.copy()
@@ -284,7 +284,7 @@ def test_the_camera_plane_may_cut_a_sphere(robot: RobotModel) -> None:
         assert np.count_nonzero((drawn != expected).any(-1)) <= 2
 
 
-def test_opacity_blends_with_the_image_below(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+def test_opacity_blends_with_image_below(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     camera = cameras["front"]
     below = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     solid, half, none = (
@@ -316,7 +316,7 @@ def test_only_gripper_sphere_depends_on_gripper(robot: RobotModel, cameras: Mapp
 
 
 @pytest.mark.parametrize("period", [1.0, 0.5, 0.3, 0.1])
-def test_a_dark_and_a_coloured_stripe_together_take_a_period_of_the_diameter(period: float) -> None:
+def test_stripe_pair_spans_one_period_of_diameter(period: float) -> None:
     camera = Camera("front", "base", np.eye(4), 200, 200, 1e6, 1e6, 100.0, 100.0)  # so far away that depth is lost
     sphere = PlacedSphere("elbow", np.array([0.0, 0.0, 1000.0]), 0.09, np.array([1.0, 0.0, 0.0]), (200, 200, 200))
     across = render_spheres(camera, [sphere], replace(APPEARANCE, stripe_period=period))[100, :, 0].astype(int)
@@ -412,7 +412,7 @@ def require_agreement(camera: Camera, spheres: Sequence[PlacedSphere], appearanc
 
 
 @pytest.mark.parametrize("renderer", GRAPHICS)
-def test_renderers_agree_over_random_poses_of_the_arm(
+def test_renderers_agree_over_random_poses_of_arm(
     robot: RobotModel, cameras: Mapping[str, Camera], renderer: str
 ) -> None:
     behind = cut = hidden = 0
@@ -553,9 +553,7 @@ def test_unknown_renderer_is_rejected(robot: RobotModel, cameras: Mapping[str, C
         render_spheres(cameras["front"], [], APPEARANCE, "opengl")
 
 
-def test_a_view_without_a_radius_and_a_frame_that_the_arm_lacks_are_refused(
-    robot: RobotModel, cameras: Mapping[str, Camera]
-) -> None:
+def test_missing_radius_and_unknown_frame_are_rejected(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     camera = replace(cameras["front"], view="upper_wrist")
     with pytest.raises(GenimaError, match="no sphere radius for view upper_wrist"):
         place_spheres(camera, robot, APPEARANCE, robot.home, True, robot.home)
@@ -661,7 +659,7 @@ def test_appearance_file_changes_only_its_fields(tmp_path: Path, text: str, expe
         ("a: [", "not YAML"),
     ],
 )
-def test_a_bad_appearance_file_is_refused_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:
+def test_bad_appearance_file_is_rejected_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:
     file = tmp_path / "appearance.yaml"
     file.write_text(text)
     with pytest.raises(GenimaError, match=complaint) as raised:
@@ -669,7 +667,7 @@ def test_a_bad_appearance_file_is_refused_in_one_line(tmp_path: Path, text: str,
     assert str(file) in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_mutated_appearances_are_refused_or_can_be_drawn(tmp_path: Path, robot: RobotModel) -> None:
+def test_mutated_appearances_are_rejected_or_valid(tmp_path: Path, robot: RobotModel) -> None:
     file = tmp_path / "appearance.yaml"
     camera = looking_at(robot, robot.home, np.array([1.0, 0.0, 0.0]), 0.5).scale(24, 24)
     valid = {**APPEARANCE.to_dict(), "first_stripe": "coloured"}
@@ -691,7 +689,7 @@ def test_mutated_appearances_are_refused_or_can_be_drawn(tmp_path: Path, robot: 
     assert 10 < read < 800
 
 
-def test_a_missing_appearance_file_is_named(tmp_path: Path) -> None:
+def test_missing_appearance_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(GenimaError, match="nowhere.yaml does not exist"):
         Appearance.load(tmp_path / "nowhere.yaml")
 

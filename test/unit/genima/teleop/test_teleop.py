@@ -119,7 +119,7 @@ def test_gripper_may_have_its_own_joint_state(tmp_path: Path) -> None:
         ({"unwrap_at_start": 1}, "unwrap_at_start: Input should be a valid boolean"),
     ],
 )
-def test_a_bad_leader_file_is_one_line(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+def test_bad_leader_file_is_one_line(tmp_path: Path, changes: dict[str, object], words: str) -> None:
     with pytest.raises(GenimaError) as caught:
         LeaderMapping.load(leader_file(tmp_path, **changes), PANDA)
     assert words in str(caught.value) and "\n" not in str(caught.value)
@@ -172,7 +172,7 @@ def test_leader_with_turn_offset_is_rejected_or_unwrapped(tmp_path: Path, turns:
 
 
 @pytest.mark.parametrize("beyond, hint", [(0.5, "move the leader back"), (90.0, "are these degrees"), (20.0, "degr")])
-def test_a_leader_outside_the_range_for_another_reason_is_not_unwrapped(beyond: float, hint: str) -> None:
+def test_leader_out_of_range_is_not_unwrapped(beyond: float, hint: str) -> None:
     leader = LeaderMapping.load("same", PANDA)
     positions = PANDA.home.copy()
     positions[3] = PANDA.position_max[3] + beyond
@@ -181,7 +181,7 @@ def test_a_leader_outside_the_range_for_another_reason_is_not_unwrapped(beyond: 
         leader.require_within_range(positions, 0.02)
 
 
-def test_every_joint_that_is_outside_is_named() -> None:
+def test_all_joints_out_of_range_are_reported() -> None:
     leader = LeaderMapping.load("same", PANDA)
     with pytest.raises(GenimaError, match="panda_joint1 is at .*, panda_joint5 is at"):
         leader.require_within_range(off(0, 1) + off(4, 1) - PANDA.home, 0.02)
@@ -436,7 +436,7 @@ def pair(graph: Graph) -> Pair:
     return Pair(graph)
 
 
-def test_a_pedal_opens_and_closes_the_gripper(graph, tmp_path: Path) -> None:
+def test_pedal_opens_and_closes_gripper(graph, tmp_path: Path) -> None:
     names = [f"panda_joint{i + 1}" for i in range(N)]
     pair = Pair(graph, str(leader_file(tmp_path, joints=names, gripper={"button": 1})))
     press = graph.publisher(Joy, "leader/joy", qos.JOINT_STATES)
@@ -457,7 +457,7 @@ def test_a_pedal_opens_and_closes_the_gripper(graph, tmp_path: Path) -> None:
     pair.until(graph.reports_fault("teleop", "(1 buttons)"), "no complaint")
 
 
-def test_the_follower_goes_where_the_leader_is_moved(graph) -> None:
+def test_follower_follows_leader(graph) -> None:
     pair = Pair(graph, late=0.45)  # the machine may be busy
     said = graph.publisher(Float32, "leader/gripper", qos.IMAGE)
     said(Float32(data=0.25))
@@ -552,7 +552,7 @@ def test_leader_is_unwrapped_until_restart(graph) -> None:
     pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.05, atol=0.01), "it does not come")
 
 
-def test_a_pause_is_no_fault(graph) -> None:
+def test_pause_is_not_a_fault(graph) -> None:
     pair = Pair(graph, late=0.45)
     pair.start()
     assert pair.ask("pause").success
@@ -611,7 +611,7 @@ def test_pause_cancels_pending_start(graph) -> None:
     assert pair.state == TeleopStatus.IDLE and not pair.commands
 
 
-def test_a_leader_with_other_joints_is_named(graph) -> None:
+def test_leader_with_other_joints_is_reported(graph) -> None:
     pair = Pair(graph)
     pair.names = [f"fr3_joint{i + 1}" for i in range(N)]
 
@@ -623,7 +623,7 @@ def test_a_leader_with_other_joints_is_named(graph) -> None:
     pair.until(named, "nobody says whose joints come")
 
 
-def test_without_a_leader_a_follower_or_a_guard_nothing_starts(graph) -> None:
+def test_start_requires_leader_follower_and_guard(graph) -> None:
     graph.add(TeleopNode())
     response = graph.call(Trigger, "teleop/start", Trigger.Request())
     assert not response.success and "leader: no joint states on /leader/joint_states" in response.message
@@ -684,7 +684,7 @@ def test_jog_beyond_reach_stays_within_limits() -> None:
     assert tip(jog.positions)[0, 3] < far - 0.015, "it first has to come back from where it was pushed in vain"
 
 
-def test_a_gamepad_moves_only_while_its_button_is_held() -> None:
+def test_gamepad_moves_only_with_held_button() -> None:
     gamepad = Gamepad.load()
     axes, buttons = [0.0] * 8, [0] * 11
     axes[1], axes[0], axes[3] = 1.0, 0.05, -0.5
@@ -712,7 +712,7 @@ def test_a_gamepad_moves_only_while_its_button_is_held() -> None:
         (PAD.replace("enable: 5", "enable: 0"), "gripper and enable are the same button"),
     ],
 )
-def test_a_bad_gamepad_file_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+def test_bad_gamepad_file_is_one_line(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "pad.yaml").write_text(text)
     with pytest.raises(GenimaError, match=words):
         Gamepad.load(tmp_path / "pad.yaml")

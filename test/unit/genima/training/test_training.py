@@ -122,7 +122,7 @@ def test_averaged_weights_are_saved(tmp_path: Path) -> None:
     assert same(weights(tmp_path / "plain"), plain.state_dict())
 
 
-def test_the_best_and_the_last_checkpoint_are_kept_and_no_others(tmp_path: Path) -> None:
+def test_only_best_and_last_checkpoints_are_kept(tmp_path: Path) -> None:
     errors = {2: 5.0, 4: math.nan, 6: 3.0, 8: 4.0, 10: 3.5}
     train(tmp_path, replace(OPTIONS, save_every=2), errors=errors)
     assert {p.name for p in tmp_path.glob("step-*")} == {"step-000006", "step-000010"}
@@ -144,16 +144,14 @@ def test_finished_training_is_unchanged(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_the_loop_learns(tmp_path: Path) -> None:
+def test_loop_reduces_loss(tmp_path: Path) -> None:
     model = train(tmp_path, replace(OPTIONS, steps=300, save_every=300)).eval()
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     assert (model.net(x)[:, 0] - x.sum(1)).square().mean() < 0.15 * x.sum(1).var()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_with_its_batch_saved_and_the_last_checkpoint_kept(
-    tmp_path: Path, bad: float
-) -> None:
+def test_non_finite_loss_stops_training_and_saves_batch(tmp_path: Path, bad: float) -> None:
     class Breaks(Sum):
         calls = 0
 
@@ -174,7 +172,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch_saved_and_the_last_check
     assert all(torch.isfinite(value).all() for value in resumed.state_dict().values())
 
 
-def test_a_state_that_does_not_fit_or_is_damaged_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_invalid_state_is_rejected_in_one_line(tmp_path: Path) -> None:
     train(tmp_path)
 
     class Other(Sum):
@@ -198,23 +196,21 @@ def test_a_state_that_does_not_fit_or_is_damaged_is_refused_in_one_line(tmp_path
 
 
 @pytest.mark.parametrize("other", [{"steps": 20}, {"learning_rate": 0.5}, {"seed": 1}, {"batch_size": 8}, {"ema": 0.8}])
-def test_a_training_is_not_resumed_with_other_options(tmp_path: Path, other: dict[str, Any]) -> None:
+def test_training_is_not_resumed_with_other_options(tmp_path: Path, other: dict[str, Any]) -> None:
     train(tmp_path, stop_at=10)
     (name, value), *_ = other.items()
     with pytest.raises(GenimaError, match=f"other options .*{name}: {getattr(OPTIONS, name)} then, {value} now"):
         train(tmp_path, replace(OPTIONS, **other))
 
 
-def test_a_training_is_not_resumed_with_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_is_not_resumed_with_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path, stop_at=10)
     monkeypatch.setattr(Numbers, "__len__", lambda self: 63)
     with pytest.raises(GenimaError, match="moments: .* then, 63 now"):
         train(tmp_path)
 
 
-def test_a_signal_during_a_step_ends_the_training_after_it_with_a_checkpoint(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_signal_ends_training_after_step_with_checkpoint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     class Signalled(Sum):
         calls = 0
 
@@ -320,7 +316,7 @@ def test_cosine_schedule_restarts(tmp_path: Path) -> None:
     assert rates[20] < 0.1 * rates[10]
 
 
-def test_batches_depend_on_seed_and_step_alone_and_devices_share_them() -> None:
+def test_batches_depend_only_on_seed_and_step() -> None:
     options = replace(OPTIONS, steps=40)
     whole = list(StepSampler(1000, options))
     assert len(whole) == len(StepSampler(1000, options)) == 40
@@ -339,9 +335,7 @@ def test_batches_depend_on_seed_and_step_alone_and_devices_share_them() -> None:
 
 
 @pytest.mark.parametrize(("moments", "batch", "parts"), [(50, 4, 1), (50, 4, 2), (1000, 24, 3), (3, 8, 2), (1, 2, 1)])
-def test_every_epoch_visits_each_moment_once_in_another_order_however_it_is_split_and_resumed(
-    moments: int, batch: int, parts: int
-) -> None:
+def test_every_epoch_has_each_sample_once_in_new_order(moments: int, batch: int, parts: int) -> None:
     epochs, resumed = 4, 2
     options = replace(OPTIONS, batch_size=batch, steps=math.ceil(epochs * moments / batch), epochs=epochs)
     assert replace(options, steps=0).with_steps(moments).steps == options.steps
@@ -370,7 +364,7 @@ def test_training_with_old_sampling_is_not_resumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.1])
-def test_gradients_are_clipped_to_the_limit_and_without_one_left_as_they_are(tmp_path: Path, limit: float) -> None:
+def test_gradients_are_clipped_only_with_limit(tmp_path: Path, limit: float) -> None:
     steps: list[float] = []
 
     class Spy(torch.optim.AdamW):
@@ -388,7 +382,7 @@ def test_gradients_are_clipped_to_the_limit_and_without_one_left_as_they_are(tmp
         assert max(steps) > 0.5
 
 
-def test_the_defaults_of_both_trainings_are_the_papers() -> None:
+def test_training_defaults_equal_paper() -> None:
     """Defaults of tables 3 and 4; without a value there (warm-up, clipping), those of the released ACT."""
     agent, controller = TrainDiffusion(), TrainController()
     assert agent.inference_steps == 10 and agent.base == "stabilityai/sd-turbo"
@@ -479,7 +473,7 @@ def test_training_samples_latents_and_validation_uses_mode(
         torch.testing.assert_close(found, wanted)
 
 
-def test_only_the_condition_loses_its_colours_and_both_are_shifted_alike_view_by_view(
+def test_condition_is_desaturated_and_views_are_shifted_together(
     targets: TargetDataset, batch: DiffusionSample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = build_agent(SMALL, targets)
@@ -533,7 +527,7 @@ def test_only_the_condition_loses_its_colours_and_both_are_shifted_alike_view_by
 @pytest.mark.parametrize("kind", ["tiny", "tiny-xl"])
 @pytest.mark.parametrize("conditioning", ["controlnet", "unet"])
 @pytest.mark.parametrize("tiled", [True, False])
-def test_every_kind_of_agent_learns_by_its_own_part_alone_and_starts_from_the_base(
+def test_each_agent_trains_only_its_part_from_base(
     targets: TargetDataset, batch: DiffusionSample, kind: str, conditioning: str, tiled: bool
 ) -> None:
     base = base_from_pipeline(kind, random_base(kind))  # type: ignore[arg-type]
@@ -579,7 +573,7 @@ def test_goals_change_prompts(targets: TargetDataset, batch: DiffusionSample) ->
         assert all(goal in text for goal, text in zip(goals, agent.texts(goals)[::n], strict=True))
 
 
-def test_training_on_a_base_model_resumes_exactly_and_plain_diffusers_loads_its_controlnet(
+def test_base_model_training_resumes_exactly_and_diffusers_loads_controlnet(
     targets: TargetDataset, bases: Path, tmp_path: Path
 ) -> None:
     def run(folder: str, steps: int) -> Path:
@@ -615,7 +609,7 @@ def _killed_the_third_time() -> Callable[[Path, str], None]:
     return instead
 
 
-def test_another_version_of_the_base_is_refused(targets: TargetDataset, tmp_path: Path) -> None:
+def test_another_version_of_base_is_rejected(targets: TargetDataset, tmp_path: Path) -> None:
     base = tmp_path / "base"
     random_base("tiny").save_pretrained(base)
     build_agent(str(base), targets).save_pretrained(tmp_path / "agent")
@@ -657,7 +651,7 @@ def test_invalid_arguments_are_one_line_errors(
 # The controller
 
 
-def test_a_controller_resumes_exactly_and_reports_degrees_and_millimetres(
+def test_controller_training_resumes_exactly_with_errors_in_degrees_and_millimetres(
     targets: TargetDataset, tmp_path: Path
 ) -> None:
     def run(folder: str, cameras: Mapping[str, Camera] = targets.cameras, origin: str = "") -> Path:
@@ -683,7 +677,7 @@ def test_a_controller_resumes_exactly_and_reports_degrees_and_millimetres(
     assert errors["deg"] > 0 and errors["mm/tip end"] > 0 and 0 <= errors["gripper"] <= 1
 
 
-def test_the_small_controller_has_as_many_joints_as_the_robot(targets: TargetDataset, tmp_path: Path) -> None:
+def test_small_controller_has_joints_of_robot(targets: TargetDataset, tmp_path: Path) -> None:
     arm = yaml.safe_load((paths.shared("config", "robots") / "panda.yaml").read_text(encoding="utf-8"))
     arm["joints"] = arm["joints"][:6]
     file = tmp_path / "six_joints.yaml"
@@ -703,9 +697,7 @@ def test_the_small_controller_has_as_many_joints_as_the_robot(targets: TargetDat
     assert chunk.positions.shape == (spec.horizon, 6)
 
 
-def test_both_halves_from_the_command_line_with_pre_training_make_a_pair(
-    targets: TargetDataset, bases: Path, tmp_path: Path
-) -> None:
+def test_commands_train_matching_agent_and_controller(targets: TargetDataset, bases: Path, tmp_path: Path) -> None:
     short = ["--data", str(targets.folder), "--steps", "1", "--batch-size", "2", "--workers", "0", "--save-every", "1"]
     drawing = ["--base", str(bases / "tiny-xl"), "--no-tiled", "--validation-targets", "1", "--inference-steps", "1"]
     assert train_command(["diffusion", *short, *drawing, "--out", str(tmp_path / "pair")]) == 0
@@ -739,9 +731,7 @@ def small_command(data: Path, out: Path, steps: int) -> list[str]:
 
 @pytest.mark.nightly  # the tests of a signal during a step and of an interrupted controller cover it in one process
 @pytest.mark.timeout(900)  # s: a busy machine needs minutes to start a training twice
-def test_a_killed_training_leaves_a_checkpoint_that_loads_and_sigterm_one_of_the_last_step(
-    targets: TargetDataset, tmp_path: Path
-) -> None:
+def test_killed_training_leaves_loadable_checkpoint(targets: TargetDataset, tmp_path: Path) -> None:
     command = [sys.executable, *small_command(targets.folder, tmp_path, 100_000)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
@@ -782,7 +772,7 @@ train(Path(sys.argv[1]), replace(OPTIONS, accumulate=int(sys.argv[2])), model=De
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name, accumulate", [("parts", 1), pytest.param("two", 2, marks=pytest.mark.nightly)])
-def test_two_processes_train_as_one_does_also_after_a_resume(tmp_path: Path, name: str, accumulate: int) -> None:
+def test_two_processes_train_as_one_after_resume(tmp_path: Path, name: str, accumulate: int) -> None:
     """Train with accelerate's launcher on two CPU processes."""
     script = tmp_path / "train.py"
     script.write_text(_TRAIN)
@@ -801,5 +791,5 @@ def test_two_processes_train_as_one_does_also_after_a_resume(tmp_path: Path, nam
     assert not any(torch.allclose(one[key], half[key], atol=1e-4) for key in one if key.endswith("weight"))
 
 
-def test_the_specification_of_a_training_is_its_datasets(targets: TargetDataset, spec: PolicySpec) -> None:
+def test_training_spec_is_of_dataset(targets: TargetDataset, spec: PolicySpec) -> None:
     assert targets.spec == replace(spec, view_size=32)
