@@ -88,12 +88,12 @@ class Graph:
                 meanwhile()
             time.sleep(0.02)
 
-    def reports_fault(self, node: str, words: str) -> Callable[[], bool]:
+    def reports_fault(self, node: str, text: str) -> Callable[[], bool]:
         """Return a condition: the node's diagnostics are at ERROR and contain ``words``."""
 
         def condition() -> bool:
             status = self.diagnostics.get(node)
-            return status is not None and status.level == DiagnosticStatus.ERROR and words in status.message
+            return status is not None and status.level == DiagnosticStatus.ERROR and text in status.message
 
         return condition
 

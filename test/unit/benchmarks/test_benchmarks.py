@@ -218,10 +218,10 @@ def test_generation_benchmark_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert report["variants"].pop("channels-last") == "failed: no such layout"
     assert all(result["p50"] > 0 and result["psnr"] > 20 for result in report["variants"].values())
     assert out.with_suffix(".png").stat().st_size > 5000
-    for arguments, said in ((["--draws", "0"], "must be positive"), ([], "takes a GPU")):
+    for arguments, expected in ((["--draws", "0"], "must be positive"), ([], "takes a GPU")):
         monkeypatch.setattr(sys, "argv", ["generation.py", *arguments])
         if not torch.cuda.is_available():
-            with pytest.raises(GenimaError, match=said):
+            with pytest.raises(GenimaError, match=expected):
                 generation.main()
 
 

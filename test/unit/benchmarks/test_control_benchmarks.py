@@ -45,19 +45,19 @@ def test_stream_has_less_jerk_than_serial_execution() -> None:
     plain = smoothness.as_it_is(chunks, executed, start, OPTIONS)
     spliced = smoothness.overlapped(PANDA, chunks, start, OPTIONS)
     serial = smoothness.serial(PANDA, chunks, start, OPTIONS)
-    for heard in (plain, serial, spliced):
-        assert np.abs(heard[-1] - chunks[-1].positions[-1]).max() < 0.2 and np.all(np.isfinite(heard))
-    jerks = {name: [smoothness.jerk(heard, 50.0)] for name, heard in (("plain", plain), ("ours", spliced))}
+    for executed in (plain, serial, spliced):
+        assert np.abs(executed[-1] - chunks[-1].positions[-1]).max() < 0.2 and np.all(np.isfinite(executed))
+    jerks = {name: [smoothness.jerk(executed, 50.0)] for name, executed in (("plain", plain), ("ours", spliced))}
     results = smoothness.summary(jerks)
     assert results["plain"].ratio == 1.0 and results["ours"].ratio < 1 / 3
 
 
 def test_serial_chunk_passes_through_its_actions() -> None:
     (only,) = wandering(1)
-    way = smoothness.as_it_is([only], [only.due[-1]], Joints(0.0, PANDA.home, 1.0), OPTIONS)
+    positions = smoothness.as_it_is([only], [only.due[-1]], Joints(0.0, PANDA.home, 1.0), OPTIONS)
     wait = round(OPTIONS.latency * OPTIONS.rate)
-    np.testing.assert_array_equal(way[:wait], np.tile(PANDA.home, (wait, 1)))
-    np.testing.assert_allclose(way[wait + 4 :: 5], only.positions[1::2], atol=1e-9)
+    np.testing.assert_array_equal(positions[:wait], np.tile(PANDA.home, (wait, 1)))
+    np.testing.assert_allclose(positions[wait + 4 :: 5], only.positions[1::2], atol=1e-9)
 
 
 def test_memory_growth_is_measured_after_start() -> None:
@@ -81,7 +81,7 @@ def test_controller_inference_benchmark_runs(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "benchmark, arguments, words",
+    "benchmark, arguments, expected",
     [
         (controller_inference, ["--readings", "0"], "must be positive"),
         (smoothness, ["--latency", "2"], "--latency between 0 and 1 s"),
@@ -90,10 +90,10 @@ def test_controller_inference_benchmark_runs(tmp_path: Path, monkeypatch: pytest
     ],
 )
 def test_invalid_options_are_rejected(
-    benchmark: ModuleType, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+    benchmark: ModuleType, arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", [f"{benchmark.__name__}.py", *arguments])
-    with pytest.raises(GenimaError, match=words):
+    with pytest.raises(GenimaError, match=expected):
         benchmark.main()
 
 

@@ -67,8 +67,8 @@ def bag(folder: Path, messages: list[tuple[str, Any]]) -> Path:
 
 
 def test_missing_repeated_late_and_changed_joints_are_counted(tmp_path: Path) -> None:
-    said = [joints(n) for n in (3, 4, 6, 5, 8, 8, 9)] + [joints(10, late=1), stamped(joints(2), 12)]
-    folder = bag(tmp_path, [(JOINTS, message) for message in said])
+    sequence = [joints(n) for n in (3, 4, 6, 5, 8, 8, 9)] + [joints(10, late=1), stamped(joints(2), 12)]
+    folder = bag(tmp_path, [(JOINTS, message) for message in sequence])
     kept = recording.compare(folder, SENT, {"joints": (JOINTS,)})["joints"]
     assert (kept.sent, kept.lost, kept.twice, kept.disordered, kept.altered) == (10, 2, 1, 1, 2)
     assert kept.lag == pytest.approx({"p50": 2.0, "p99": 2.0, "max": 2.0})
@@ -77,9 +77,9 @@ def test_missing_repeated_late_and_changed_joints_are_counted(tmp_path: Path) ->
 @pytest.mark.parametrize("images, altered", [("raw", 3), ("png", 3), ("jpeg", 2)])
 def test_wrong_and_damaged_images_are_counted(tmp_path: Path, images: str, altered: int) -> None:
     topic = IMAGES[1] if images == "raw" else f"{IMAGES[1]}/compressed"
-    said = [image(n, images) for n in (5, 6, 8)]
-    said += [image(9, images, view=2), stamped(image(4, images), 10), image(11, images, damaged=True)]
-    folder = bag(tmp_path, [(topic, message) for message in said])
+    sequence = [image(n, images) for n in (5, 6, 8)]
+    sequence += [image(9, images, view=2), stamped(image(4, images), 10), image(11, images, damaged=True)]
+    folder = bag(tmp_path, [(topic, message) for message in sequence])
     kept = recording.compare(folder, SENT, {"images": IMAGES[1:2]})["images"]
     assert (kept.sent, kept.lost, kept.twice, kept.disordered, kept.altered) == (7, 1, 0, 0, altered)
     with pytest.raises(GenimaError, match="holds nothing of /cameras/front/color/image_raw"):
@@ -96,15 +96,15 @@ def test_loss_is_age_of_oldest_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "script, arguments, words",
+    "script, arguments, expected",
     [
         ("recording.py", ["--minutes", "0"], "must be positive"),
         ("recording.py", ["--out", "/dev/null/file.json"], "/dev/null"),
         ("recorder_kills.py", ["--kills", "0"], "must be positive"),
     ],
 )
-def test_invalid_options_are_rejected(script: str, arguments: list[str], words: str) -> None:
+def test_invalid_options_are_rejected(script: str, arguments: list[str], expected: str) -> None:
     command = [sys.executable, str(BENCHMARKS / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 1 and words in done.stderr
+    assert done.returncode == 1 and expected in done.stderr
     assert "Traceback" not in done.stderr

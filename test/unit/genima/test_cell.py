@@ -60,7 +60,7 @@ def test_user_cell_references_files_in_its_folder(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("of", "changes", "words"),
+    ("of", "changes", "expected"),
     [
         ("sim_panda", {"robot": "r2d2"}, "r2d2"),
         ("sim_panda", {"views": []}, "views: "),
@@ -81,8 +81,8 @@ def test_user_cell_references_files_in_its_folder(tmp_path: Path, monkeypatch: p
         ("fr3_own_driver", {"robot": "fr3"}, "our own driver drives a franka_hand, the robot has a robotiq_2f140"),
     ],
 )
-def test_invalid_cells_are_one_line_errors(tmp_path: Path, of: str, changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(GenimaError, match=words) as error:
+def test_invalid_cells_are_one_line_errors(tmp_path: Path, of: str, changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected) as error:
         load_cell(write_cell(tmp_path, of, **changes))
     assert "\n" not in str(error.value) and "cell_0.yaml" in str(error.value)
 
@@ -109,14 +109,14 @@ def test_bundled_policy_fits_its_cell(spec: PolicySpec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cell", "words"),
+    ("cell", "expected"),
     [
         ("sim_fr3", "the checkpoint was trained for joints .*panda_joint1.*fr3_joint1"),
         ("sim_rlbench", "the checkpoint was trained with a robotiq_2f140, not the franka_hand"),
     ],
 )
-def test_policy_of_another_robot_is_rejected(spec: PolicySpec, cell: str, words: str) -> None:
-    with pytest.raises(GenimaError, match=words) as error:
+def test_policy_of_another_robot_is_rejected(spec: PolicySpec, cell: str, expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected) as error:
         load_cell(cell).require_policy(spec, "the checkpoint")
     assert "\n" not in str(error.value)
 

@@ -120,7 +120,7 @@ class Obedient:
 
     def __init__(self, start: np.ndarray, done_after: float = np.inf) -> None:
         self.time, self.position, self.gripper, self.done_after = 0.0, start, 1.0, done_after
-        self.looks: list[float] = []
+        self.observation_times: list[float] = []
         self.commands: list[Command] = []
         self.steps: list[float] = []
 
@@ -132,7 +132,7 @@ class Obedient:
         return Joints(self.time, self.position, self.gripper)
 
     def observe(self) -> Observation:
-        self.looks.append(self.time)
+        self.observation_times.append(self.time)
         return Observation(self.time, {}, self.joints(), "go")
 
     def apply(self, command: Command | None, seconds: float) -> None:
@@ -160,8 +160,8 @@ class Offset:
     gripper: float = 1.0
 
     def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-        way = joints.positions + np.linspace(1 / K, 1, K)[:, None] * (self.goal - joints.positions)
-        return ActionChunk(drawn.stamp, 1 / DEMO_HZ, way, np.full(K, self.gripper))
+        positions = joints.positions + np.linspace(1 / K, 1, K)[:, None] * (self.goal - joints.positions)
+        return ActionChunk(drawn.stamp, 1 / DEMO_HZ, positions, np.full(K, self.gripper))
 
 
 def follow(
@@ -178,14 +178,16 @@ def test_inference_overlaps_execution_unless_serial(robot: RobotModel) -> None:
     overlapped, serial = Obedient(robot.home), Obedient(robot.home)
     follow(robot, overlapped, Offset(robot.home + 0.2), latency=0.3, actions=16)
     follow(robot, serial, Offset(robot.home + 0.2), latency=0.3, actions=16, mode="serial")
-    np.testing.assert_allclose(overlapped.looks[:10], np.arange(0, 5, 0.5), atol=1e-9)  # 0.8 s less the latency
-    np.testing.assert_allclose(serial.looks[:5], np.arange(0, 5, 1.1), atol=1e-9)  # 0.8 s and the latency
+    np.testing.assert_allclose(
+        overlapped.observation_times[:10], np.arange(0, 5, 0.5), atol=1e-9
+    )  # 0.8 s less the latency
+    np.testing.assert_allclose(serial.observation_times[:5], np.arange(0, 5, 1.1), atol=1e-9)  # 0.8 s and the latency
 
 
 def test_targets_and_commands_have_their_rates(robot: RobotModel) -> None:
     body = Obedient(robot.home)
     assert follow(robot, body, Offset(robot.home + 0.2), time_limit=2.0) == 10
-    np.testing.assert_allclose(body.looks, 0.2 * np.arange(10), atol=1e-9)
+    np.testing.assert_allclose(body.observation_times, 0.2 * np.arange(10), atol=1e-9)
     assert body.steps == [1 / RATE] * 100
 
 

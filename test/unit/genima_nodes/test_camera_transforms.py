@@ -49,31 +49,31 @@ def tree(*transforms: tuple[str, str, np.ndarray]) -> FrameTree:
 
 @given(poses, poses, poses)
 @settings(max_examples=50)
-def test_link_pose_places_optical_frame_as_calibrated(wanted: Any, one: Any, two: Any) -> None:
+def test_link_pose_places_optical_frame_as_calibrated(T_expected: Any, one: Any, two: Any) -> None:
     driver = tree((LINK, COLOR, one), (COLOR, OPTICAL, two))
-    (attachment,) = attach_camera(driver, "panda_link0", OPTICAL, wanted)
+    (attachment,) = attach_camera(driver, "panda_link0", OPTICAL, T_expected)
     assert (attachment.parent, attachment.child) == ("panda_link0", LINK)
     chain = (RigidTransform.from_matrix(T) for T in (attachment.T_parent_child, one, two))
-    np.testing.assert_allclose(np.prod(list(chain)).as_matrix(), wanted, atol=1e-9)
+    np.testing.assert_allclose(np.prod(list(chain)).as_matrix(), T_expected, atol=1e-9)
     driver.add(attachment.parent, attachment.child, attachment.T_parent_child)
-    np.testing.assert_allclose(driver.T("panda_link0", OPTICAL), wanted, atol=1e-9)
+    np.testing.assert_allclose(driver.T("panda_link0", OPTICAL), T_expected, atol=1e-9)
 
 
 def test_realsense_link_is_15_mm_beside_colour_sensor() -> None:
-    wanted = pose(T_LINK_OPTICAL[:3, :3], np.array([0.5, 0.0, 0.4]))  # looks along the base's x
-    (attachment,) = attach_camera(tree(*DRIVER), "panda_link0", OPTICAL, wanted)
+    T_expected = pose(T_LINK_OPTICAL[:3, :3], np.array([0.5, 0.0, 0.4]))  # looks along the base's x
+    (attachment,) = attach_camera(tree(*DRIVER), "panda_link0", OPTICAL, T_expected)
     np.testing.assert_allclose(attachment.T_parent_child[:3, 3], [0.5, -0.015, 0.4], atol=3e-4)
-    (alone, axes) = attach_camera(FrameTree(), "panda_link0", OPTICAL, wanted)
-    np.testing.assert_allclose(alone.T_parent_child, pose(np.eye(3), wanted[:3, 3]), atol=1e-12)
+    (alone, axes) = attach_camera(FrameTree(), "panda_link0", OPTICAL, T_expected)
+    np.testing.assert_allclose(alone.T_parent_child, pose(np.eye(3), T_expected[:3, 3]), atol=1e-12)
     assert (alone.child, axes.parent, axes.child) == (LINK, LINK, OPTICAL)
-    np.testing.assert_allclose(alone.T_parent_child @ axes.T_parent_child, wanted)
-    (plain,) = attach_camera(FrameTree(), "panda_link0", "usb_cam", wanted)
+    np.testing.assert_allclose(alone.T_parent_child @ axes.T_parent_child, T_expected)
+    (plain,) = attach_camera(FrameTree(), "panda_link0", "usb_cam", T_expected)
     assert (plain.parent, plain.child) == ("panda_link0", "usb_cam")
     assert [camera_link(name) for name in (OPTICAL, "ir_optical_frame", "usb_cam")] == [LINK, "ir_link", None]
 
 
 @pytest.mark.parametrize(
-    ("others", "words"),
+    ("others", "expected"),
     [
         ([*DRIVER, ("panda_link0", LINK, np.eye(4))], r"front_link: has a parent already \(panda_link0\)"),
         ([*DRIVER, ("map", LINK, np.eye(4))], r"front_link: has a parent already \(map\)"),
@@ -84,8 +84,8 @@ def test_realsense_link_is_15_mm_beside_colour_sensor() -> None:
         ),
     ],
 )
-def test_camera_with_other_parent_is_rejected(others: Any, words: str) -> None:
-    with pytest.raises(GenimaError, match=words):
+def test_camera_with_other_parent_is_rejected(others: Any, expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected):
         attach_camera(tree(*others), "panda_link0", OPTICAL, np.eye(4))
 
 
@@ -125,8 +125,8 @@ class TransformsFixture:
 
 @pytest.fixture
 def calibrated(tmp_path: Path) -> Path:
-    wanted = pose(Rotation.from_euler("xyz", [2.0, 0.3, -1.0]).as_matrix(), np.array([0.9, 0.1, 0.6]))
-    CameraCalibration(Camera("front", "base", wanted, 640, 480, 600, 600, 320, 240), Frames("base", OPTICAL)).save(
+    T_expected = pose(Rotation.from_euler("xyz", [2.0, 0.3, -1.0]).as_matrix(), np.array([0.9, 0.1, 0.6]))
+    CameraCalibration(Camera("front", "base", T_expected, 640, 480, 600, 600, 320, 240), Frames("base", OPTICAL)).save(
         tmp_path
     )
     return tmp_path
@@ -140,8 +140,8 @@ def test_transform_uses_driver_frames(graph: Graph, calibrated: Path) -> None:
     assert not fixture.received
     fixture.publish(*DRIVER)
     graph.until(lambda: fixture.tree.parent(LINK), "link not published")
-    wanted = CameraCalibration.load(calibrated / "front.yaml").camera.T_parent_camera
-    np.testing.assert_allclose(fixture.tree.T("base", OPTICAL), wanted, atol=1e-9)
+    T_expected = CameraCalibration.load(calibrated / "front.yaml").camera.T_parent_camera
+    np.testing.assert_allclose(fixture.tree.T("base", OPTICAL), T_expected, atol=1e-9)
     graph.until(graph.has_no_fault("camera_transforms"), "no OK status")
     late = graph.subscribe(TFMessage, "/tf_static", STATIC)  # late subscriber
     graph.until(lambda: [t for m in late for t in m.transforms if t.child_frame_id == LINK], "it is not latched")
@@ -158,9 +158,9 @@ def test_optical_frame_is_published_without_driver(graph: Graph) -> None:
     graph.until(graph.has_no_fault("camera_transforms"), "no OK status")
     made = fixture.tree
     for view, parent in {"front": "panda_link0", "wrist": "panda_link8"}.items():
-        wanted = CameraCalibration.load(paths.shared("calibration", "sim", f"{view}.yaml")).camera.T_parent_camera
+        T_expected = CameraCalibration.load(paths.shared("calibration", "sim", f"{view}.yaml")).camera.T_parent_camera
         assert made.parent(f"{view}_link") == parent
-        np.testing.assert_allclose(made.T(parent, f"{view}_color_optical_frame"), wanted, atol=1e-9)
+        np.testing.assert_allclose(made.T(parent, f"{view}_color_optical_frame"), T_expected, atol=1e-9)
     fixture.publish(*DRIVER)
     graph.until(graph.reports_fault("camera_transforms", "restart camera_transforms"), "late driver not reported")
 

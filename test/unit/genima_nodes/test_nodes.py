@@ -138,16 +138,18 @@ def test_single_views_are_published_for_subscribers(graph, generation) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault, words",
+    "fault, expected",
     [
         ({"size": 8}, "camera front: image: size 8x8; 16x16 is needed"),
         ({"encoding": "bgr8"}, "camera front: image: encoding bgr8; rgb8 is needed"),
     ],
 )
-def test_invalid_image_is_reported_and_not_used(graph, generation, fault, words) -> None:
+def test_invalid_image_is_reported_and_not_used(graph, generation, fault, expected) -> None:
     _, cameras, received, publish_task = generation
     publish_task("wave")
-    graph.until(graph.reports_fault("diffusion_agent", words), "fault not reported", lambda: cameras.publish(**fault))
+    graph.until(
+        graph.reports_fault("diffusion_agent", expected), "fault not reported", lambda: cameras.publish(**fault)
+    )
     assert not received
     graph.until(lambda: received and graph.has_no_fault("diffusion_agent")(), "no recovery", cameras.publish)
 
@@ -172,8 +174,8 @@ def test_unsynchronised_cameras_are_reported(graph, generation) -> None:
     observed = graph.subscribe(Observed, "observed", qos.OBSERVED)
     publish_task("wave")
     cameras.spread = 0.1
-    words = "images not synchronised; wrist is 0.3 s behind"
-    graph.until(graph.reports_fault("diffusion_agent", words), "fault not reported", cameras.publish)
+    expected = "images not synchronised; wrist is 0.3 s behind"
+    graph.until(graph.reports_fault("diffusion_agent", expected), "fault not reported", cameras.publish)
     assert not received and observed
     assert {message.header.stamp.sec for message in observed} == {0}
     cameras.spread = 0.0
@@ -195,8 +197,8 @@ def test_camera_is_frozen_when_image_is_constant_while_arm_moves(graph, generati
     graph.until(lambda: len(received) > 2, "images of an arm at rest are rejected", lambda: move(0.0))
     graph.until(graph.reports_fault("diffusion_agent", "camera front: frozen"), "fault not reported",
                 lambda: move(0.05))  # fmt: skip
-    words = "camera wrist: frozen; the image has not changed while the arm moved"
-    graph.until(lambda: observed[-1].problem.startswith(words), "not observed", lambda: move(0.05))
+    expected = "camera wrist: frozen; the image has not changed while the arm moved"
+    graph.until(lambda: observed[-1].problem.startswith(expected), "not observed", lambda: move(0.05))
     before = len(received)
     for _ in range(5):
         move(0.05)
@@ -239,8 +241,8 @@ def test_virtual_view_needs_recent_joints(graph) -> None:
     graph.publisher(String, "task", qos.TASK)(String(data="wave"))
     cameras = Cameras(graph, agent.camera_views)
     publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
-    words = "joint_states: none within 0.1 s of the images"
-    graph.until(graph.reports_fault("diffusion_agent", words), "fault not reported", cameras.publish)
+    expected = "joint_states: none within 0.1 s of the images"
+    graph.until(graph.reports_fault("diffusion_agent", expected), "fault not reported", cameras.publish)
     assert not received and not measured
 
     def publish_all() -> None:
@@ -249,7 +251,7 @@ def test_virtual_view_needs_recent_joints(graph) -> None:
 
     graph.until(lambda: received and graph.has_no_fault("diffusion_agent")(), "no drawn target", publish_all)
     np.testing.assert_allclose(measured[-1], PANDA.home + 0.1)
-    graph.until(graph.reports_fault("diffusion_agent", words), "old joints are rendered", cameras.publish)
+    graph.until(graph.reports_fault("diffusion_agent", expected), "old joints are rendered", cameras.publish)
 
 
 def test_failed_generation_is_reported_and_not_published(graph, generation) -> None:
@@ -287,8 +289,8 @@ def test_images_are_undistorted_and_other_intrinsics_rejected(graph, tmp_path: P
     for other, fine in ((replace(lens, fx=18.0, fy=18.0), False), (lens, True)):
         info = other.camera("front", "base", np.eye(4)).camera_info()
         publish_info(CameraInfo(**info | {"d": info["d"].tolist()}))
-        words = "camera front: camera_info of front: does not fit its calibration"
-        condition = graph.has_no_fault("diffusion_agent") if fine else graph.reports_fault("diffusion_agent", words)
+        expected = "camera front: camera_info of front: does not fit its calibration"
+        condition = graph.has_no_fault("diffusion_agent") if fine else graph.reports_fault("diffusion_agent", expected)
         graph.until(condition, "fault not reported or not cleared", publish_all)
 
 
@@ -370,7 +372,7 @@ def test_policy_node_publishes_chunks(graph) -> None:
     graph.until(graph.reports_fault("policy", "action chunk: not finite"), "fault not reported", publish_all)
 
 
-@pytest.mark.parametrize(("spoil", "words"), [
+@pytest.mark.parametrize(("corrupt", "expected"), [
     (lambda m: m.points.clear(), "chunk: no actions"),
     (lambda m: m.points[-1].positions.append(0.0), "joint"),
     (lambda m: setattr(m.points[3].time_from_start, "sec", 7), "not evenly spaced"),
@@ -381,13 +383,13 @@ def test_policy_node_publishes_chunks(graph) -> None:
     (lambda m: setattr(m.header.stamp, "sec", m.header.stamp.sec + 9), "stamp in the future"),
     (lambda m: m.joint_names.__setitem__(0, "panda_joint2"), "panda_joint"),
 ])  # fmt: skip
-def test_malformed_action_chunk_holds_arm(graph, spoil, words) -> None:
+def test_malformed_action_chunk_holds_arm(graph, corrupt, expected) -> None:
     arm = Arm(graph, "action_chunk")
     arm.task("wave")
     graph.until(lambda: moving(arm.commands), "no commands", arm.work)
-    arm.spoil = spoil
-    graph.until(graph.reports_fault("controller", words), "fault not reported", arm.work)
-    arm.spoil = None
+    arm.corrupt = corrupt
+    graph.until(graph.reports_fault("controller", expected), "fault not reported", arm.work)
+    arm.corrupt = None
     graph.until(graph.has_no_fault("controller"), "no recovery", arm.work)
 
 
@@ -412,7 +414,7 @@ class Arm:
         else:
             graph.add(ControllerNode(parameter_overrides=[Parameter("input", value=kind)]))
         self._kind = kind
-        self.spoil: Callable[[JointTrajectory], object] | None = None
+        self.corrupt: Callable[[JointTrajectory], object] | None = None
         self.ago = 0.0  # s, age of chunks
         self.commands = graph.subscribe(JointState, "controller/command", qos.JOINT_COMMAND)
         self.publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
@@ -448,8 +450,8 @@ class Arm:
         ahead = np.tile(PANDA.home, (20, 1))
         ahead[:, 0] += np.linspace(0, 0.1, 20)
         message = chunk_message(ActionChunk(time.time() - self.ago, 0.05, ahead, np.ones(20)), PANDA)
-        if self.spoil:
-            self.spoil(message)
+        if self.corrupt:
+            self.corrupt(message)
         self._publish_input(message)
 
 
@@ -492,22 +494,22 @@ def test_targets_from_before_task_are_dropped(graph, arm) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil, words",
+    "corrupt, expected",
     [
         (lambda m: m.position.__setitem__(3, np.nan), "joint state: not finite (panda_joint4)"),
         (lambda m: (m.name.pop(2), m.position.pop(2)), "joint state: joints missing (panda_joint3)"),
     ],
 )
-def test_malformed_joint_states_hold_arm(graph, arm, spoil, words) -> None:
+def test_malformed_joint_states_hold_arm(graph, arm, corrupt, expected) -> None:
     arm.task("wave")
     graph.until(lambda: arm.commands, "no commands", arm.work)
 
     def bad() -> None:
         message = joint_state()
-        spoil(message)
+        corrupt(message)
         arm.publish_joints(message)
 
-    graph.until(graph.reports_fault("controller", words), "fault not reported", bad)
+    graph.until(graph.reports_fault("controller", expected), "fault not reported", bad)
     time.sleep(0.3)
     count = len(arm.commands)
     for _ in range(10):
@@ -522,21 +524,21 @@ def moving(commands: list[JointState]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "words, observe",
+    "expected, observe",
     [
         ("observed: no message for 0.08 s", lambda arm: arm.publish_joints(joint_state())),
         ("no complete set of valid images within", lambda arm: arm.observe(ago=0.5)),
         ("camera front: gone", lambda arm: arm.observe("camera front: gone")),
     ],
 )
-def test_invalid_observations_hold_arm(graph, arm, words, observe) -> None:
+def test_invalid_observations_hold_arm(graph, arm, expected, observe) -> None:
     """Also within a chunk."""
     arm.task("wave")
     graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
     start = time.monotonic()
     graph.until(lambda: not moving(arm.commands), "the arm is not held", lambda: observe(arm))
     assert time.monotonic() - start < 0.9  # s; the chunk lasts 1 s
-    graph.until(graph.reports_fault("controller", words), "fault not reported", lambda: observe(arm))
+    graph.until(graph.reports_fault("controller", expected), "fault not reported", lambda: observe(arm))
     graph.until(lambda: moving(arm.commands) and graph.has_no_fault("controller")(), "no recovery", arm.work)
 
 
@@ -551,8 +553,8 @@ def test_stream_restarts_when_arm_does_not_follow(graph, arm) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StandInController, "predict_chunk", far)
         arm.task("wave")
-        words = "arm 0.2 rad or more from its set-point; restarting from the measured joints"
-        graph.until(graph.reports_fault("controller", words), "fault not reported", arm.work)
+        expected = "arm 0.2 rad or more from its set-point; restarting from the measured joints"
+        graph.until(graph.reports_fault("controller", expected), "fault not reported", arm.work)
     offsets = [command.position[0] - PANDA.home[0] for command in arm.commands]
     assert 0.2 < max(offsets) < 0.6  # rad: it does not stop at the arm either
 
@@ -562,8 +564,8 @@ def test_inconsistent_target_holds_arm(graph, arm) -> None:
     graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
     agreement = 0.2
     graph.nodes[0]._consistency = lambda *_: agreement
-    words = "do not agree (20% of the spheres' pixels; 45% are needed)"
-    graph.until(graph.reports_fault("controller", words), "fault not reported", arm.work)
+    expected = "do not agree (20% of the spheres' pixels; 45% are needed)"
+    graph.until(graph.reports_fault("controller", expected), "fault not reported", arm.work)
     graph.until(lambda: not moving(arm.commands), "the arm follows it", arm.observe)
     agreement = 0.6
     graph.until(lambda: moving(arm.commands) and graph.has_no_fault("controller")(), "no recovery", arm.work)
@@ -573,34 +575,34 @@ def test_chunk_outside_joint_range_holds_arm(graph, arm) -> None:
     arm.task("wave")
     graph.until(lambda: len(arm.commands) > 5 and moving(arm.commands), "no motion", arm.work)
     graph.nodes[0]._controller.beyond = 3.0
-    words = "prediction: panda_joint7: outside its range -2.90 .. 2.90 (3.79 rad)"
-    graph.until(graph.reports_fault("controller", words), "fault not reported", arm.work)
+    expected = "prediction: panda_joint7: outside its range -2.90 .. 2.90 (3.79 rad)"
+    graph.until(graph.reports_fault("controller", expected), "fault not reported", arm.work)
     graph.until(lambda: not moving(arm.commands), "the arm goes to its limit", arm.observe)
     assert messages.command_from(arm.commands[-1], PANDA).positions[6] == pytest.approx(PANDA.home[6], abs=0.01)
 
 
 @pytest.mark.parametrize(
-    "spoil, words",
+    "corrupt, expected",
     [
         (lambda m: setattr(m.header, "stamp", Time()), "joint state: no stamp"),
         (lambda m: m.position.__setitem__(5, 114.6), r"panda_joint6: outside .* \(114.60 rad\).*are these degrees"),
         (lambda m: m.position.__setitem__(7, 40.0), r"finger_joint: outside its travel \(40"),
     ],
 )
-def test_impossible_joint_states_are_rejected(graph, spoil, words) -> None:
+def test_impossible_joint_states_are_rejected(graph, corrupt, expected) -> None:
     graph.add(CommandGuardNode())
     publish = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
 
     def publish_invalid() -> None:
         message = joint_state()
-        spoil(message)
+        corrupt(message)
         publish(message)
 
-    def refused() -> bool:
+    def rejected() -> bool:
         status = graph.diagnostics.get("command_guard")
-        return status is not None and re.search(f"joint_states: {words}", status.message) is not None
+        return status is not None and re.search(f"joint_states: {expected}", status.message) is not None
 
-    graph.until(refused, "fault not reported", publish_invalid)
+    graph.until(rejected, "fault not reported", publish_invalid)
     graph.until(graph.has_no_fault("command_guard"), "no recovery", lambda: publish(joint_state()))
 
 
@@ -632,7 +634,7 @@ def test_joint_states_with_earlier_stamp_are_dropped(graph, arm) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, value, words",
+    "name, value, expected",
     [
         ("rate", 10, "parameter rate is 10; it must be a number from 20 to 200"),
         ("rate", "fast", "parameter rate is fast"),
@@ -642,11 +644,11 @@ def test_joint_states_with_earlier_stamp_are_dropped(graph, arm) -> None:
         ("observation_timeout", -1, "of at least 0"),
     ],
 )
-def test_invalid_parameters_are_rejected_in_one_line(name: str, value: object, words: str) -> None:
+def test_invalid_parameters_are_rejected_in_one_line(name: str, value: object, expected: str) -> None:
     line = [*("python", "--ros-args", "-p"), f"{name}:={value}"]
     rclpy.init(args=line, domain_id=free_domain())
     try:
-        with pytest.raises(GenimaError, match=words) as caught:
+        with pytest.raises(GenimaError, match=expected) as caught:
             ControllerNode(StandInController())  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
     finally:
@@ -655,8 +657,8 @@ def test_invalid_parameters_are_rejected_in_one_line(name: str, value: object, w
 
 def test_target_of_other_size_is_reported(graph, arm) -> None:
     arm.task("wave")
-    words = "the drawing is 8 px wide, 32 is needed"
-    graph.until(graph.reports_fault("controller", words), "fault not reported", lambda: arm.work(size=8))
+    expected = "the drawing is 8 px wide, 32 is needed"
+    graph.until(graph.reports_fault("controller", expected), "fault not reported", lambda: arm.work(size=8))
     assert not arm.commands
 
 
@@ -692,8 +694,8 @@ def test_guard_passes_only_selected_source(graph, guarded) -> None:
         guarded.command()
         time.sleep(0.02)
     assert not guarded.sent
-    refused = guarded.select("gamepad")
-    assert not refused.success and "unknown source ('gamepad')" in refused.message
+    rejected = guarded.select("gamepad")
+    assert not rejected.success and "unknown source ('gamepad')" in rejected.message
     assert guarded.select("controller").success
 
     def arrived() -> bool:
@@ -912,8 +914,8 @@ def test_success_before_task_does_not_count(graph, runner) -> None:
 @pytest.mark.parametrize("accomplished, outcome", [(True, TaskOutcome.SUCCEEDED), (False, TaskOutcome.FINISHED)])
 def test_user_judges_task(graph, runner, accomplished: bool, outcome: TaskOutcome) -> None:
     judge = SetBool.Request(data=accomplished)
-    refused = graph.call(SetBool, "run_task/judge", judge)
-    assert not refused.success and refused.message == "no task is running"
+    rejected = graph.call(SetBool, "run_task/judge", judge)
+    assert not rejected.success and rejected.message == "no task is running"
     handle = runner.send_goal("wave")
     graph.until(lambda: runner.task == "wave", "the task is not published")
     assert graph.call(SetBool, "run_task/judge", judge).success
@@ -1074,8 +1076,8 @@ def test_simulator_publishes_robot_interface(graph) -> None:
     common = set.intersection(*({messages.seconds(m.header.stamp) for m in received} for received in images.values()))
     graph.until(lambda: common or any(images.values()), "the views have no common stamp")
 
-    refused = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_buton", seed=1))
-    assert not refused.success and "did you mean push_button" in refused.message
+    rejected = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_buton", seed=1))
+    assert not rejected.success and "did you mean push_button" in rejected.message
     reset = graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=1))
     assert reset.success and "button" in reset.instruction
 

@@ -84,9 +84,9 @@ class RecorderFixture:
         self._begin += 100
         self.sent.clear()
 
-    def reports(self, words: str) -> Callable[[], bool]:
+    def reports(self, expected: str) -> Callable[[], bool]:
         """Return a condition: the status reports this problem."""
-        return lambda: bool(self.statuses) and words in self.statuses[-1].problem
+        return lambda: bool(self.statuses) and expected in self.statuses[-1].problem
 
     def call(self, what: str) -> Trigger.Response:
         return self.graph.call(Trigger, f"recorder/{what}", Trigger.Request())
@@ -151,12 +151,12 @@ def test_invalid_requests_are_rejected_in_one_line(graph, tmp_path: Path) -> Non
     assert "already recording" in fixture.start(name="two").message
     assert fixture.call("discard").success
     assert not [path for path in tmp_path.rglob("*") if path.is_file()], "files of a discarded episode remain"
-    for what, words in (
+    for what, expected in (
         ({"instruction": " "}, "no instruction"),
         ({"name": "../away"}, "not a name for a folder"),
         ({"name": ".hidden"}, "not a name for a folder"),
     ):
-        assert words in fixture.start(**what).message
+        assert expected in fixture.start(**what).message
     fixture.start_when_ready()
     assert fixture.call("stop").success
     graph.until(lambda: "exists" in fixture.start().message, "the episode is overwritten", fixture.work)
@@ -188,13 +188,13 @@ def test_rosbags_reads_every_message(graph, tmp_path: Path) -> None:
     assert fixture.call("stop").success
     about = yaml.safe_load((tmp_path / "one" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     topics = {topic["topic_metadata"]["name"]: topic for topic in about["topics_with_message_count"]}
-    heard: dict[str, list[object]] = {name: [] for name in topics}
+    received: dict[str, list[object]] = {name: [] for name in topics}
     with AnyReader([tmp_path / "one"]) as bag:  # by the definitions in the file alone
         for connection, _, data in bag.messages():
-            heard[connection.topic].append(bag.deserialize(data, connection.msgtype))
-    assert {name: len(found) for name, found in heard.items()} == {n: t["message_count"] for n, t in topics.items()}
-    assert len(heard["/cameras/wrist/color/image_raw/compressed"]) == 10
-    assert heard["/task"][0].data == "wave"  # type: ignore[attr-defined]
+            received[connection.topic].append(bag.deserialize(data, connection.msgtype))
+    assert {name: len(found) for name, found in received.items()} == {n: t["message_count"] for n, t in topics.items()}
+    assert len(received["/cameras/wrist/color/image_raw/compressed"]) == 10
+    assert received["/task"][0].data == "wave"  # type: ignore[attr-defined]
     lasting = [name for name, t in topics.items() if "transient_local" in str(t["topic_metadata"])]
     assert lasting == ["/task", "/episode", "/robot_model", "/calibration/front", "/calibration/wrist"]
 
@@ -329,7 +329,7 @@ def test_clock_set_back_is_reported_and_no_message_lost(graph, tmp_path: Path) -
 
 @pytest.mark.any_pace
 @pytest.mark.parametrize(
-    "changes, words",
+    "changes, expected",
     [
         ({"images": "webp"}, "use raw, jpeg or png"),
         ({"calibration": "nowhere"}, "nowhere"),
@@ -337,6 +337,6 @@ def test_clock_set_back_is_reported_and_no_message_lost(graph, tmp_path: Path) -
         ({"reserve": -1.0}, "reserve"),
     ],
 )
-def test_invalid_parameters_are_rejected(graph, tmp_path: Path, changes, words: str) -> None:
-    with pytest.raises(GenimaError, match=words):
+def test_invalid_parameters_are_rejected(graph, tmp_path: Path, changes, expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected):
         RecorderFixture(graph, tmp_path, **changes)

@@ -66,11 +66,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "words"), WRONG)
-def test_invalid_environment_is_rejected(name: str, value: str, words: str) -> None:
+@pytest.mark.parametrize(("name", "value", "expected"), WRONG)
+def test_invalid_environment_is_rejected(name: str, value: str, expected: str) -> None:
     with pytest.raises(GenimaError) as error:
         ros.require_valid_environment({name: value}, wheels=True)
-    assert words in str(error.value) and str(error.value).isprintable()
+    assert expected in str(error.value) and str(error.value).isprintable()
 
 
 def test_requested_security_needs_keystore(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_unwritable_log_folder_is_a_warning(changes: dict[str, str | None]) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected"),
     [
         (["-p", "allowed:="], "Couldn't parse parameter"),
         (["-p", "allowed:=fast"], "parameter allowed is fast"),
@@ -136,10 +136,10 @@ def test_unwritable_log_folder_is_a_warning(changes: dict[str, str | None]) -> N
         (["--log-level", "loud"], "loud"),
     ],
 )
-def test_arguments_refused_by_ros_are_one_line(arguments: list[str], words: str) -> None:
+def test_arguments_refused_by_ros_are_one_line(arguments: list[str], expected: str) -> None:
     code, (*own, line) = run([*NODE, "--ros-args", *arguments])  # ROS itself logs before
     assert code == 2 and len(own) < 3 and line.startswith("genima: error: ")
-    assert words in line and "/project/" not in line
+    assert expected in line and "/project/" not in line
 
 
 def test_arguments_ignored_by_ros_are_one_line() -> None:

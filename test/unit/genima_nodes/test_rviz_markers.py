@@ -93,8 +93,8 @@ def test_chunk_message_round_trip(robot: RobotModel) -> None:
 def test_malformed_chunk_messages_are_rejected(robot: RobotModel) -> None:
     message = chunk_message(chunk_of(robot, 1.0), robot)
     message.points[2].positions[0] = float("nan")
-    for bad, words in ((JointTrajectory(), "no actions"), (message, "not finite")):
-        with pytest.raises(GenimaError, match=words):
+    for bad, expected in ((JointTrajectory(), "no actions"), (message, "not finite")):
+        with pytest.raises(GenimaError, match=expected):
             chunk_from(bad, robot)
 
 

@@ -121,13 +121,13 @@ def test_show_service_changes_episode(graph: Graph, tmp_path: Path) -> None:
     assert fixture.show(two).success
     fixture.until(lambda s: not s.problem and not s.matches and s.episode == str(two), "the second is not shown")
     record(tmp_path / "other", {raw_topic("ceiling"): [raw(0, table(20, SIZE))]})
-    for folder, words in (
+    for folder, expected in (
         ("", "no folder"),
         (tmp_path / "nowhere", "cannot be read"),
         (tmp_path / "other", "has images of ceiling, none of front, wrist"),
     ):
-        answer = fixture.show(folder)
-        assert not answer.success and words in answer.message and "\n" not in answer.message
+        response = fixture.show(folder)
+        assert not response.success and expected in response.message and "\n" not in response.message
     fixture.until(lambda s: s.episode == str(two) and not s.problem, "the episode has changed")
 
 
@@ -137,8 +137,8 @@ def test_save_service_writes_picture(graph: Graph, tmp_path: Path) -> None:
     assert fixture.show(demo(tmp_path / "one")).success
     assert "front: no image yet" in fixture.save().message
     fixture.until(lambda s: not s.problem, "nothing is compared", at=50)
-    answer = fixture.save()
-    assert answer.success and str(tmp_path / "saved" / "overlay.png") in answer.message
+    response = fixture.save()
+    assert response.success and str(tmp_path / "saved" / "overlay.png") in response.message
     (file,) = (tmp_path / "saved").iterdir()
     picture = cv2.imread(str(file))[..., ::-1]
     assert picture.shape[0] > SIZE and picture.shape[1] > 2 * SIZE
@@ -160,25 +160,25 @@ def test_save_reports_unwritable_picture(graph: Graph, tmp_path: Path) -> None:
         graph, tmp_path, episode=str(demo(tmp_path / "one")), picture=str(tmp_path / "file" / "overlay.png")
     )
     fixture.until(lambda s: not s.problem, "nothing is compared")
-    answer = fixture.save()
-    assert not answer.success and "cannot write" in answer.message
+    response = fixture.save()
+    assert not response.success and "cannot write" in response.message
 
 
 @pytest.mark.parametrize(
-    "what, words",
+    "what, expected",
     [
         ({"silent": "wrist"}, "wrist: no image for 1 s"),
         ({"size": 120}, "front: image: size differs from the episode's (120x120, 100x100)"),
     ],
 )
-def test_failed_camera_is_reported_and_does_not_match(graph: Graph, tmp_path: Path, what: Any, words: str) -> None:
+def test_failed_camera_is_reported_and_does_not_match(graph: Graph, tmp_path: Path, what: Any, expected: str) -> None:
     fixture = OverlayFixture(graph, tmp_path, episode=str(demo(tmp_path / "one")))
     fixture.until(lambda s: s.matches, "it does not match")
     wrist = graph.subscribe(Image, "scene_overlay/wrist/image", qos.IMAGE)
-    status = fixture.until(lambda s: words in s.problem, "problem not reported", **what)
+    status = fixture.until(lambda s: expected in s.problem, "problem not reported", **what)
     assert not status.matches and np.isnan(status.differences[1])
     graph.until(
-        graph.reports_fault("scene_overlay", words.split(": ", 1)[1]),
+        graph.reports_fault("scene_overlay", expected.split(": ", 1)[1]),
         "no fault",
         lambda: fixture.publish_images(**what),
     )
@@ -198,15 +198,15 @@ def test_view_missing_in_episode_is_reported(graph: Graph, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "changes, words",
+    "changes, expected",
     [
         ({"episode": "nowhere"}, "episode nowhere: cannot be read"),
         ({"match": 1.5}, "match is 1.5; it must be a number from 0 to 1"),
         ({"match": "much"}, "match is much"),
     ],
 )
-def test_invalid_parameters_are_rejected(graph: Graph, tmp_path: Path, changes: Any, words: str) -> None:
-    with pytest.raises(GenimaError, match=words):
+def test_invalid_parameters_are_rejected(graph: Graph, tmp_path: Path, changes: Any, expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected):
         OverlayFixture(graph, tmp_path, **changes)
 
 

@@ -178,8 +178,8 @@ def test_samples_do_not_overwrite_other_files(tmp_path: Path) -> None:
     from genima_calibration.board_detection import Detection
     from genima_calibration.sample_folder import CameraInfo
 
-    said = SAMPLE["camera_info"]
-    info = CameraInfo(*(tuple(value) if isinstance(value, list) else value for value in said.values()))
+    camera_info = SAMPLE["camera_info"]
+    info = CameraInfo(*(tuple(value) if isinstance(value, list) else value for value in camera_info.values()))
     seen = Detection(np.arange(6), np.zeros((6, 2)), board.points[:6])
     name = session.take(np.zeros((48, 64, 3), np.uint8), info, Joints(0.0, PANDA.home, 1.0), seen)
     assert name == "0002" and (tmp_path / "0001.png").read_bytes() == before

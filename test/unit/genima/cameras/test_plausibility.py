@@ -99,14 +99,14 @@ def test_simulator_cameras_see_robot(view: str) -> None:
 
 @pytest.mark.parametrize("view", ["front", "left_shoulder", "right_shoulder"])
 @pytest.mark.parametrize(
-    ("mistake", "said"),
+    ("mistake", "expected"),
     [
         ("wxyz", "in the order w, x, y, z"),
         ("link", "the camera's link .x forward, z up."),
         ("opengl", "as in OpenGL"),
     ],
 )
-def test_camera_without_robot_in_view_has_likely_cause(view: str, mistake: str, said: str) -> None:
+def test_camera_without_robot_in_view_has_likely_cause(view: str, mistake: str, expected: str) -> None:
     T = load_cameras("sim")[view].T_parent_camera.copy()
     R = T[:3, :3]
     if mistake == "wxyz":
@@ -119,7 +119,7 @@ def test_camera_without_robot_in_view_has_likely_cause(view: str, mistake: str, 
     camera = placed(view, T)
     problem = view_problem(camera, PANDA) or view_doubt(camera, PANDA)
     assert "it does not see the robot in its home pose" in problem or "it sees the robot on its side" in problem
-    assert re.search(said, problem) or mistake != "wxyz"  # several mistakes may explain one pose
+    assert re.search(expected, problem) or mistake != "wxyz"  # several mistakes may explain one pose
 
 
 def test_inverted_pose_is_reported() -> None:
@@ -140,7 +140,7 @@ def test_doctor_finds_implausible_calibrations(tmp_path: Path) -> None:
     camera = load_cameras("sim")["front"]
     x, y, z, w = Rotation.from_matrix(camera.T_parent_camera[:3, :3]).as_quat().tolist()
     good = CameraCalibration(camera, date="2026-11-22").to_dict()
-    for changes, said in (
+    for changes, expected in (
         ({"translation": (1000 * camera.T_parent_camera[:3, 3]).tolist()}, "millimetres"),
         ({"rotation_xyzw": [w, x, y, z]}, "in the order w, x, y, z"),
         ({"rotation_xyzw": [180.0, 0.0, 90.0]}, "Euler angles"),
@@ -149,7 +149,7 @@ def test_doctor_finds_implausible_calibrations(tmp_path: Path) -> None:
     ):
         (tmp_path / "front.yaml").write_text(yaml.safe_dump(good | changes), encoding="utf-8")
         [finding] = configuration.check_calibrations(str(tmp_path), None, {}, PANDA)
-        assert finding.status is not Status.OK and said in finding.found, finding
+        assert finding.status is not Status.OK and expected in finding.found, finding
     prefixed = CameraCalibration(camera, Frames("left_panda_link0", "front_color_optical_frame"), date="2026-11-22")
     prefixed.save(tmp_path)
     now = datetime(2026, 11, 23, tzinfo=UTC)

@@ -50,8 +50,8 @@ def test_undistorted_points_match_pinhole() -> None:
     rays = np.array([[x, y] for x in (-0.45, -0.2, 0.0, 0.22, 0.46) for y in (-0.33, -0.1, 0.12, 0.34)])
     image = dotted(LENS, rays)
     pinhole = replace(LENS, distortion=(0.0,) * 5).project(np.column_stack([rays, np.ones(len(rays))]))
-    bent = LENS.project(np.column_stack([rays, np.ones(len(rays))]))
-    assert np.abs(bent - pinhole).max() > 2
+    distorted_pixels = LENS.project(np.column_stack([rays, np.ones(len(rays))]))
+    assert np.abs(distorted_pixels - pinhole).max() > 2
     rectified = Undistorter(CAMERA)(image)
     assert rectified.shape == image.shape and rectified.dtype == np.uint8
     assert np.abs(dots(rectified, pinhole) - pinhole).max() < 0.1  # no half pixel is lost
@@ -95,10 +95,10 @@ def test_other_aspect_ratio_and_lens_are_rejected() -> None:
 
 
 def test_camera_info_matches_calibration() -> None:
-    said = CAMERA.camera_info()
-    assert (said["k"][2], said["k"][5]) == (324.5, 236.0)  # ROS counts pixels from the middle of the first one
-    np.testing.assert_array_equal(said["p"].reshape(3, 4)[:, :3], said["k"].reshape(3, 3))
-    back = CameraIntrinsics.from_camera_info(640, 480, said["distortion_model"], said["d"], said["k"])
+    info = CAMERA.camera_info()
+    assert (info["k"][2], info["k"][5]) == (324.5, 236.0)  # ROS counts pixels from the middle of the first one
+    np.testing.assert_array_equal(info["p"].reshape(3, 4)[:, :3], info["k"].reshape(3, 3))
+    back = CameraIntrinsics.from_camera_info(640, 480, info["distortion_model"], info["d"], info["k"])
     assert back == LENS
 
 
@@ -116,11 +116,11 @@ def distorted(camera: Camera) -> Camera:
 
 
 def write_demo(
-    folder: Path, robot: RobotModel, said: Mapping[str, Camera], recorded: Mapping[str, Camera], image: Image
+    folder: Path, robot: RobotModel, calibrated: Mapping[str, Camera], recorded: Mapping[str, Camera], image: Image
 ) -> None:
-    """A few moments with calibrations ``said`` by camera_info and ``recorded`` with them."""
+    """A few moments with calibrations ``calibrated`` by camera_info and ``recorded`` with them."""
     with EpisodeWriter(folder, robot, recorded, "wait") as episode:
-        episode._cameras = said
+        episode._cameras = calibrated
         for t in range(3):
             stamp = 10 + 0.05 * t
             episode.observe(stamp, dict.fromkeys(VIEWS, image), Joints(stamp, robot.home + 0.02 * t, 1.0))
@@ -138,8 +138,8 @@ def test_dataset_images_match_agent_input(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, picture: Image
 ) -> None:
     """Demos are rendered with their stored calibrations and rectified images, or with given calibrations."""
-    bent = {view: distorted(camera) for view, camera in cameras.items()}
-    write_demo(tmp_path / "own", robot, bent, bent, picture)
+    distorted_cameras = {view: distorted(camera) for view, camera in cameras.items()}
+    write_demo(tmp_path / "own", robot, distorted_cameras, distorted_cameras, picture)
     write_demo(tmp_path / "plain", robot, cameras, {}, picture)
     demos = [tmp_path / "own", tmp_path / "plain"]
     plan = make_plan(Render(view_size=SIZE), demos)
@@ -153,11 +153,11 @@ def test_dataset_images_match_agent_input(
         data = np.frombuffer(row[f"observation.{view}"]["bytes"], np.uint8)
         return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], int)
 
-    shown = Episode.load(demos[0], robot).image("wrist", 0)
-    straight = crop_square(Undistorter(bent["wrist"])(shown), SIZE).astype(int)
-    assert np.abs(straight - crop_square(shown, SIZE)).max() > 30
-    np.testing.assert_allclose(observed(plan, demos[0], "wrist"), straight, atol=12)  # JPEG
-    np.testing.assert_allclose(observed(named, demos[1], "wrist"), crop_square(shown, SIZE), atol=12)
+    original = Episode.load(demos[0], robot).image("wrist", 0)
+    undistorted = crop_square(Undistorter(distorted_cameras["wrist"])(original), SIZE).astype(int)
+    assert np.abs(undistorted - crop_square(original, SIZE)).max() > 30
+    np.testing.assert_allclose(observed(plan, demos[0], "wrist"), undistorted, atol=12)  # JPEG
+    np.testing.assert_allclose(observed(named, demos[1], "wrist"), crop_square(original, SIZE), atol=12)
     write_demo(tmp_path / "sim", robot, cameras, cameras, picture)
     with pytest.raises(EpisodeError, match="sim: /calibration/wrist: recorded with another calibration than"):
         observed(plan, tmp_path / "sim", "wrist")
@@ -193,22 +193,23 @@ def test_demos_with_other_intrinsics_are_reported(
 def test_cameras_of_demo_are_read_and_checked(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, picture: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bent = {"front": distorted(cameras["front"])}
-    write_demo(tmp_path / "one", robot, {**cameras, **bent}, bent, picture)
+    distorted_cameras = {"front": distorted(cameras["front"])}
+    write_demo(tmp_path / "one", robot, {**cameras, **distorted_cameras}, distorted_cameras, picture)
     found = EpisodeCameras.of(tmp_path / "one")
     assert set(found.calibrated) == {"front"} and set(found.lenses) == set(VIEWS)
-    assert found.lenses["front"].parameters == pytest.approx(CameraIntrinsics.of(bent["front"]).parameters)
+    assert found.lenses["front"].parameters == pytest.approx(CameraIntrinsics.of(distorted_cameras["front"]).parameters)
     np.testing.assert_allclose(found.calibrated["front"].T_parent_camera, cameras["front"].T_parent_camera, atol=1e-12)
     T = cameras["front"].T_parent_camera.copy()
     T[:3, 3] *= 1000
-    broken = {"negative": replace(bent["front"], fx=-1.0), "millimetres": replace(bent["front"], T_parent_camera=T)}
+    front = distorted_cameras["front"]
+    broken = {"negative": replace(front, fx=-1.0), "millimetres": replace(front, T_parent_camera=T)}
     for name, camera in broken.items():
         with pytest.raises(GenimaError, match="camera calibration of front: "):
             write_demo(tmp_path / name, robot, cameras, {"front": camera}, picture)
     monkeypatch.setattr("genima.data.episodes.writer.require_plausible", lambda camera, what: None)
-    for (name, camera), told in zip(broken.items(), ("fx", "millimetres"), strict=True):
+    for (name, camera), expected in zip(broken.items(), ("fx", "millimetres"), strict=True):
         write_demo(tmp_path / name, robot, cameras, {"front": camera}, picture)
-        with pytest.raises(GenimaError, match=f"{name}: /calibration/front: .*({told})"):
+        with pytest.raises(GenimaError, match=f"{name}: /calibration/front: .*({expected})"):
             EpisodeCameras.of(tmp_path / name)
 
 

@@ -116,13 +116,13 @@ def test_reset_drops_chunks_and_starts_at_measured_joints() -> None:
 def test_gripper_has_hysteresis() -> None:
     stream = ChunkStream(PANDA, RATE, execution_horizon=1)
     stream.reset(AT_HOME)
-    heard = []
+    executed = []
     for k, probability in enumerate((0.9, 0.5, 0.3, 0.5, 0.7, 0.5)):
         stream.add(chunk(k * 0.1, open_probability=probability))
         command = stream.command(k * 0.1 + 0.05, AT_HOME)
         assert command is not None
-        heard.append(command.gripper)
-    assert heard == [1, 1, 0, 0, 1, 1]
+        executed.append(command.gripper)
+    assert executed == [1, 1, 0, 0, 1, 1]
 
 
 def test_next_chunk_takes_over_after_horizon() -> None:
@@ -142,7 +142,7 @@ def test_serial_chunks_are_executed_completely() -> None:
     stream.reset(AT_HOME)
     late, again, fresh = chunk(0.0), chunk(0.9), chunk(1.6)
     stream.add(late)
-    heard = []
+    executed = []
     for k in range(25, 190):  # it arrives after half a second, and takes one
         now = k * DT
         if abs(now - 0.9) < 1e-9:
@@ -151,14 +151,14 @@ def test_serial_chunks_are_executed_completely() -> None:
             stream.add(fresh)
         command = stream.command(now, AT_HOME)
         assert command is not None
-        heard.append((now, stream.stamp, command.positions))
-    assert {stamp for _, stamp, _ in heard} == {0.0, 1.6}
-    at_end = [q for now, stamp, q in heard if stamp == 0.0][-1]
+        executed.append((now, stream.stamp, command.positions))
+    assert {stamp for _, stamp, _ in executed} == {0.0, 1.6}
+    at_end = [q for now, stamp, q in executed if stamp == 0.0][-1]
     np.testing.assert_allclose(at_end, late.positions[-1], atol=1e-6)
-    first = min(now for now, stamp, _ in heard if stamp == 1.6)
+    first = min(now for now, stamp, _ in executed if stamp == 1.6)
     assert abs(first - 1.7) < 1e-9
-    np.testing.assert_allclose(heard[-1][2], fresh.positions[-1], atol=1e-6)
-    assert max(over_limits(np.array([q for *_, q in heard]))) <= 1 + 1e-6
+    np.testing.assert_allclose(executed[-1][2], fresh.positions[-1], atol=1e-6)
+    assert max(over_limits(np.array([q for *_, q in executed]))) <= 1 + 1e-6
 
 
 def test_serial_executes_only_horizon() -> None:
@@ -200,9 +200,9 @@ def test_missed_ticks_are_skipped() -> None:
             part = lame.command(k * DT, AT_HOME, periods=k - last)
             last = k
             np.testing.assert_allclose(part.positions, whole.positions)  # type: ignore[union-attr]
-    there = Joints(30 * DT, PANDA.home + 0.1, 1.0)
-    after = lame.command(30 * DT, there, periods=19)  # so long that the arm has come to rest
-    assert np.abs(after.positions - there.positions).max() < 2e-3  # type: ignore[union-attr]
+    measured = Joints(30 * DT, PANDA.home + 0.1, 1.0)
+    after = lame.command(30 * DT, measured, periods=19)  # so long that the arm has come to rest
+    assert np.abs(after.positions - measured.positions).max() < 2e-3  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("arguments", [{"mode": "both"}, {"execution_horizon": -1}, {"execution_horizon": 0}])
@@ -224,9 +224,9 @@ def test_stream_keeps_limits_for_random_chunks(seed: int, jump: float) -> None:
             stream.add(ActionChunk(tick * DT - rng.uniform(0, 0.5), 0.05, PANDA.home + wild, rng.random(20)))
         if command := stream.command(tick * DT, AT_HOME):
             positions.append(command.positions)
-    heard = np.array(positions)
-    assert np.all(heard >= PANDA.position_min - 1e-6) and np.all(heard <= PANDA.position_max + 1e-6)
-    assert max(over_limits(heard), default=0) <= 1 + 1e-6
+    executed = np.array(positions)
+    assert np.all(executed >= PANDA.position_min - 1e-6) and np.all(executed <= PANDA.position_max + 1e-6)
+    assert max(over_limits(executed), default=0) <= 1 + 1e-6
 
 
 @settings(max_examples=60)

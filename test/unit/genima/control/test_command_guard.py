@@ -24,7 +24,7 @@ PANDA, FR3 = RobotModel.load("panda"), RobotModel.load("fr3")
 STILL = np.zeros(7)
 
 
-def wish(stamp: float, positions: np.ndarray = PANDA.home, gripper: float = 1.0) -> Command:
+def command_at(stamp: float, positions: np.ndarray = PANDA.home, gripper: float = 1.0) -> Command:
     return Command(stamp, positions, STILL, gripper)
 
 
@@ -35,7 +35,7 @@ class Bench:
         self.guard = CommandGuard(robot, RATE, forbidden_regions=forbidden_regions)
         self.tick = 0
         self.arm = robot.home.copy()
-        self.heard: list[np.ndarray] = []
+        self.executed: list[np.ndarray] = []
         self.state_runs = True
 
     @property
@@ -51,7 +51,7 @@ class Bench:
         result = self.guard.step(self.now, periods)
         if result.command is not None:
             self.arm = result.command.positions
-            self.heard.append(self.arm)
+            self.executed.append(self.arm)
         return result
 
     def follow(self, ticks: int, speed: float = 0.3) -> GuardOutput:
@@ -79,7 +79,7 @@ def test_valid_command_passes_unchanged(bench: Bench) -> None:
 
 def test_arm_holds_without_owner() -> None:
     bench = Bench()
-    result = bench.step(wish(0.02))
+    result = bench.step(command_at(0.02))
     assert (result.command, result.state, result.reason) == (None, GuardState.HELD, GuardReason.NO_OWNER)
     with pytest.raises(GenimaError, match="unknown source \\('gamepad'\\)"):
         bench.guard.select("gamepad")
@@ -87,10 +87,10 @@ def test_arm_holds_without_owner() -> None:
 
 def test_only_owner_moves_arm(bench: Bench) -> None:
     bench.follow(5)
-    bench.guard.submit("teleop", wish(bench.now, PANDA.home + 0.3))
+    bench.guard.submit("teleop", command_at(bench.now, PANDA.home + 0.3))
     bench.guard.select("teleop")
-    assert bench.step(wish(bench.now)).reason is GuardReason.HAND_OVER  # it still moves
-    reasons = [bench.step(wish(bench.now)).reason for _ in range(20)]
+    assert bench.step(command_at(bench.now)).reason is GuardReason.HAND_OVER  # it still moves
+    reasons = [bench.step(command_at(bench.now)).reason for _ in range(20)]
     assert reasons[-1] is GuardReason.NO_COMMAND
 
 
@@ -99,13 +99,13 @@ def test_new_owner_starts_from_rest(bench: Bench) -> None:
     bench.guard.select("teleop")
     waited = 0
     while True:
-        bench.guard.submit("teleop", wish(bench.now + DT, bench.arm + 0.2))
+        bench.guard.submit("teleop", command_at(bench.now + DT, bench.arm + 0.2))
         if (result := bench.step()).reason is not GuardReason.HAND_OVER:
             break
         waited += 1
     assert waited >= 1 and (result.state, result.reason) == (GuardState.STOPPED, GuardReason.REJOIN)
-    np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
-    bench.guard.submit("teleop", wish(bench.now + DT, bench.arm + 0.01))
+    np.testing.assert_array_equal(bench.executed[-1], bench.executed[-2])
+    bench.guard.submit("teleop", command_at(bench.now + DT, bench.arm + 0.01))
     assert bench.step().state in (GuardState.OK, GuardState.LIMITED)
 
 
@@ -113,9 +113,9 @@ def test_several_publishers_hold_arm(bench: Bench) -> None:
     bench.follow(20)
     bench.guard.reject("controller", GuardReason.MULTIPLE_PUBLISHERS)
     assert bench.step().reason is GuardReason.MULTIPLE_PUBLISHERS
-    assert bench.step(wish(bench.now + DT, bench.arm)).reason is not GuardReason.MULTIPLE_PUBLISHERS
+    assert bench.step(command_at(bench.now + DT, bench.arm)).reason is not GuardReason.MULTIPLE_PUBLISHERS
     bench.guard.reject("teleop", GuardReason.MULTIPLE_PUBLISHERS)
-    assert bench.step(wish(bench.now + DT, bench.arm)).reason is not GuardReason.MULTIPLE_PUBLISHERS
+    assert bench.step(command_at(bench.now + DT, bench.arm)).reason is not GuardReason.MULTIPLE_PUBLISHERS
 
 
 @pytest.mark.parametrize(
@@ -137,14 +137,14 @@ def test_margin_without_range_is_rejected() -> None:
 def test_pause_is_no_fault_and_resumes_near_arm(bench: Bench) -> None:
     bench.follow(20)
     bench.guard.pause("teleop")
-    assert bench.step(wish(bench.now + DT, bench.arm)).reason is not GuardReason.PAUSED, "another source's pause"
+    assert bench.step(command_at(bench.now + DT, bench.arm)).reason is not GuardReason.PAUSED, "another source's pause"
     bench.guard.pause("controller")
     results = [bench.step() for _ in range(80)]
     assert {result.reason for result in results} == {GuardReason.PAUSED} <= INTENDED
-    np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
-    far = bench.step(wish(bench.now + DT, bench.arm + 0.2))
+    np.testing.assert_array_equal(bench.executed[-1], bench.executed[-2])
+    far = bench.step(command_at(bench.now + DT, bench.arm + 0.2))
     assert (far.state, far.reason) == (GuardState.STOPPED, GuardReason.REJOIN)  # as after any stop
-    assert bench.step(wish(bench.now + DT, bench.arm)).state is GuardState.OK
+    assert bench.step(command_at(bench.now + DT, bench.arm)).state is GuardState.OK
     assert [bench.step().reason for _ in range(40)][-1] is GuardReason.COMMAND_LOST, "silence is a fault again"
 
 
@@ -169,15 +169,15 @@ def test_non_finite_command_holds_arm(bench: Bench, bad: float, field: str) -> N
         values[field][3] = bad  # type: ignore[index]
     result = bench.step(Command(bench.now + DT, **values))  # type: ignore[arg-type]
     assert (result.state, result.reason) == (GuardState.HELD, GuardReason.COMMAND_NOT_FINITE)
-    assert bench.step(wish(bench.now + DT, bench.arm)).reason in (GuardReason.NONE, GuardReason.RATE_LIMIT)
+    assert bench.step(command_at(bench.now + DT, bench.arm)).reason in (GuardReason.NONE, GuardReason.RATE_LIMIT)
 
 
 def test_jump_holds_arm(bench: Bench) -> None:
     bench.follow(20)
     for _ in range(30):
-        result = bench.step(wish(bench.now + DT, bench.arm + 1.0))
+        result = bench.step(command_at(bench.now + DT, bench.arm + 1.0))
         assert (result.state, result.reason) == (GuardState.HELD, GuardReason.COMMAND_JUMP)
-    np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
+    np.testing.assert_array_equal(bench.executed[-1], bench.executed[-2])
 
 
 def test_missed_ticks_are_skipped(bench: Bench) -> None:
@@ -199,20 +199,20 @@ def test_late_guard_restarts_from_rest(bench: Bench) -> None:
     result = bench.guard.step(bench.now, periods=20)
     assert (result.command, result.state, result.reason) == (None, GuardState.STOPPED, GuardReason.GUARD_LATE)
     bench.arm = bench.arm + 0.05  # where it came to rest
-    assert bench.step(wish(bench.now + DT, bench.arm + 0.2)).reason is GuardReason.REJOIN
-    np.testing.assert_allclose(bench.arm, bench.heard[-1])
-    assert bench.step(wish(bench.now + DT, bench.arm)).state is GuardState.OK
+    assert bench.step(command_at(bench.now + DT, bench.arm + 0.2)).reason is GuardReason.REJOIN
+    np.testing.assert_allclose(bench.arm, bench.executed[-1])
+    assert bench.step(command_at(bench.now + DT, bench.arm)).state is GuardState.OK
 
 
 def test_small_overshoot_is_limited(bench: Bench) -> None:
     bench.follow(5, speed=0.0)
-    result = bench.step(wish(bench.now + DT, bench.arm + 0.2))
+    result = bench.step(command_at(bench.now + DT, bench.arm + 0.2))
     assert (result.state, result.reason) == (GuardState.LIMITED, GuardReason.RATE_LIMIT)
 
 
 def test_positions_keep_margin(bench: Bench) -> None:
     for _ in range(400):
-        result = bench.step(wish(bench.now + DT, np.minimum(bench.arm + 0.09, PANDA.position_max + 0.09)))
+        result = bench.step(command_at(bench.now + DT, np.minimum(bench.arm + 0.09, PANDA.position_max + 0.09)))
     assert result.reason is GuardReason.POSITION_LIMIT
     np.testing.assert_allclose(bench.arm, PANDA.position_max - 0.02, atol=1e-6)
 
@@ -222,10 +222,10 @@ def test_late_commands_hold_and_lost_commands_stop(bench: Bench) -> None:
     reasons = [bench.step().reason for _ in range(40)]
     assert reasons[8] is GuardReason.COMMAND_LATE
     assert reasons[-1] is GuardReason.COMMAND_LOST
-    np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
-    far = bench.step(wish(bench.now + DT, bench.arm + 0.2))
+    np.testing.assert_array_equal(bench.executed[-1], bench.executed[-2])
+    far = bench.step(command_at(bench.now + DT, bench.arm + 0.2))
     assert (far.state, far.reason) == (GuardState.STOPPED, GuardReason.REJOIN)
-    assert bench.step(wish(bench.now + DT, bench.arm + 0.001)).state in (GuardState.OK, GuardState.LIMITED)
+    assert bench.step(command_at(bench.now + DT, bench.arm + 0.001)).state in (GuardState.OK, GuardState.LIMITED)
 
 
 def test_missing_joint_states_hold_arm(bench: Bench) -> None:
@@ -233,34 +233,34 @@ def test_missing_joint_states_hold_arm(bench: Bench) -> None:
     bench.state_runs = False
     reasons = []
     for _ in range(30):
-        reasons.append(bench.step(wish(bench.now + DT, bench.arm)).reason)
+        reasons.append(bench.step(command_at(bench.now + DT, bench.arm)).reason)
     assert reasons[7] is GuardReason.STATE_LATE
     assert reasons[-1] is GuardReason.STATE_LOST
     bench.state_runs = True
-    assert bench.step(wish(bench.now + DT, bench.arm)).state is GuardState.OK
+    assert bench.step(command_at(bench.now + DT, bench.arm)).state is GuardState.OK
 
 
 def test_command_far_from_measured_joints_holds_arm(bench: Bench) -> None:
-    bench.step(wish(DT))
+    bench.step(command_at(DT))
     stuck = PANDA.home.copy()
     for _ in range(60):
         bench.arm = stuck  # the arm is held by something
-        result = bench.step(wish(bench.now + DT, bench.heard[-1] + 0.05))
+        result = bench.step(command_at(bench.now + DT, bench.executed[-1] + 0.05))
     assert (result.state, result.reason) == (GuardState.HELD, GuardReason.COMMAND_FAR)
 
 
 def test_stop_latches_until_resume(bench: Bench) -> None:
     bench.follow(20)
     bench.guard.stop()
-    assert bench.step(wish(bench.now + DT, bench.arm)).state is GuardState.STOPPED
+    assert bench.step(command_at(bench.now + DT, bench.arm)).state is GuardState.STOPPED
     with pytest.raises(GenimaError, match="still moving"):
         bench.guard.resume()
     for _ in range(40):
-        bench.step(wish(bench.now + DT, bench.arm))
-    assert bench.step(wish(bench.now + DT, bench.arm)).reason is GuardReason.STOP_REQUESTED
+        bench.step(command_at(bench.now + DT, bench.arm))
+    assert bench.step(command_at(bench.now + DT, bench.arm)).reason is GuardReason.STOP_REQUESTED
     bench.guard.resume()
-    assert bench.step(wish(bench.now + DT, bench.arm + 0.2)).reason is GuardReason.REJOIN
-    assert bench.step(wish(bench.now + DT, bench.arm)).state is GuardState.OK
+    assert bench.step(command_at(bench.now + DT, bench.arm + 0.2)).reason is GuardReason.REJOIN
+    assert bench.step(command_at(bench.now + DT, bench.arm)).state is GuardState.OK
 
 
 def test_owner_after_no_owner_starts_at_measured_joints(bench: Bench) -> None:
@@ -270,7 +270,7 @@ def test_owner_after_no_owner_starts_at_measured_joints(bench: Bench) -> None:
         assert bench.tick < 100
     bench.arm = PANDA.home + 0.4  # moved by hand, or the scene was reset
     bench.guard.select("controller")
-    result = bench.step(wish(bench.now + DT, bench.arm))
+    result = bench.step(command_at(bench.now + DT, bench.arm))
     assert result.command is not None
     np.testing.assert_allclose(result.command.positions, PANDA.home + 0.4)
 
@@ -289,24 +289,24 @@ def test_held_arm_moved_by_hand_is_not_pulled_back(bench: Bench, stopped: bool) 
     if stopped:
         assert after.command is None and after.reason is GuardReason.STOP_REQUESTED
         bench.guard.resume()
-        after = bench.step(wish(bench.now + DT, bench.arm + 0.2))
+        after = bench.step(command_at(bench.now + DT, bench.arm + 0.2))
         assert after.reason is GuardReason.REJOIN
     assert after.command is not None
     np.testing.assert_allclose(after.command.positions, PANDA.home + 0.6)
-    assert bench.step(wish(bench.now + DT, bench.arm)).state is GuardState.OK
+    assert bench.step(command_at(bench.now + DT, bench.arm)).state is GuardState.OK
 
 
 def test_joint_states_in_future_hold_arm(bench: Bench) -> None:
     bench.follow(10)
     bench.state_runs = False
     bench.guard.update_joints(Joints(bench.now + 5.0, bench.arm, 1.0))
-    result = bench.step(wish(bench.now + DT, bench.arm))
+    result = bench.step(command_at(bench.now + DT, bench.arm))
     assert (result.state, result.reason) == (GuardState.HELD, GuardReason.STATE_FUTURE)
 
 
 def test_reasons_are_counted(bench: Bench) -> None:
     bench.follow(3)
-    bench.step(wish(bench.now + DT, PANDA.home + 1.0))
+    bench.step(command_at(bench.now + DT, PANDA.home + 1.0))
     assert bench.guard.counts[GuardReason.COMMAND_JUMP] == 1
     assert bench.guard.counts.total() == 4
 
@@ -352,10 +352,10 @@ def test_limits_hold_for_random_commands(seed: int, wildness: float, robot: Robo
             segments[-1].append(result.command)
     for segment in segments:
         stamps = np.array([command.stamp for command in segment])
-        heard = np.array([command.positions for command in segment]).reshape(-1, 7)
-        assert np.all(heard >= robot.position_min) and np.all(heard <= robot.position_max)
-        assert largest_excess(stamps, heard, robot) <= 1 + 1e-6
-        low, high = robot.velocity_limits(heard)
+        executed = np.array([command.positions for command in segment]).reshape(-1, 7)
+        assert np.all(executed >= robot.position_min) and np.all(executed <= robot.position_max)
+        assert largest_excess(stamps, executed, robot) <= 1 + 1e-6
+        low, high = robot.velocity_limits(executed)
         velocities = np.array([command.velocities for command in segment]).reshape(-1, 7)
         assert np.all(velocities >= low - 1e-6) and np.all(velocities <= high + 1e-6)
 
@@ -374,7 +374,7 @@ def test_arm_stays_in_its_workspace(seed: int) -> None:
         if i % 15 == 0:
             goal = bench.arm + rng.normal(0, 0.5, 7)
         step = np.clip(goal - bench.arm, -0.04, 0.04)
-        result = bench.step(wish(bench.now + DT, bench.arm + step))
+        result = bench.step(command_at(bench.now + DT, bench.arm + step))
         assert box.depth(bench.arm) < 2e-3
     assert result.command is not None
 
@@ -386,10 +386,10 @@ def test_arm_outside_workspace_may_only_return() -> None:
     bench.guard.select("controller")
     bench.step()
     assert box.depth(bench.arm) > 0.01
-    further = bench.step(wish(bench.now + DT, bench.arm + np.array([0.05, 0, 0, 0, 0, 0, 0])))
+    further = bench.step(command_at(bench.now + DT, bench.arm + np.array([0.05, 0, 0, 0, 0, 0, 0])))
     assert (further.state, further.reason) == (GuardState.HELD, GuardReason.WORKSPACE)
     for _ in range(100):
-        bench.step(wish(bench.now + DT, bench.arm - np.array([0.05, 0, 0, 0, 0, 0, 0])))
+        bench.step(command_at(bench.now + DT, bench.arm - np.array([0.05, 0, 0, 0, 0, 0, 0])))
     assert box.depth(bench.arm) == 0
 
 
@@ -411,10 +411,10 @@ def test_arm_brakes_before_self_collision(touching: SelfCollision) -> None:
     assert touching.depth(PANDA.home) == 0 and touching.depth(folded) > 0
     for _ in range(300):
         step = np.clip(folded - bench.arm, -0.03, 0.03)
-        result = bench.step(wish(bench.now + DT, bench.arm + step))
+        result = bench.step(command_at(bench.now + DT, bench.arm + step))
         assert touching.depth(bench.arm) < 2e-3
     assert result.reason is GuardReason.SELF_COLLISION
-    np.testing.assert_array_equal(bench.heard[-1], bench.heard[-2])
+    np.testing.assert_array_equal(bench.executed[-1], bench.executed[-2])
 
 
 def test_self_collision_matches_mujoco(touching: SelfCollision) -> None:

@@ -26,16 +26,16 @@ def stream(robot: RobotModel, rate: float, seconds: float, seed: int, rest: floa
     guard = CommandGuard(robot, rate)
     guard.select("controller")
     q = rng.uniform(0.8 * robot.position_min + 0.2 * robot.home, 0.8 * robot.position_max + 0.2 * robot.home)
-    away = np.zeros_like(q)
+    offset = np.zeros_like(q)
     for tick in range(round((seconds + rest) * rate)):
         now = tick / rate
         if now >= seconds:
             guard.stop()
         if tick % round(rate / 4) == 3:  # at rest until then
-            away = rng.uniform(-0.3, 0.3, len(q))
+            offset = rng.uniform(-0.3, 0.3, len(q))
         guard.update_joints(Joints(now, q, 1.0))
-        wish = np.clip(q + away, robot.position_min, robot.position_max)
-        guard.submit("controller", Command(now, wish, np.zeros_like(q)))
+        target = np.clip(q + offset, robot.position_min, robot.position_max)
+        guard.submit("controller", Command(now, target, np.zeros_like(q)))
         command = guard.step(now).command
         assert command is not None
         q = command.positions
@@ -48,21 +48,21 @@ class Listener:
     def __init__(self, robot: RobotModel, first: Command) -> None:
         self.robot, self.follower = robot, SetpointFollower(robot)
         self.now = first.stamp - 0.4 * PERIOD
-        self.told = [self.follower.rest_at(self.now, first.positions)]
+        self.sent = [self.follower.rest_at(self.now, first.positions)]
 
     def wait_until(self, now: float) -> None:
         while self.now + PERIOD < now:
             self.now += PERIOD
             if self.follower.overdue(self.now):
                 self.follower.hold()
-            self._tell(self.follower.advance(self.now))
+            self._record(self.follower.advance(self.now))
 
     def receive(self, command: Command) -> None:
-        self._tell(self.follower.follow(command))
+        self._record(self.follower.follow(command))
 
-    def _tell(self, command: Command | None) -> None:
+    def _record(self, command: Command | None) -> None:
         if command is not None:
-            self.told.append(command)
+            self.sent.append(command)
 
     @property
     def violations(self) -> int:
@@ -70,21 +70,23 @@ class Listener:
 
     @property
     def stamps(self) -> np.ndarray:
-        return np.array([command.stamp for command in self.told])
+        return np.array([command.stamp for command in self.sent])
 
     @property
     def positions(self) -> np.ndarray:
-        return np.array([command.positions for command in self.told])
+        return np.array([command.positions for command in self.sent])
 
 
-def play(robot: RobotModel, commands: list[Command], arrives: Callable[[int], bool], refused: bool) -> Listener:
+def play(
+    robot: RobotModel, commands: list[Command], arrives: Callable[[int], bool], commands_rejected: bool
+) -> Listener:
     """Set-points with losses: ``arrives`` is false for each that is rejected or missing."""
     listener = Listener(robot, commands[0])
     for k, command in enumerate(commands):
         listener.wait_until(command.stamp)
         if arrives(k):
             listener.receive(command)
-        elif refused:
+        elif commands_rejected:
             listener.follower.hold()
     listener.wait_until(commands[-1].stamp + ENDING)
     return listener
@@ -93,13 +95,13 @@ def play(robot: RobotModel, commands: list[Command], arrives: Callable[[int], bo
 @pytest.mark.parametrize("name", ROBOTS)
 @pytest.mark.parametrize("rate", [50.0, 200.0])
 @settings(max_examples=4)
-@given(seed=st.integers(0, 2**31), end=st.integers(10, 150), refused=st.booleans())
-def test_ended_stream_stops_within_limits(name: str, rate: float, seed: int, end: int, refused: bool) -> None:
+@given(seed=st.integers(0, 2**31), end=st.integers(10, 150), commands_rejected=st.booleans())
+def test_ended_stream_stops_within_limits(name: str, rate: float, seed: int, end: int, commands_rejected: bool) -> None:
     robot = ROBOTS[name]
     commands = list(stream(robot, rate, 160 / rate, seed))
-    listener = play(robot, commands, lambda k: k < end, refused)
+    listener = play(robot, commands, lambda k: k < end, commands_rejected)
     assert listener.violations == 0
-    assert listener.follower.at_rest and not listener.told[-1].velocities.any()
+    assert listener.follower.at_rest and not listener.sent[-1].velocities.any()
 
 
 @pytest.mark.parametrize("name", ROBOTS)
@@ -108,15 +110,15 @@ def test_ended_stream_stops_within_limits(name: str, rate: float, seed: int, end
 @given(
     seed=st.integers(0, 2**31),
     gaps=st.lists(st.tuples(st.integers(5, 140), st.integers(1, 40)), min_size=1, max_size=4),
-    refused=st.booleans(),
+    commands_rejected=st.booleans(),
 )
 def test_gaps_keep_limits_and_follower_becomes_synchronous(
-    name: str, rate: float, seed: int, gaps: list[tuple[int, int]], refused: bool
+    name: str, rate: float, seed: int, gaps: list[tuple[int, int]], commands_rejected: bool
 ) -> None:
     robot = ROBOTS[name]
     commands = list(stream(robot, rate, 160 / rate, seed, rest=1.0))
     lost = {k for begin, length in gaps for k in range(begin, begin + length)}
-    listener = play(robot, commands, lambda k: k not in lost, refused)
+    listener = play(robot, commands, lambda k: k not in lost, commands_rejected)
     assert listener.violations == 0
     np.testing.assert_array_equal(listener.positions[-1], commands[-1].positions)
 
@@ -124,8 +126,8 @@ def test_gaps_keep_limits_and_follower_becomes_synchronous(
 def test_synchronous_set_points_pass_unchanged() -> None:
     robot = ROBOTS["fr3"]
     commands = list(stream(robot, 200.0, 0.5, 1))
-    listener = play(robot, commands, lambda k: True, refused=False)
-    passed = {id(command) for command in listener.told}
+    listener = play(robot, commands, lambda k: True, commands_rejected=False)
+    passed = {id(command) for command in listener.sent}
     assert all(id(command) in passed for command in commands[2:])
 
 
@@ -134,16 +136,16 @@ def test_synchronous_set_points_pass_unchanged() -> None:
 def test_clock_jump_keeps_following_within_limits(jump: float, k: int) -> None:
     robot = ROBOTS["fr3"]
     commands = list(stream(robot, 200.0, 0.6, 1, rest=1.0))
-    follower, told = SetpointFollower(robot), []
+    follower, sent = SetpointFollower(robot), []
     follower.rest_at(commands[0].stamp - PERIOD, commands[0].positions)
     for i, command in enumerate(commands):
         set_by = jump if i >= k else 0.0
         target = follower.follow(replace(command, stamp=command.stamp + set_by))
         assert target is not None and target.stamp == command.stamp + set_by
-        told.append(target.positions)
+        sent.append(target.positions)
     stamps = np.array([command.stamp for command in commands])
-    assert count_violations(stamps, np.array(told), robot) == 0
-    np.testing.assert_array_equal(told[-1], commands[-1].positions)
+    assert count_violations(stamps, np.array(sent), robot) == 0
+    np.testing.assert_array_equal(sent[-1], commands[-1].positions)
 
 
 def test_ended_stream_without_follower_breaks_limits() -> None:
@@ -151,6 +153,6 @@ def test_ended_stream_without_follower_breaks_limits() -> None:
     robot = ROBOTS["fr3"]
     commands = list(stream(robot, 200.0, 0.15, 1))
     stays = [Command(commands[-1].stamp + k / 200, commands[-1].positions) for k in range(1, 5)]
-    told = [*commands, *stays]
-    stamps, positions = np.array([c.stamp for c in told]), np.array([c.positions for c in told])
+    sent = [*commands, *stays]
+    stamps, positions = np.array([c.stamp for c in sent]), np.array([c.positions for c in sent])
     assert largest_excess(stamps, positions, robot) > 10

@@ -210,7 +210,9 @@ def test_late_first_command_is_accepted(tmp_path: Path, robot: RobotModel) -> No
     assert 0.4 / PERIOD <= len(episode) <= 0.6 / PERIOD and episode.command_gripper[0] >= 75 / 1e4
 
 
-def refused(demo: Demo, folder: Path, robot: RobotModel, topic: str | None, time: float | None, what: str) -> None:
+def assert_rejected(
+    demo: Demo, folder: Path, robot: RobotModel, topic: str | None, time: float | None, what: str
+) -> None:
     """Loading, or reading all images, fails with one line that names episode, topic and time."""
     demo.write(folder)
     with pytest.raises(EpisodeError) as caught:
@@ -232,7 +234,7 @@ def test_lost_messages_are_reported_by_preceding_message(topic: str, tmp_path: P
     lost = {STATES: 6, COMMANDS: 3}.get(topic, 2)  # what makes a hole of more than one and a half moments, or images
     demo = DEMO.without(topic, slice(n // 2, n // 2 + lost))
     gap = demo.times[topic][n // 2] - demo.times[topic][n // 2 - 1]
-    refused(demo, tmp_path / "demo", robot, topic, DEMO.since_start(topic, n // 2 - 1), f"{gap:.3f} s later")
+    assert_rejected(demo, tmp_path / "demo", robot, topic, DEMO.since_start(topic, n // 2 - 1), f"{gap:.3f} s later")
 
 
 @pytest.mark.parametrize("topic", TOPICS)
@@ -247,8 +249,8 @@ def test_lost_image_is_replaced_by_neighbour(topic: str, tmp_path: Path, robot: 
     differ = [t for t in range(len(whole)) if (episode.image(view, t) != whole.image(view, t)).any()]
     assert len(differ) <= 2  # moments whose image was that one
     for t in differ:
-        beside = [whole.image(view, k) for k in range(t - 2, t + 3)]
-        assert any((episode.image(view, t) == image).all() for image in beside)
+        neighbours = [whole.image(view, k) for k in range(t - 2, t + 3)]
+        assert any((episode.image(view, t) == image).all() for image in neighbours)
 
 
 def test_joint_states_lost_between_two_images_are_bridged(tmp_path: Path, robot: RobotModel) -> None:
@@ -263,16 +265,18 @@ def test_decreasing_and_repeated_stamps_are_reported(topic: str, tmp_path: Path,
     i = len(DEMO.times[topic]) // 2
     before = DEMO.times[topic][i - 1]
     time = DEMO.since_start(topic, i - 1)
-    refused(DEMO.stamped(topic, i, before), tmp_path / "same", robot, topic, time, "is the same")
-    refused(DEMO.stamped(topic, i, before - 0.25), tmp_path / "back", robot, topic, time, "goes back by 0.250 s")
+    assert_rejected(DEMO.stamped(topic, i, before), tmp_path / "same", robot, topic, time, "is the same")
+    assert_rejected(
+        DEMO.stamped(topic, i, before - 0.25), tmp_path / "back", robot, topic, time, "goes back by 0.250 s"
+    )
 
 
 @pytest.mark.parametrize("topic", [FRONT, LEFT, STATES])
 def test_late_and_short_topics_are_reported(topic: str, tmp_path: Path, robot: RobotModel) -> None:
     n, cut = len(DEMO.times[topic]), round(0.6 * len(DEMO.times[topic]))
     late, early = DEMO.without(topic, slice(0, cut)), DEMO.without(topic, slice(n - cut, None))
-    refused(late, tmp_path / "late", robot, topic, late.since_start(topic, 0), "s after /")
-    refused(early, tmp_path / "early", robot, topic, early.since_start(topic, -1), "s before /")
+    assert_rejected(late, tmp_path / "late", robot, topic, late.since_start(topic, 0), "s after /")
+    assert_rejected(early, tmp_path / "early", robot, topic, early.since_start(topic, -1), "s before /")
 
 
 @pytest.mark.parametrize("topic", [FRONT, LEFT, STATES, COMMANDS, "/task"])
@@ -280,7 +284,7 @@ def test_topic_without_messages_is_reported(topic: str, tmp_path: Path, robot: R
     demo = replace(DEMO, messages={name: each for name, each in DEMO.messages.items() if name != topic})
     if topic in TOPICS:
         demo = replace(demo, messages=demo.messages | {topic.removesuffix("/compressed"): []})
-    refused(demo, tmp_path / "demo", robot, topic.removesuffix("/compressed"), None, "no messages")
+    assert_rejected(demo, tmp_path / "demo", robot, topic.removesuffix("/compressed"), None, "no messages")
 
 
 @pytest.mark.parametrize("topic", [STATES, COMMANDS])
@@ -298,12 +302,12 @@ def test_faulty_joint_message_is_reported(
 ) -> None:
     faulty = joint_state(DEMO.times[topic][40], values, names)
     demo = DEMO.replaced(topic, 40, faulty)
-    refused(demo, tmp_path / "demo", robot, topic, DEMO.since_start(topic, 40), what)
+    assert_rejected(demo, tmp_path / "demo", robot, topic, DEMO.since_start(topic, 40), what)
 
 
 def test_gripper_command_out_of_range_is_reported(tmp_path: Path, robot: RobotModel) -> None:
     demo = DEMO.replaced(COMMANDS, 7, joint_state(DEMO.times[COMMANDS][7], np.full(8, 40.0)))
-    refused(demo, tmp_path / "demo", robot, COMMANDS, DEMO.since_start(COMMANDS, 7), "finger_joint is 40,")
+    assert_rejected(demo, tmp_path / "demo", robot, COMMANDS, DEMO.since_start(COMMANDS, 7), "finger_joint is 40,")
 
 
 def _cut(image: Any) -> Any:
@@ -327,7 +331,7 @@ def test_invalid_image_is_error_on_access(
 ) -> None:
     image = change(DEMO.messages[topic][20])
     demo = DEMO.replaced(topic, 20, replace(image, header=DEMO.messages[topic][20].header))
-    refused(demo, tmp_path / "demo", robot, topic, DEMO.since_start(topic, 20), what)
+    assert_rejected(demo, tmp_path / "demo", robot, topic, DEMO.since_start(topic, 20), what)
     Episode.load(tmp_path / "demo", robot)  # which decodes none
 
 
@@ -335,31 +339,33 @@ def test_demo_of_two_samples_is_too_short(tmp_path: Path, robot: RobotModel) -> 
     demo = DEMO
     for topic in TOPICS:
         demo = demo.without(topic, slice(2, None))
-    refused(demo, tmp_path / "two", robot, FRONT, demo.since_start(FRONT, 0), "too short: only 2 messages")
+    assert_rejected(demo, tmp_path / "two", robot, FRONT, demo.since_start(FRONT, 0), "too short: only 2 messages")
     demo = DEMO.without(COMMANDS, slice(3, None))
-    refused(demo, tmp_path / "apart", robot, None, None, "moments have images, joints and a command")
+    assert_rejected(demo, tmp_path / "apart", robot, None, None, "moments have images, joints and a command")
 
 
 def test_bag_without_messages_or_cameras_is_rejected(tmp_path: Path, robot: RobotModel) -> None:
-    refused(Demo({}, {}), tmp_path / "empty", robot, None, None, "empty")
+    assert_rejected(Demo({}, {}), tmp_path / "empty", robot, None, None, "empty")
     blind = replace(DEMO, messages={t: m for t, m in DEMO.messages.items() if t not in TOPICS})
-    refused(blind, tmp_path / "blind", robot, "/cameras/VIEW/color/image_raw", None, "no camera")
+    assert_rejected(blind, tmp_path / "blind", robot, "/cameras/VIEW/color/image_raw", None, "no camera")
 
 
 def test_empty_instruction_is_reported(tmp_path: Path, robot: RobotModel) -> None:
     demo = replace(DEMO, messages=DEMO.messages | {"/task": [message("std_msgs/String", data=" ")]})
-    refused(demo, tmp_path / "demo", robot, "/task", None, "says nothing")
+    assert_rejected(demo, tmp_path / "demo", robot, "/task", None, "says nothing")
 
 
 def test_joint_states_of_another_type_are_reported(tmp_path: Path, robot: RobotModel) -> None:
     demo = replace(DEMO, messages=DEMO.messages | {STATES: DEMO.messages["/task"]})
-    refused(demo, tmp_path / "demo", robot, STATES, None, "is std_msgs/msg/String, sensor_msgs/msg/JointState is")
+    assert_rejected(
+        demo, tmp_path / "demo", robot, STATES, None, "is std_msgs/msg/String, sensor_msgs/msg/JointState is"
+    )
 
 
 def test_low_joint_state_rate_is_reported(tmp_path: Path, robot: RobotModel) -> None:
     every_20th = np.delete(np.arange(len(DEMO.times[STATES])), slice(None, None, 20))
     demo = DEMO.without(STATES, every_20th)
-    refused(demo, tmp_path / "demo", robot, STATES, demo.since_start(STATES, 0), "too few")
+    assert_rejected(demo, tmp_path / "demo", robot, STATES, demo.since_start(STATES, 0), "too few")
 
 
 def test_only_requested_views_are_checked(tmp_path: Path, robot: RobotModel) -> None:

@@ -723,8 +723,8 @@ def test_repair_command_repairs_all(tmp_path: Path, capsys: pytest.CaptureFixtur
         else:
             recorder.close()
     assert main(["episodes", "repair", str(tmp_path)]) == 0
-    said = capsys.readouterr()
-    assert "2 demos" in said.out and f"{tmp_path / 'b'}: 1 messages" in said.out + said.err
+    output = capsys.readouterr()
+    assert "2 demos" in output.out and f"{tmp_path / 'b'}: 1 messages" in output.out + output.err
     assert (tmp_path / "b" / "metadata.yaml").exists()
     assert main(["episodes", "repair", str(tmp_path / "no")]) == 2
     assert "there is no folder" in capsys.readouterr().err

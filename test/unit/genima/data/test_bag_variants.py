@@ -198,9 +198,9 @@ def test_unused_unreadable_topic_is_copied(
     folder = odd.write(tmp_path / "demos" / "odd", {"odd.mcap": odd.mcap()})
     assert main(["episodes", "list", str(folder)]) == 0
     assert main(["episodes", "check", str(folder)]) == 0
-    told = capfd.readouterr()
-    assert name == "within itself" or "not read: " in told.out
-    assert "\x1b[31m" not in told.out and "\x1b[0m" not in told.out
+    output = capfd.readouterr()
+    assert name == "within itself" or "not read: " in output.out
+    assert "\x1b[31m" not in output.out and "\x1b[0m" not in output.out
     assert len(Episode.load(folder, robot)) > 10
     assert main(["episodes", "trim", str(folder), "--out", str(tmp_path / "out")]) == 0
     with BagReader(tmp_path / "out" / "odd") as bag:
@@ -239,8 +239,8 @@ def test_bad_demo_does_not_stop_commands_for_others(
     names = ["cut", "empty", "good", "killed", "text"]
     assert [path.name for path in find_episodes(demos)] == names
     assert main(["episodes", "list", str(demos)]) == 1
-    told = capsys.readouterr().out
-    assert "5 demos" in told and "4 cannot be read" in told and "good" in told
+    output = capsys.readouterr().out
+    assert "5 demos" in output and "4 cannot be read" in output and "good" in output
     assert main(["episodes", "check", str(demos)]) == 1
     assert "5 demos: 4 cannot be trained on" in capsys.readouterr().out
     for command in (["export", "--out", "set"], ["trim", "--out", "cut"]):
@@ -573,10 +573,10 @@ def test_stamps_one_day_apart_are_rejected(tmp_path: Path, robot: RobotModel) ->
 
 def small(tmp_path: Path) -> tuple[Path, Content]:
     """A demo of a few messages on the required topics."""
-    said = {
-        topic: each[:3] for topic, each in SHORT.said.items() if topic in (FRONT, STATES, "/joint_command", "/task")
+    entries = {
+        topic: each[:3] for topic, each in SHORT.entries.items() if topic in (FRONT, STATES, "/joint_command", "/task")
     }
-    folder = Demo(said).write(tmp_path / "source")
+    folder = Demo(entries).write(tmp_path / "source")
     return folder, Content(folder)
 
 
@@ -632,13 +632,13 @@ def test_database_views_are_not_read(content: Content, tmp_path: Path) -> None:
 
 def test_escape_codes_of_demo_are_printable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     red = "\x1b[31mred\x07\x9b2J"
-    said = {
-        **CLEAN.said,
+    entries = {
+        **CLEAN.entries,
         "/task": [BagEntry(text(red), 0.0)],
         "/episode": [BagEntry(text(f"operator: {red!r}\n"), 0.0)],
     }
-    said[f"/{red}"] = [BagEntry(text("x"), 0.1)]
-    demo = replace(CLEAN, said=said)
+    entries[f"/{red}"] = [BagEntry(text("x"), 0.1)]
+    demo = replace(CLEAN, entries=entries)
     folder = demo.changed(FRONT, slice(0, 1), image(np.zeros((3, 4, 3), np.uint8))).write(tmp_path / f"d{red[:5]}")
     torn = CLEAN.changed(STATES, slice(0, 1), logged(0.0)).write(tmp_path / f"t{red[:5]}")
     (torn / METADATA).unlink()
@@ -649,7 +649,7 @@ def test_escape_codes_of_demo_are_printable(tmp_path: Path, capsys: pytest.Captu
         ["judge", str(folder), "--success"], ["export", str(tmp_path), "--out", str(tmp_path.with_name("set"))],
     ):  # fmt: skip
         main(["episodes", *command])
-        told = capsys.readouterr()
-        assert not {"\x1b", "\x07", "\x9b"} & set(told.out + told.err.replace("\x1b[A", "")), command
+        output = capsys.readouterr()
+        assert not {"\x1b", "\x07", "\x9b"} & set(output.out + output.err.replace("\x1b[A", "")), command
     assert main(["inspect", str(tmp_path), "--picture", str(tmp_path / "b.png")]) == 0
     assert "\x1b" not in capsys.readouterr().out

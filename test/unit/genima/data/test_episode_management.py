@@ -44,11 +44,11 @@ def run(*arguments: object) -> int:
     return main(["episodes", *map(str, arguments)])
 
 
-def refused(capsys: pytest.CaptureFixture[str], words: str, *arguments: object) -> None:
+def assert_rejected(capsys: pytest.CaptureFixture[str], expected: str, *arguments: object) -> None:
     capsys.readouterr()
     assert run(*arguments) == 2
     error = capsys.readouterr().err.strip()
-    assert words in error and "\n" not in error, error
+    assert expected in error and "\n" not in error, error
 
 
 def test_judge_and_undo(demos: Path, tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,54 +70,54 @@ def test_judge_and_undo(demos: Path, tmp_path: Path, robot: RobotModel, capsys: 
     run("judge", failed, "--undo")
     assert Episode.load(failed, robot).success is True
     (demos / "a" / "judgement.yaml").write_text("success: maybe\n")
-    refused(capsys, "judge it again", "replay", demos / "a", "--sim")
+    assert_rejected(capsys, "judge it again", "replay", demos / "a", "--sim")
     for options in ([], ["--success", "--failure"], ["--undo", "--success"]):
-        refused(capsys, "give one of", "judge", demos / "a", *options)
-    refused(capsys, "there is no folder", "judge", demos / "none", "--success")
+        assert_rejected(capsys, "give one of", "judge", demos / "a", *options)
+    assert_rejected(capsys, "there is no folder", "judge", demos / "none", "--success")
 
 
 def test_missing_robot_model_is_reported_with_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    damaged = SHORT.but("/robot_model", [BagEntry(text("name: panda"), 0.0)]).write(tmp_path / "damaged")
-    refused(capsys, "gripper missing", "replay", damaged, "--sim")
+    damaged = SHORT.with_entries("/robot_model", [BagEntry(text("name: panda"), 0.0)]).write(tmp_path / "damaged")
+    assert_rejected(capsys, "gripper missing", "replay", damaged, "--sim")
     old = SHORT.without("/robot_model")
     assert load_episode_robot(old.write(tmp_path / "old")).name == "panda"
 
-    def rename(said: BagEntry) -> BagEntry:
-        return replace(said, message=replace(said.message, name=[f"arm_{i}" for i in range(8)]))
+    def rename(entry: BagEntry) -> BagEntry:
+        return replace(entry, message=replace(entry.message, name=[f"arm_{i}" for i in range(8)]))
 
     other = old.changed("/joint_states", slice(None), rename).write(tmp_path / "other")
-    refused(capsys, "in config/robots: none; name its cell with --cell", "replay", other, "--sim")
+    assert_rejected(capsys, "in config/robots: none; name its cell with --cell", "replay", other, "--sim")
 
 
 def test_robot_of_demo(tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str]) -> None:
     mine = replace(robot, name="mine", arm="panda", velocity_max=robot.velocity_max / 2)
     model = text(yaml.safe_dump(mine.to_dict()))
-    held = SHORT.but("/robot_model", [BagEntry(model, 0.0)]).write(tmp_path / "demos" / "held")
+    held = SHORT.with_entries("/robot_model", [BagEntry(model, 0.0)]).write(tmp_path / "demos" / "held")
     assert load_episode_robot(held, robot).to_dict() == mine.to_dict()
     assert run("show", held, "--picture", tmp_path / "held.png") == 0
     assert "mine" in capsys.readouterr().out
     old = SHORT.without("/robot_model").write(tmp_path / "demos" / "old")
     assert load_episode_robot(old, mine).name == "mine"
-    refused(capsys, "sim_fr3: its robot is fr3, that of", "replay", held, "--sim", "--cell", "sim_fr3")
-    refused(capsys, "none_such", "check", old, "--cell", "none_such")
+    assert_rejected(capsys, "sim_fr3: its robot is fr3, that of", "replay", held, "--sim", "--cell", "sim_fr3")
+    assert_rejected(capsys, "none_such", "check", old, "--cell", "none_such")
     with pytest.raises(EpisodeError, match="of robot mine, not fr3"):
         require_episode_robot(held, RobotModel.load("fr3"))
 
 
 def test_deleted_demos_are_restored(demos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(demos)
-    refused(capsys, "--yes", "delete", demos / "a")
+    assert_rejected(capsys, "--yes", "delete", demos / "a")
     assert names(demos) == ["a", "b", "c"]
     assert run("delete", demos / "a", demos / "b", "--yes") == 0
     assert names(demos) == ["c"] and len(list((demos / DELETED).glob("*/a"))) == 1
     assert names(demos / DELETED)[0].endswith("/a")  # they can be looked at there
     shutil.copytree(demos / "c", demos / "a")
-    refused(capsys, "exists already", "delete", "--undo", demos / "a")
+    assert_rejected(capsys, "exists already", "delete", "--undo", demos / "a")
     assert run("delete", demos / "a", "--yes") == 0 and len(list((demos / DELETED).glob("*/a"))) == 2
     assert run("delete", "--undo", demos / "a") == 0 and run("delete", "--undo", demos / "b") == 0
     assert run("delete", demos / "a", "--yes") == 0
     assert run("delete", "--undo", demos / "a") == 0
-    refused(capsys, "no demo none", "delete", "--undo", demos / "none")
+    assert_rejected(capsys, "no demo none", "delete", "--undo", demos / "none")
     assert {name: data for name, data in contents(demos).items() if not name.startswith(DELETED)} == before
 
 
@@ -128,11 +128,11 @@ def test_only_demos_are_deleted(demos: Path, tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "photos" / "metadata.yaml").write_text("mine: 1\n")
     (tmp_path / "link").symlink_to(demos / "c")
     before = contents(tmp_path)
-    for path, words in {
+    for path, expected in {
         demos / "a": "notes.txt", demos / "b": "plots", demos: "no demo", tmp_path / "photos": "no demo",
         tmp_path / "none": "no demo", tmp_path / "link": "is a link",
     }.items():  # fmt: skip
-        refused(capsys, words, "delete", path, "--yes")
+        assert_rejected(capsys, expected, "delete", path, "--yes")
     assert contents(tmp_path) == before
 
 
@@ -147,13 +147,13 @@ def test_demos_are_renamed_by_scheme_and_nothing_is_replaced(demos: Path, capsys
     assert names(demos)[0] == "2023-11-14_22-13-20_wave-002" or "_wave-002" in names(demos)[0]
     before = contents(demos)
     other = demos / "wave-004"
-    for scheme, words in {
+    for scheme, expected in {
         names(demos)[0]: "exists already", "x/y": "no name", "..": "no name", "": "no name", ".x": "no name",
         "{number:9999999999}": "knows", "{x}": "knows", "{0.__class__}": "knows", "a\x1b": "no name",
         "x" * 300: "no name",
     }.items():  # fmt: skip
-        refused(capsys, words, "rename", other, "--to", scheme)
-    refused(capsys, "several demos", "rename", demos, "--to", "same")
+        assert_rejected(capsys, expected, "rename", other, "--to", scheme)
+    assert_rejected(capsys, "several demos", "rename", demos, "--to", "same")
     assert contents(demos) == before
 
 
@@ -177,8 +177,8 @@ def test_folders_are_merged_and_nothing_is_replaced(
     before = contents(tmp_path)
     CLEAN.write(tmp_path / "others" / "a")
     before |= contents(tmp_path)
-    refused(capsys, "another demo", "merge", tmp_path / "others", "--out", out)
-    refused(capsys, "same name", "merge", demos, tmp_path / "others", "--out", tmp_path / "new")
+    assert_rejected(capsys, "another demo", "merge", tmp_path / "others", "--out", out)
+    assert_rejected(capsys, "same name", "merge", demos, tmp_path / "others", "--out", tmp_path / "new")
     assert contents(tmp_path) == before and not (tmp_path / "new").exists()
     assert run("merge", tmp_path / "others", "--out", tmp_path / "moved", "--move") == 0
     assert names(tmp_path / "moved") == ["a"] and not (tmp_path / "others" / "a").exists()
@@ -190,10 +190,10 @@ def test_demos_being_recorded_are_skipped(demos: Path, capsys: pytest.CaptureFix
         assert names(demos) == ["a", "b", "c"]
         for arguments in (["judge", "--success"], ["delete", "--yes"], ["rename", "--to", "x"]):
             assert run(arguments[0], demos / PARTIAL / "live", *arguments[1:]) == 2
-        refused(capsys, "is being recorded", "rename", demos / "a", "--to", "live")
+        assert_rejected(capsys, "is being recorded", "rename", demos / "a", "--to", "live")
         with open(demos / "b" / "demo.mcap", "ab"):  # by another recorder
-            refused(capsys, "is being recorded", "delete", demos / "b", "--yes")
-            refused(capsys, "is being recorded", "judge", demos / "b", "--success")
+            assert_rejected(capsys, "is being recorded", "delete", demos / "b", "--yes")
+            assert_rejected(capsys, "is being recorded", "judge", demos / "b", "--success")
         assert run("judge", demos / "a", "--success") == 0
         assert run("rename", demos / "a", "--to", "renamed") == 0
         assert run("delete", demos / "c", "--yes") == 0
@@ -209,14 +209,14 @@ def test_reports_and_pictures_replace_only_their_kind(
     picture.write_bytes(b"\x89PNG mine")
     before = contents(tmp_path)
     for options in ([], ["--overwrite"]):
-        refused(capsys, "already exists", "check", demos, "--out", readme, *options)
-        refused(capsys, "already exists", "check", demos, "--out", report, *options)
-        refused(capsys, "already exists", "show", demos / "a", "--picture", picture, *options)
+        assert_rejected(capsys, "already exists", "check", demos, "--out", readme, *options)
+        assert_rejected(capsys, "already exists", "check", demos, "--out", report, *options)
+        assert_rejected(capsys, "already exists", "show", demos / "a", "--picture", picture, *options)
     assert contents(tmp_path) == before
     for command in (["check", demos, "--out", tmp_path / "new.json"], ["show", demos / "a"]):
         monkeypatch.chdir(tmp_path / "demos")
         assert run(*command) == 0
-        refused(capsys, "--overwrite", *command)
+        assert_rejected(capsys, "--overwrite", *command)
         assert run(*command, "--overwrite") == 0
 
 

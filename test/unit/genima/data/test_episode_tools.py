@@ -33,13 +33,13 @@ from recorded_demos import (
     WRIST_INFO,
     BagEntry,
     Demo,
+    entry_at,
     image,
     logged,
     picture,
     recorded,
     stamped,
     text,
-    told,
 )
 from recorded_messages import START, header, message
 
@@ -55,27 +55,27 @@ from genima_cli.__main__ import main
 
 
 def joint(name: str, value: float, added: bool = False) -> Callable[[BagEntry], BagEntry]:
-    def change(said: BagEntry) -> BagEntry:
-        position = said.message.position.copy()
-        k = said.message.name.index(name)
+    def change(entry: BagEntry) -> BagEntry:
+        position = entry.message.position.copy()
+        k = entry.message.name.index(name)
         position[k] = value + added * position[k]
-        return replace(said, message=replace(said.message, position=position))
+        return replace(entry, message=replace(entry.message, position=position))
 
     return change
 
 
-def cut(said: BagEntry) -> BagEntry:
-    return replace(said, message=replace(said.message, data=said.message.data[:40]))
+def cut(entry: BagEntry) -> BagEntry:
+    return replace(entry, message=replace(entry.message, data=entry.message.data[:40]))
 
 
-def nameless(said: BagEntry) -> BagEntry:
-    return replace(said, message=replace(said.message, name=said.message.name[:-1], position=np.zeros(7)))
+def nameless(entry: BagEntry) -> BagEntry:
+    return replace(entry, message=replace(entry.message, name=entry.message.name[:-1], position=np.zeros(7)))
 
 
 def jittered(topic: str) -> Demo:
     rng = np.random.default_rng(0)
-    said = [stamped(s.time + rng.uniform(0, 0.9 / RATES[topic]))(s) for s in CLEAN.said[topic]]
-    return CLEAN.but(topic, said)
+    entries = [stamped(s.time + rng.uniform(0, 0.9 / RATES[topic]))(s) for s in CLEAN.entries[topic]]
+    return CLEAN.with_entries(topic, entries)
 
 
 def resting(begin: float, end: float, seconds: float) -> Demo:
@@ -95,25 +95,25 @@ _MIDDLE = slice(60, 61)
 FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
     # what is wrong: the demo, severity, topic, time, words
     "no joint states": (CLEAN.without(STATES), "error", STATES, None, "no messages"),
-    "silent commands": (CLEAN.but(COMMANDS, []), "error", COMMANDS, None, "no messages"),
+    "silent commands": (CLEAN.with_entries(COMMANDS, []), "error", COMMANDS, None, "no messages"),
     "no task": (CLEAN.without("/task"), "error", "/task", None, "no messages"),
-    "no words": (CLEAN.but("/task", [BagEntry(text(" "), 0.0)]), "error", "/task", None, "says nothing"),
+    "no words": (CLEAN.with_entries("/task", [BagEntry(text(" "), 0.0)]), "error", "/task", None, "says nothing"),
     "no camera_info": (CLEAN.without(WRIST_INFO), "warning", WRIST_INFO, None, "no messages"),
     "image lost": (
-        CLEAN.lost(FRONT, _MIDDLE), "warning", FRONT, since_start(FRONT, 59), "the next is 0.067 s later: replaced",
+        CLEAN.drop(FRONT, _MIDDLE), "warning", FRONT, since_start(FRONT, 59), "the next is 0.067 s later: replaced",
     ),
     "image lost twice": (
-        CLEAN.lost(WRIST, slice(40, 60, 19)), "warning", WRIST, since_start(WRIST, 39), "0.067 s later.*; 1 more",
+        CLEAN.drop(WRIST, slice(40, 60, 19)), "warning", WRIST, since_start(WRIST, 39), "0.067 s later.*; 1 more",
     ),
-    "images lost": (CLEAN.lost(FRONT, slice(60, 62)), "error", FRONT, since_start(FRONT, 59), "comes 0.100 s later"),
-    "joint states lost": (CLEAN.lost(STATES, slice(99, 102)), "warning", STATES, 0.98, "comes 0.040 s later"),
-    "many joint states lost": (CLEAN.lost(STATES, slice(99, 109)), "error", STATES, 0.98, "comes 0.110 s later"),
+    "images lost": (CLEAN.drop(FRONT, slice(60, 62)), "error", FRONT, since_start(FRONT, 59), "comes 0.100 s later"),
+    "joint states lost": (CLEAN.drop(STATES, slice(99, 102)), "warning", STATES, 0.98, "comes 0.040 s later"),
+    "many joint states lost": (CLEAN.drop(STATES, slice(99, 109)), "error", STATES, 0.98, "comes 0.110 s later"),
     "teleoperation lost": (
-        CLEAN.lost(TELEOP, slice(50, 60)), "warning", TELEOP, since_start(TELEOP, 49), "comes 0.220 s later",
+        CLEAN.drop(TELEOP, slice(50, 60)), "warning", TELEOP, since_start(TELEOP, 49), "comes 0.220 s later",
     ),
-    "camera starts late": (CLEAN.lost(WRIST, slice(0, 60)), "error", WRIST, since_start(WRIST, 60), "starts 2.011 s"),
+    "camera starts late": (CLEAN.drop(WRIST, slice(0, 60)), "error", WRIST, since_start(WRIST, 60), "starts 2.011 s"),
     "two commands": (
-        CLEAN.lost(COMMANDS, slice(2, None)), "error", COMMANDS, since_start(COMMANDS, 0), "only 2 messages",
+        CLEAN.drop(COMMANDS, slice(2, None)), "error", COMMANDS, since_start(COMMANDS, 0), "only 2 messages",
     ),
     "jitter": (jittered(LEADER), "warning", LEADER, None, "a tenth of the periods"),
     "same stamp": (
@@ -169,11 +169,11 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
         "outside its travel.*1 more",
     ),
     "two tasks": (
-        CLEAN.but("/task", [BagEntry(text("wave"), 0.0), BagEntry(text("nod"), 1.0)]), "error", "/task", None,
+        CLEAN.with_entries("/task", [BagEntry(text("wave"), 0.0), BagEntry(text("nod"), 1.0)]), "error", "/task", None,
         "different texts.*'wave', 'nod'",
     ),
     "calibration of nothing": (
-        CLEAN.but("/calibration/front", [BagEntry(text(""), 0.0)]), "warning", "/calibration/front", None,
+        CLEAN.with_entries("/calibration/front", [BagEntry(text(""), 0.0)]), "warning", "/calibration/front", None,
         "calibration",
     ),
     "beyond the range": (
@@ -192,8 +192,8 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
     "rest at the end": (resting(2.5, 9.9, 5.0), "warning", None, 2.5, "for 2.[45]. s at the end"),
     "nothing moves": (resting(0.0, 9.9, 4.0), "warning", None, 0.0, "nothing moves"),
     "a failure": (
-        CLEAN.but("/success", [BagEntry(message("std_msgs/Bool", data=False), 4.0)]), "warning", "/success", None,
-        "failure",
+        CLEAN.with_entries("/success", [BagEntry(message("std_msgs/Bool", data=False), 4.0)]), "warning", "/success",
+        None, "failure",
     ),
     "not judged": (CLEAN.without("/success"), "warning", "/success", None, "^not judged$"),
 }  # fmt: skip
@@ -210,14 +210,14 @@ def test_recorded_demos_have_no_findings(demos_folder: Path, robot: RobotModel) 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_the_only_finding(name: str, tmp_path: Path, robot: RobotModel) -> None:
-    demo, severity, topic, time, words = FAULTS[name]
+    demo, severity, topic, time, expected = FAULTS[name]
     folder = demo.write(tmp_path / "demo")
     (finding,) = check(folder, robot).findings
     assert (finding.severity, finding.topic) == (severity, topic)
     assert (finding.time is None) if time is None else finding.time == pytest.approx(time, abs=0.03)
     if topic is not None and time is not None:
         assert finding.time == pytest.approx(time, abs=1e-6)
-    assert re.search(words, finding.what)
+    assert re.search(expected, finding.what)
     assert "\n" not in str(finding) and finding.what in str(finding)
     assert (severity == "error") == (name == "beyond the range" or not trainable(folder, robot))
 
@@ -326,15 +326,15 @@ def with_others(demo: Demo) -> Demo:
     """Other topics: with a header, of a custom type, latched by QoS, and without a header."""
     times = np.arange(0, 5, 0.1)
     force = TYPES.types["lab_msgs/msg/Force"]
-    said = {
-        "/force": [replace(told(t, force(header=header(t), force=t)), log=t + 0.4) for t in times],
-        "/map": [told(t, message("std_msgs/Int32", data=int(10 * t))) for t in (0.1, 0.2, 4.9)],
-        "/light": [told(t, message("std_msgs/Float64", data=t)) for t in times],
-        "/said_once": [told(4.5, message("std_msgs/Float64", data=1.0))],
+    entries = {
+        "/force": [replace(entry_at(t, force(header=header(t), force=t)), log=t + 0.4) for t in times],
+        "/map": [entry_at(t, message("std_msgs/Int32", data=int(10 * t))) for t in (0.1, 0.2, 4.9)],
+        "/light": [entry_at(t, message("std_msgs/Float64", data=t)) for t in times],
+        "/said_once": [entry_at(4.5, message("std_msgs/Float64", data=1.0))],
         "/silent": [],
     }
     qos = {"/map": LATCHED, "/force": Qos(depth=7, reliability="best_effort", deadline=100_000_000)}
-    return Demo({**demo.said, **said}, {**demo.qos, **qos})
+    return Demo({**demo.entries, **entries}, {**demo.qos, **qos})
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.25, 1.0])
@@ -403,9 +403,9 @@ def test_trimming_resumes_after_interruption(
     first = (out / "a" / "a.mcap").stat().st_mtime_ns
 
     assert main(arguments) == 0
-    said = capsys.readouterr()
-    assert "still: nothing moves" in said.out and "torn: cannot be read" in said.out
-    assert "2 demos in" in said.out and "1 of them new" in said.out and "2 skipped" in said.out
+    output = capsys.readouterr()
+    assert "still: nothing moves" in output.out and "torn: cannot be read" in output.out
+    assert "2 demos in" in output.out and "1 of them new" in output.out and "2 skipped" in output.out
     assert (out / "a" / "a.mcap").stat().st_mtime_ns == first
     assert stored(out / "deep" / "b") == stored(out / "a")
     assert {file: file.read_bytes() for file in demos.rglob("*") if file.is_file()} == originals
@@ -422,14 +422,16 @@ def test_copy_of_other_demo_is_not_reused(tmp_path: Path, capsys: pytest.Capture
     assert "name another --out" in capsys.readouterr().err and stored(tmp_path / "out" / "a") == before
 
 
-@pytest.mark.parametrize("out, keep, words", [("demos/out", "0", "choose a folder outside"), ("out", "-1", "--keep")])
+@pytest.mark.parametrize(
+    "out, keep, expected", [("demos/out", "0", "choose a folder outside"), ("out", "-1", "--keep")]
+)
 def test_invalid_trims_are_rejected(
-    out: str, keep: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    out: str, keep: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     CLEAN.write(tmp_path / "demos" / "a")
     arguments = ["trim", str(tmp_path / "demos"), "--out", str(tmp_path / out), f"--keep={keep}"]
     assert main(["episodes", *arguments]) == 2
-    assert words in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------ the commands
@@ -437,7 +439,7 @@ def test_invalid_trims_are_rejected(
 
 def test_list_has_one_line_per_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     CLEAN.write(tmp_path / "b")
-    CLEAN.without("/episode").without("/success").lost(FRONT, slice(None, None, 2)).write(tmp_path / "a")
+    CLEAN.without("/episode").without("/success").drop(FRONT, slice(None, None, 2)).write(tmp_path / "a")
     CLEAN.write(tmp_path / PARTIAL / "under_way")
     assert main(["episodes", "list", str(tmp_path)]) == 0
     title, a, b, total, *hints = capsys.readouterr().out.splitlines()
@@ -461,14 +463,18 @@ def test_checking_prints_and_writes_all_findings(tmp_path: Path, capsys: pytest.
         FAULTS[name][0].write(demos / name)
     CLEAN.write(demos / "clean")
     assert main(["episodes", "check", str(demos), "--out", str(out)]) == 1
-    said = capsys.readouterr().out
-    assert f"images lost: 1 error\n  error   {FRONT} at 1.970 s: the next" in said
-    assert "a failure: 1 warning" in said and "clean" not in said
-    assert "3 demos: 1 cannot be trained on, 1 have warnings" in said
+    output = capsys.readouterr().out
+    assert f"images lost: 1 error\n  error   {FRONT} at 1.970 s: the next" in output
+    assert "a failure: 1 warning" in output and "clean" not in output
+    assert "3 demos: 1 cannot be trained on, 1 have warnings" in output
     found = json.loads(out.read_text())
     assert list(found) == ["a failure", "clean", "images lost"] and found["clean"] == []
     (lost,) = found["images lost"]
-    assert (lost["severity"], lost["topic"], lost["time"]) == ("error", FRONT, pytest.approx(1.9697, abs=1e-4))
+    assert (lost["severity"], lost["topic"], lost["time"]) == (
+        "error",
+        FRONT,
+        pytest.approx(1.9697, abs=1e-4),
+    )
     assert main(["episodes", "check", str(demos / "a failure")]) == 0
 
 
@@ -476,27 +482,29 @@ def test_parallel_check_has_same_findings(
     tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for k in range(2):
-        CLEAN.lost(FRONT, slice(10 * k + 20, 10 * k + 22)).write(tmp_path / f"{k}")
-    said = []
+        CLEAN.drop(FRONT, slice(10 * k + 20, 10 * k + 22)).write(tmp_path / f"{k}")
+    outputs = []
     for worth in (8, 1):
         monkeypatch.setattr("genima_cli.episodes.each._WORTH_A_PROCESS", worth)
         assert main(["episodes", "check", str(tmp_path)]) == 1
-        said.append(capsys.readouterr().out)
-    assert said[0] == said[1] and "2 cannot be trained on" in said[0]
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] and "2 cannot be trained on" in outputs[0]
 
 
 @pytest.mark.parametrize("name", ["no joint states", "cut image", "not a number"])
 def test_faulty_demo_is_shown(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, picture = FAULTS[name][0].write(tmp_path / "demo"), tmp_path / "shown.png"
     assert main(["episodes", "show", str(folder), "--picture", str(picture)]) == 0
-    said = capsys.readouterr().out
-    assert str(picture) in said and "wave" in said and "Ada" in said and f"{LEADER}: 200 messages, 50.0 Hz" in said
+    output = capsys.readouterr().out
+    assert (
+        str(picture) in output and "wave" in output and "Ada" in output and f"{LEADER}: 200 messages, 50.0 Hz" in output
+    )
     drawn = cv2.imread(str(picture))
     assert drawn.shape[0] > 1000 and 1400 < drawn.shape[1] < 1600 and drawn.std() > 10
 
 
 def test_demo_without_images_or_joints_is_shown(tmp_path: Path) -> None:
-    Demo({"/task": CLEAN.said["/task"]}).write(tmp_path / "demo")
+    Demo({"/task": CLEAN.entries["/task"]}).write(tmp_path / "demo")
     assert main(["episodes", "show", str(tmp_path / "demo"), "--picture", str(tmp_path / "shown.png")]) == 0
 
 

@@ -208,7 +208,7 @@ def test_images_without_calibration_stay_uncalibrated(
     assert run("list", out) == 0
     assert "2 hold no calibration of their cameras (unknown)" in capsys.readouterr().out
     assert main(["inspect", str(out)]) == 0
-    assert "calibration" in (told := capsys.readouterr().out) and "unknown (--cameras FOLDER" in told
+    assert "calibration" in (output := capsys.readouterr().out) and "unknown (--cameras FOLDER" in output
     assert main(["render", "--demos", str(out), "--out", str(tmp_path / "targets")]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "no camera calibration of view wrist, front" in line and "the demos hold none; give --cameras FOLDER" in line
@@ -312,12 +312,12 @@ def test_remedy_for_duplicate_dimension_names_works(tmp_path: Path, capsys: pyte
     assert advised == ["8=gripper_open_fraction"]
     assert run(*command, "--joints", *advised) == 0
     np.testing.assert_allclose(Episode.load(find_episodes(tmp_path / "demos")[0], ROBOT).gripper, 0.25)
-    for bad, told in (
+    for bad, expected in (
         ("9=gripper_open_fraction", "no dimension '9'"),
         ("gripper=panda_joint9", "the robot has no panda_joint9"),
         ("0=gripper_open_fraction", "a dimension of observation.state to two joints"),
     ):
-        assert told in refused(capsys, *command, "--joints", bad)
+        assert expected in refused(capsys, *command, "--joints", bad)
 
 
 def test_remedy_for_invalid_view_name_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -339,7 +339,7 @@ def change(name: str, value: Callable[[Any], Any]) -> Callable[[dict[str, Any]],
 
 
 @pytest.mark.parametrize(
-    ("act", "told"),
+    ("act", "expected"),
     [
         (change("observation.state", lambda rows: [row[:7] for row in rows]), "observation.state has 7 values"),
         (change("action", lambda rows: [row[: 8 - (i == 2)] for i, row in enumerate(rows)]), "action has 7 values"),
@@ -368,14 +368,14 @@ def change(name: str, value: Callable[[Any], Any]) -> Callable[[dict[str, Any]],
     ],
 )  # fmt: skip
 def test_data_that_differ_from_description_are_reported_in_one_line(
-    tmp_path: Path, act: Callable[[dict[str, Any]], None], told: str
+    tmp_path: Path, act: Callable[[dict[str, Any]], None], expected: str
 ) -> None:
     data = frames()
     act(data)
     reader = DatasetReader(write_dataset(tmp_path / "theirs", data=data), ROBOT)
     with pytest.raises(GenimaError, match="^dataset .*, episode 0: ") as error:
         reader.write_episode(0, tmp_path / "demo")
-    assert told in str(error.value) and "\n" not in str(error.value)
+    assert expected in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "demo").exists()
 
 
@@ -414,25 +414,25 @@ def test_videos_that_differ_from_description_are_reported_in_one_line(tmp_path: 
     video = dataset / f"videos/{IMAGES}/chunk-000/file-000.mp4"
     reader = DatasetReader(dataset, ROBOT)
 
-    def told(index: int = 1) -> str:
+    def error_message(index: int = 1) -> str:
         with pytest.raises(GenimaError) as error:
             reader.write_episode(index, tmp_path / "demo")
         assert not (tmp_path / "demo").exists()
         return str(error.value)
 
     write_video(video, 2 * FRAMES - 2)
-    assert "shows no frame at" in told()
+    assert "shows no frame at" in error_message()
     write_video(video, 2 * FRAMES, fps=10)
-    assert "shows no frame at" in told(0)
+    assert "shows no frame at" in error_message(0)
     write_video(video, 2 * FRAMES, (64, 48))
-    assert "is of 64x48 px, its description says 32x24" in told()
+    assert "is of 64x48 px, its description says 32x24" in error_message()
     video.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n")
-    assert "cannot be read" in told(), "no playlist is followed"
+    assert "cannot be read" in error_message(), "no playlist is followed"
     video.write_text("ffconcat version 1.0\nfile '/etc/passwd'\n")
-    assert "cannot be read" in told()
+    assert "cannot be read" in error_message()
     video.unlink()
     video.mkdir()
-    assert "is missing" in told()
+    assert "is missing" in error_message()
 
 
 def test_huge_video_header_allocates_no_memory(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_recorded_demo_round_trip_by_commands(
     assert run("export", demo.parent, "--out", tmp_path / "set") == 0
     command = ("import", tmp_path / "set", "--out", tmp_path / "back", "--on-fault", "refuse")
     assert run(*command) == 0
-    assert "1 episodes in" in (told := capsys.readouterr()).out and "1/1" in told.err
+    assert "1 episodes in" in (output := capsys.readouterr()).out and "1/1" in output.err
     (back,) = find_episodes(tmp_path / "back")
     check_equal(Episode.load(back, robot), Episode.load(demo, robot), every=7)
     written = back.stat().st_mtime_ns
@@ -369,8 +369,8 @@ def test_damaged_demo_is_skipped_or_rejected(
     folder = copied(demos)
     damage(folder / "demo-0")
     assert run("export", folder, "--out", tmp_path / "set") == 0
-    told = capsys.readouterr().out
-    assert f"skipped: episode {folder / 'demo-0'}" in told and "2 episodes in" in told and "1 skipped" in told
+    output = capsys.readouterr().out
+    assert f"skipped: episode {folder / 'demo-0'}" in output and "2 episodes in" in output and "1 skipped" in output
     assert len(DatasetReader(tmp_path / "set", robot)) == 2
     assert run("export", folder, "--out", tmp_path / "other", "--on-fault", "refuse") == 2
     assert str(folder / "demo-0") in error_line(capsys)
@@ -495,7 +495,7 @@ def change_info(dataset: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("corrupt", "expected"),
     [
         (lambda folder: (folder / "meta/info.json").unlink(), "not a LeRobotDataset"),
         (lambda folder: (folder / "meta/info.json").write_text("{"), "info.json: not JSON"),
@@ -508,14 +508,14 @@ def change_info(dataset: Path, **changes: Any) -> None:
     ],
 )
 def test_incomplete_dataset_is_reported_in_one_line(
-    dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, spoil: Callable[[Path], None], told: str,
+    dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, corrupt: Callable[[Path], None], expected: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     folder = copied(dataset)
-    spoil(folder)
+    corrupt(folder)
     assert run("import", folder, "--out", tmp_path / "demos") == 2
     line = error_line(capsys)
-    assert str(folder) in line and told in line
+    assert str(folder) in line and expected in line
     assert not list(tmp_path.glob("demos/*/metadata.yaml"))
 
 
@@ -584,8 +584,8 @@ def test_degrees_and_decreasing_stamps_are_reported(
     reader = DatasetReader(path.parents[2], robot)
     table = pq.read_table(path)
     frames = table.to_pandas()
-    spoilt = frames.assign(timestamp=frames["timestamp"].where(frames["index"] != 5, 0.0))
-    pq.write_table(pa.Table.from_pandas(spoilt, table.schema), path)
+    corrupted = frames.assign(timestamp=frames["timestamp"].where(frames["index"] != 5, 0.0))
+    pq.write_table(pa.Table.from_pandas(corrupted, table.schema), path)
     with pytest.raises(GenimaError, match="episode 0: its timestamps do not increase"):
         reader.write_episode(0, tmp_path / "one")
     degrees = frames["action"].map(lambda row: np.append(np.degrees(row[:-1]), row[-1]).astype(np.float32))

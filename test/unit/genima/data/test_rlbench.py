@@ -137,8 +137,8 @@ def test_demo_of_other_dataset_is_not_reused(dataset, tmp_path, capsys) -> None:
     arguments = ["import-rlbench", str(folder), "--out", str(out)]
     assert cli.main(arguments) == 0
     before = (next(out.rglob("*.mcap"))).read_bytes()
-    words = next(folder.rglob("variation_descriptions.pkl"))
-    words.write_bytes(pickle.dumps(["close box"]))
+    descriptions = next(folder.rglob("variation_descriptions.pkl"))
+    descriptions.write_bytes(pickle.dumps(["close box"]))
     capsys.readouterr()
     with pytest.raises(GenimaError, match="name another --out"):
         cli.main(arguments)
@@ -222,7 +222,7 @@ def test_arrays_of_objects_and_unknown_classes_are_rejected(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage, words",
+    "damage, expected",
     [
         (lambda f: (f / "low_dim_obs.pkl").write_bytes(b"no pickle"), "is damaged"),
         (lambda f: (f / "low_dim_obs.pkl").write_bytes((f / "low_dim_obs.pkl").read_bytes()[:200]), "is damaged"),
@@ -233,10 +233,10 @@ def test_arrays_of_objects_and_unknown_classes_are_rejected(tmp_path) -> None:
         (lambda f: (f.parent.parent / "variation_descriptions.pkl").unlink(), "with the task is missing"),
     ],
 )
-def test_malformed_episodes_leave_no_demo(dataset, tmp_path, damage: Callable[[Path], object], words: str) -> None:
+def test_malformed_episodes_leave_no_demo(dataset, tmp_path, damage: Callable[[Path], object], expected: str) -> None:
     folder = only(dataset())
     damage(folder)
-    with pytest.raises(GenimaError, match=words):
+    with pytest.raises(GenimaError, match=expected):
         write_demo(folder, tmp_path / "demos" / "demo", PANDA)
     assert not (tmp_path / "demos" / "demo").exists()
 
@@ -261,7 +261,7 @@ def record(*state: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "expected"),
     [
         (record(b"Nr\xff\xff\xff\x7f"), None),  # the memory's place 2**31 - 1: no table of that length
         (record(b"\x95" + (2**62).to_bytes(8, "little")), "damaged"),  # a frame
@@ -287,14 +287,14 @@ def record(*state: bytes) -> bytes:
     ],
     ids=lambda value: "" if isinstance(value, bytes) else str(value),
 )
-def test_hostile_pickles_take_neither_memory_nor_time(tmp_path, content: bytes, words: str | None) -> None:
+def test_hostile_pickles_take_neither_memory_nor_time(tmp_path, content: bytes, expected: str | None) -> None:
     file = tmp_path / "low_dim_obs.pkl"
     file.write_bytes(content)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    if words is None:
+    if expected is None:
         assert plain_pickle.as_array(plain_pickle.load(file, ()), (7,)) is None
     else:
-        with pytest.raises(GenimaError, match=words) as error:
+        with pytest.raises(GenimaError, match=expected) as error:
             plain_pickle.load(file, ())
         assert "\n" not in str(error.value)
     assert time.process_time() - start < 20
@@ -345,7 +345,7 @@ _FAR[:3, 3] = 900.0
 
 
 @pytest.mark.parametrize(
-    "act, words",
+    "act, expected",
     [
         (changed("front_camera_extrinsics", _FAR), "front's camera: .* more than 5 m"),
         (changed("front_camera_extrinsics", 2 * np.eye(4)), "front's camera: .*not orthonormal"),
@@ -361,23 +361,23 @@ _FAR[:3, 3] = 900.0
         (lambda seen: setattr(seen, "joint_positions", PANDA.home[:6]), "joint_positions is not 7 finite numbers"),
     ],
 )
-def test_impossible_values_are_rejected_with_cause(dataset, tmp_path, act, words: str | None) -> None:
+def test_impossible_values_are_rejected_with_cause(dataset, tmp_path, act, expected: str | None) -> None:
     folder = only(dataset())
     observations = [observation(i) for i in range(LENGTH)]
     act(observations[0])
     (folder / "low_dim_obs.pkl").write_bytes(pickle.dumps(observations))
-    if words is None:  # the first observation's action led to it from before the episode
+    if expected is None:  # the first observation's action led to it from before the episode
         write_demo(folder, tmp_path / "demo", PANDA)
         assert (tmp_path / "demo").exists()
         return
-    with pytest.raises(GenimaError, match=words):
+    with pytest.raises(GenimaError, match=expected):
         write_demo(folder, tmp_path / "demo", PANDA)
     assert not (tmp_path / "demo").exists()
 
 
 def test_commands_are_not_clipped_into_plausible_ones(dataset, tmp_path) -> None:
     folder = only(dataset())
-    for action, words in (
+    for action, expected in (
         (np.append(PANDA.home + [9, 0, 0, 0, 0, 0, 0], 1.0), "joint_position_action: panda_joint1 exceeds"),
         (np.append(PANDA.home, 255.0), "opens the gripper by 255"),
         (PANDA.home, "joint_position_action is not 8 finite numbers"),
@@ -385,7 +385,7 @@ def test_commands_are_not_clipped_into_plausible_ones(dataset, tmp_path) -> None
         observations = [observation(i) for i in range(LENGTH)]
         observations[2].misc["joint_position_action"] = action  # type: ignore[attr-defined]
         (folder / "low_dim_obs.pkl").write_bytes(pickle.dumps(observations))
-        with pytest.raises(GenimaError, match=words):
+        with pytest.raises(GenimaError, match=expected):
             write_demo(folder, tmp_path / "demo", PANDA)
 
 
@@ -409,13 +409,13 @@ def test_other_folder_at_demo_path_is_rejected(dataset, tmp_path) -> None:
 
 def test_images_of_another_size_or_of_depth_are_rejected(dataset, tmp_path) -> None:
     folder = only(dataset())
-    for picture, words in (
+    for picture, expected in (
         (np.zeros((16, 32, 3), np.uint8), "32x16 px, 32x32 are expected"),
         (np.zeros((32, 32), np.uint16), "type I;16"),
         (np.zeros((32, 32), np.uint8), "type L"),
     ):
         cv2.imwrite(str(folder / "front_rgb" / "2.png"), picture)
-        with pytest.raises(GenimaError, match=f"front_rgb/2.png: .*{words}"):
+        with pytest.raises(GenimaError, match=f"front_rgb/2.png: .*{expected}"):
             write_demo(folder, tmp_path / "demo", PANDA)
 
 
@@ -494,9 +494,9 @@ def test_tasks_and_success_rule_of_paper() -> None:
 
 
 def test_missing_rlbench_error_has_installation() -> None:
-    with pytest.raises(GenimaError, match="RLBench: cannot be imported .*pip install git") as told:
+    with pytest.raises(GenimaError, match="RLBench: cannot be imported .*pip install git") as caught:
         RLBenchEnvironment((16, 16))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_evaluation_scores_0_or_100(monkeypatch, checkpoint_folder, tmp_path) -> None:

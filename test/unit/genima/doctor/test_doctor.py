@@ -188,7 +188,7 @@ def test_example_cameras_file_is_valid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected"),
     [
         ("", "no view; see"),
         ("- front", "no view; see"),
@@ -208,14 +208,14 @@ def test_example_cameras_file_is_valid() -> None:
         ),
     ],
 )
-def test_malformed_cameras_files_are_rejected_with_reason(tmp_path: Path, text: str, words: str) -> None:
+def test_malformed_cameras_files_are_rejected_with_reason(tmp_path: Path, text: str, expected: str) -> None:
     file = tmp_path / "rig.yaml"
     file.write_text(text)
-    with pytest.raises(GenimaError, match=words) as refused:
+    with pytest.raises(GenimaError, match=expected) as rejected:
         load_camera_devices(file)
-    assert str(file) in str(refused.value)
+    assert str(file) in str(rejected.value)
     cell, found = configuration.check_cell(write_cell(tmp_path, "fr3_crisp", cameras="rig.yaml"))
-    assert cell is None and found.status is Status.FAIL and re.search(words, found.found)
+    assert cell is None and found.status is Status.FAIL and re.search(expected, found.found)
 
 
 def test_cell_and_its_cameras_file_are_found_or_reported(tmp_path: Path) -> None:
@@ -273,8 +273,8 @@ def test_franka_arm_needs_no_real_time_loop(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(kernel, "can_set_priority", lambda wanted: wanted <= 20)
     write(tmp_path, {"proc/version": PLAIN, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave"})
     for loop, statuses in ((False, [Status.OK, Status.OK, Status.OK]), (True, [Status.WARN, Status.FAIL])):
-        said = [each.status for each in kernel.check_kernel(tmp_path / "sys", tmp_path / "proc", True, loop)]
-        assert said[: len(statuses)] == statuses and said[3] is Status.WARN
+        found_statuses = [each.status for each in kernel.check_kernel(tmp_path / "sys", tmp_path / "proc", True, loop)]
+        assert found_statuses[: len(statuses)] == statuses and found_statuses[3] is Status.WARN
 
 
 def test_priority_check_keeps_thread_priority() -> None:
@@ -656,7 +656,7 @@ def test_good_recent_calibration_passes(calibrated: Callable[..., Finding]) -> N
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "expected"),
     [
         ({"date": (NOW - timedelta(days=200)).isoformat()}, "it is old"),
         ({"date": (NOW + timedelta(days=5)).isoformat()}, "dated in the future"),
@@ -665,9 +665,9 @@ def test_good_recent_calibration_passes(calibrated: Callable[..., Finding]) -> N
         ({"covariance": 1e-5 * np.eye(6)}, "uncertain"),
     ],
 )
-def test_doubtful_calibrations(calibrated: Callable[..., Finding], fields: dict[str, object], words: str) -> None:
+def test_doubtful_calibrations(calibrated: Callable[..., Finding], fields: dict[str, object], expected: str) -> None:
     finding = calibrated(**fields)
-    assert finding.status is Status.WARN and words in finding.found
+    assert finding.status is Status.WARN and expected in finding.found
 
 
 def test_date_without_time_zone_is_accepted(calibrated: Callable[..., Finding]) -> None:
@@ -738,9 +738,11 @@ def test_rendering_failure_has_reason() -> None:
 ALONE = [TopicPublisher("/front/camera", reliable=True)]
 
 
-def heard(rate: float, speakers: Sequence[TopicPublisher] = ALONE, count: int = 100, age: float = 0.01) -> TopicSamples:
+def topic_samples(
+    rate: float, publishers: Sequence[TopicPublisher] = ALONE, count: int = 100, age: float = 0.01
+) -> TopicSamples:
     stamps = [1e9 + n / rate for n in range(count)]
-    return TopicSamples(speakers, stamps, [stamp + age for stamp in stamps])
+    return TopicSamples(publishers, stamps, [stamp + age for stamp in stamps])
 
 
 def front(stream: TopicSamples, size: tuple[int, int] = (640, 480), encoding: str = "rgb8") -> Finding:
@@ -750,74 +752,74 @@ def front(stream: TopicSamples, size: tuple[int, int] = (640, 480), encoding: st
 
 
 def test_valid_camera_stream() -> None:
-    finding = front(heard(30.0))
+    finding = front(topic_samples(30.0))
     assert finding.status is Status.OK
     assert finding.found == "30.0 Hz, jitter 0.0 ms (99%), 0 lost, 10 ms old (at most 10), 640x480 rgb8"
 
 
 @pytest.mark.parametrize(
-    ("stream", "status", "words"),
+    ("stream", "status", "expected"),
     [
         (TopicSamples(), Status.FAIL, "no publisher"),
         (TopicSamples([TopicPublisher("/camera", reliable=False)]), Status.FAIL, "best-effort"),
         (TopicSamples(ALONE), Status.FAIL, "0 messages received"),
         (
-            heard(30.0, [*ALONE, TopicPublisher("/other", True)]),
+            topic_samples(30.0, [*ALONE, TopicPublisher("/other", True)]),
             Status.FAIL,
             "2 nodes publish it (/front/camera, /other)",
         ),
-        (heard(30.0, age=-0.8), Status.FAIL, "800 ms in the future"),
-        (heard(30.0, age=-0.003), Status.OK, "30.0 Hz"),
-        (heard(30.0, age=0.4), Status.WARN, "arrive late"),
-        (heard(25.0), Status.WARN, "30 Hz are expected"),
-        (heard(10.0), Status.FAIL, "30 Hz are expected"),
+        (topic_samples(30.0, age=-0.8), Status.FAIL, "800 ms in the future"),
+        (topic_samples(30.0, age=-0.003), Status.OK, "30.0 Hz"),
+        (topic_samples(30.0, age=0.4), Status.WARN, "arrive late"),
+        (topic_samples(25.0), Status.WARN, "30 Hz are expected"),
+        (topic_samples(10.0), Status.FAIL, "30 Hz are expected"),
     ],
 )
-def test_invalid_camera_streams(stream: TopicSamples, status: Status, words: str) -> None:
+def test_invalid_camera_streams(stream: TopicSamples, status: Status, expected: str) -> None:
     finding = front(stream)
-    assert finding.status is status and words in finding.found
+    assert finding.status is status and expected in finding.found
 
 
 def test_lost_repeated_and_jittering_images() -> None:
-    gaps = heard(30.0)
+    gaps = topic_samples(30.0)
     for stream in (gaps.stamps, gaps.arrivals):
         del stream[20:23], stream[60]
     lossy = front(gaps)
     assert lossy.status is Status.WARN and "4 lost" in lossy.found
-    still = heard(30.0)
+    still = topic_samples(30.0)
     still.stamps[50] = still.stamps[49]
     assert front(still).status is Status.FAIL
-    uneven = heard(30.0)
+    uneven = topic_samples(30.0)
     uneven.stamps = [stamp + 0.012 * (n % 2) for n, stamp in enumerate(uneven.stamps)]
     uneven.arrivals = [stamp + 0.01 for stamp in uneven.stamps]
     assert front(uneven).status is not Status.OK
-    assert front(heard(30.0), (320, 240)).status is Status.FAIL
-    assert front(heard(30.0), encoding="yuv422_yuy2").status is Status.FAIL
+    assert front(topic_samples(30.0), (320, 240)).status is Status.FAIL
+    assert front(topic_samples(30.0), encoding="yuv422_yuy2").status is Status.FAIL
 
 
 @pytest.mark.parametrize(
-    ("stream", "problem", "status", "words"),
+    ("stream", "problem", "status", "expected"),
     [
-        (heard(1000.0), "", Status.OK, "1000 Hz"),
-        (heard(30.0), "", Status.WARN, "50 Hz or more"),
-        (heard(5.0), "", Status.WARN, "holds the arm in gaps"),
-        (heard(1000.0, age=0.5), "", Status.FAIL, "does not move"),
-        (heard(1000.0, age=-0.2), "", Status.FAIL, "200 ms in the future"),
-        (heard(1000.0), "joint state lacks fr3_joint1", Status.FAIL, "lacks fr3_joint1"),
+        (topic_samples(1000.0), "", Status.OK, "1000 Hz"),
+        (topic_samples(30.0), "", Status.WARN, "50 Hz or more"),
+        (topic_samples(5.0), "", Status.WARN, "holds the arm in gaps"),
+        (topic_samples(1000.0, age=0.5), "", Status.FAIL, "does not move"),
+        (topic_samples(1000.0, age=-0.2), "", Status.FAIL, "200 ms in the future"),
+        (topic_samples(1000.0), "joint state lacks fr3_joint1", Status.FAIL, "lacks fr3_joint1"),
         (TopicSamples(), "", Status.FAIL, "no publisher"),
-        (heard(1000.0, [TopicPublisher("/robot", False)]), "", Status.OK, "1000 Hz"),  # read as best effort
-        (heard(1000.0, [*ALONE, *ALONE]), "", Status.FAIL, "2 nodes publish it"),
+        (topic_samples(1000.0, [TopicPublisher("/robot", False)]), "", Status.OK, "1000 Hz"),  # read as best effort
+        (topic_samples(1000.0, [*ALONE, *ALONE]), "", Status.FAIL, "2 nodes publish it"),
     ],
 )
-def test_joints(stream: TopicSamples, problem: str, status: Status, words: str) -> None:
+def test_joints(stream: TopicSamples, problem: str, status: Status, expected: str) -> None:
     finding = streams.check_joint_states(stream, problem)
     by_name([finding])
-    assert finding.status is status and words in finding.found
+    assert finding.status is status and expected in finding.found
 
 
 def test_command_publishers_and_nodes() -> None:
     guard, other = TopicPublisher("/command_guard", True), TopicPublisher("/b/command_guard", True)
-    statuses = [streams.check_command_publishers(speakers).status for speakers in ([], [guard], [guard, other])]
+    statuses = [streams.check_command_publishers(publishers).status for publishers in ([], [guard], [guard, other])]
     assert statuses == [Status.SKIPPED, Status.OK, Status.FAIL]
     own = "/doctor"
     assert streams.check_duplicate_nodes([own, "/_ros2cli_daemon_0"], own).status is Status.FAIL
@@ -852,7 +854,7 @@ def library(version: str, *missing: str) -> Callable[[str], Any]:
 
 
 @pytest.mark.parametrize(
-    "load, status, words",
+    "load, status, expected",
     [
         (no_library, Status.FAIL, "pylibfranka is not installed"),
         (library("0.21.9"), Status.OK, "pylibfranka 0.21.9"),
@@ -861,14 +863,14 @@ def library(version: str, *missing: str) -> Callable[[str], Any]:
     ],
 )
 def test_our_own_arms_driver_needs_pylibfranka(
-    monkeypatch: pytest.MonkeyPatch, load: Callable[[str], Any], status: Status, words: str
+    monkeypatch: pytest.MonkeyPatch, load: Callable[[str], Any], status: Status, expected: str
 ) -> None:
     def version(name: str) -> str:
         raise metadata.PackageNotFoundError
 
     monkeypatch.setattr(drivers.metadata, "version", version)
     arm, gripper = drivers.check_drivers("franka_arm", "franka_hand", "", Path("/none"), load, "0.21.3", [])
-    assert arm.status is status and words in arm.found and gripper.status is status
+    assert arm.status is status and expected in arm.found and gripper.status is status
     assert (arm.remedy != "") == (status is not Status.OK)
 
 

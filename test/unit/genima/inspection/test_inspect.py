@@ -95,10 +95,10 @@ def test_parameter_counts_equal_loaded_networks(checkpoint_folder: Path) -> None
     act = Controller.from_pretrained(checkpoint_folder / "controller").act
     backbone = {"backbone": act.backbone, "text_encoder": act.text_encoder, "all": act}
     for section, modules in ((1, agent.modules), (2, backbone)):
-        told = dict(re.findall(r"^(\w+) +([\d.]+) M", rows(report, section)["parameters"], re.MULTILINE))
+        values = dict(re.findall(r"^(\w+) +([\d.]+) M", rows(report, section)["parameters"], re.MULTILINE))
         for name, module in modules.items():
             count = sum(tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point())
-            assert told[name] == f"{count / 1e6:.2f}", name
+            assert values[name] == f"{count / 1e6:.2f}", name
 
 
 def test_pair_report_has_common_and_own_rows(checkpoint_folder: Path, spec: PolicySpec) -> None:
@@ -177,10 +177,10 @@ def training(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_training_report_has_best_and_last_step(training: Path) -> None:
     report = inspect(training)
     assert report.sections[0].title.endswith("controller/best: a controller")
-    told = rows(report)
-    assert told["best step"] == "4: deg 1.12, deg/elbow 2.25, mm 11.2"
-    assert told["last step"] == "6: deg 2.75, deg/elbow 5.5, mm 27.5"
-    assert "6 of 6 steps done, in batches of 4 from 8 moments" in told["training"] and "resumed" in told["training"]
+    values = rows(report)
+    assert values["best step"] == "4: deg 1.12, deg/elbow 2.25, mm 11.2"
+    assert values["last step"] == "6: deg 2.75, deg/elbow 5.5, mm 27.5"
+    assert "6 of 6 steps done, in batches of 4 from 8 moments" in values["training"] and "resumed" in values["training"]
     assert report.picture is not None
     shown = report.picture[20:60, :850]
     assert (shown == SHADES[4]).all()
@@ -191,8 +191,8 @@ def test_training_report_has_best_and_last_step(training: Path) -> None:
 def test_training_without_its_state_cannot_be_resumed(training: Path, copied: Callable[[Path], Path]) -> None:
     folder = copied(training)  # links are copied as folders, too
     shutil.rmtree(folder / "last" / "training_state")
-    told = rows(inspect(folder))
-    assert "cannot be resumed" in told["training"] and told["best step"].startswith("unknown")
+    values = rows(inspect(folder))
+    assert "cannot be resumed" in values["training"] and values["best step"].startswith("unknown")
 
 
 def test_sphere_sheet_matches_camera_projection(
@@ -222,13 +222,13 @@ def test_checkpoint_of_unknown_cameras_has_no_picture(checkpoint_folder: Path, c
 
 def test_rendered_targets_are_counted_and_shown(targets: Path, spec: PolicySpec) -> None:
     report = inspect(targets, verify=True)
-    told = rows(report)
-    assert told["moments"].startswith("77 of 3 demos; 21 to 31 each")
-    assert told["instructions"] == "push it: 2 of 3 demos\nlift the lid: 1 of 3 demos"
-    assert told["skipped"].startswith("broken: ") and told["rendered"].endswith("virtual")
-    assert told["joints"].startswith("0 to 17, ") and "1.00 open" in told["gripper"]
-    assert told["shards"].startswith("2 of ") and told["shards"].endswith("checksums agree")
-    assert "views 64x64 px" in told["sizes"]
+    values = rows(report)
+    assert values["moments"].startswith("77 of 3 demos; 21 to 31 each")
+    assert values["instructions"] == "push it: 2 of 3 demos\nlift the lid: 1 of 3 demos"
+    assert values["skipped"].startswith("broken: ") and values["rendered"].endswith("virtual")
+    assert values["joints"].startswith("0 to 17, ") and "1.00 open" in values["gripper"]
+    assert values["shards"].startswith("2 of ") and values["shards"].endswith("checksums agree")
+    assert "views 64x64 px" in values["sizes"]
     picture = report.picture
     assert picture is not None
     side = 160 + 1  # of a view, and its gap
@@ -257,22 +257,22 @@ def test_demos_report_has_faults(
     bag.write_bytes(bag.read_bytes()[:-1000])
     write_demo(folder / "failed", "push-1", robot, cameras, spec, success=False)
     report = inspect(folder)
-    told = rows(report)
-    assert told["demos"] == "4, of which 1 faulty" and "push-0: cannot be read" in told["faults"]
-    assert told["success"] == "2 of 3" and told["not successful"] == "failed"
-    assert told["length"].startswith("25 to 31 moments, 1.2 to 1.5 s") and told["rate"] == "20.0 Hz"
-    assert told["instructions"] == "push it: 2 of 3 demos\nlift the lid: 1 of 3 demos"
-    assert "wrist 256x256 px" in told["views"]
+    values = rows(report)
+    assert values["demos"] == "4, of which 1 faulty" and "push-0: cannot be read" in values["faults"]
+    assert values["success"] == "2 of 3" and values["not successful"] == "failed"
+    assert values["length"].startswith("25 to 31 moments, 1.2 to 1.5 s") and values["rate"] == "20.0 Hz"
+    assert values["instructions"] == "push it: 2 of 3 demos\nlift the lid: 1 of 3 demos"
+    assert "wrist 256x256 px" in values["views"]
     assert report.picture is not None and share(report.picture, COLOURS["push-1"]) > 0.4  # faults are not shown
 
 
 def test_lerobot_dataset_shows_frames_of_each_episode(demos: Path, tmp_path: Path) -> None:
     assert main(["episodes", "export", str(demos), "--out", str(tmp_path / "lerobot")]) == 0
     report = inspect(tmp_path / "lerobot")
-    told = rows(report)
-    assert told["episodes"].startswith("3 of 21 to 31 frames, 77 in all") and told["rate"] == "20 Hz"
-    assert set(told["tasks"].splitlines()) == set(INSTRUCTIONS.values())
-    assert "observation.images.wrist: video (256, 256, 3)" in told["features"] and "v3.0" in told["format"]
+    values = rows(report)
+    assert values["episodes"].startswith("3 of 21 to 31 frames, 77 in all") and values["rate"] == "20 Hz"
+    assert set(values["tasks"].splitlines()) == set(INSTRUCTIONS.values())
+    assert "observation.images.wrist: video (256, 256, 3)" in values["features"] and "v3.0" in values["format"]
     assert report.picture is not None
     strips = np.array_split(report.picture, 3)
     for strip, name in zip(strips, sorted(COLOURS), strict=True):
@@ -297,14 +297,14 @@ def test_command_prints_text_and_picture_path(
     assert capsys.readouterr().out.endswith("\n\ncontact sheet: sheet.png\n")
     assert report.picture is not None
     np.testing.assert_array_equal(cv2.imread("sheet.png")[..., ::-1], report.picture)
-    for options, told in (
+    for options, expected in (
         (["sheet.jpg"], "--picture sheet.jpg"),
         (["sheet.png"], "already exists; name another, or replace it with --overwrite"),
         ([theirs.name, "--overwrite"], "already exists and is not one"),
         (["."], "--picture ."),
     ):
         assert main([*command, *options]) == 2
-        assert told in capsys.readouterr().err
+        assert expected in capsys.readouterr().err
     assert theirs.read_text() == "the user's own"
     assert main([*command, "sheet.png", "--overwrite"]) == 0
 
@@ -350,7 +350,7 @@ def damage(folder: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "line"),
+    ("corrupt", "line"),
     [
         (lambda pair: damage(pair, "controller/genima.json"), "controller/genima.json is damaged"),
         (lambda pair: damage(pair, "controller/act.safetensors"), "controller/act.safetensors is damaged"),
@@ -363,17 +363,17 @@ def damage(folder: Path, what: str) -> None:
     ],
 )
 def test_damaged_checkpoint_is_one_line(
-    checkpoint_folder: Path, copied: Callable[[Path], Path], spoil: Callable[[Path], object], line: str
+    checkpoint_folder: Path, copied: Callable[[Path], Path], corrupt: Callable[[Path], object], line: str
 ) -> None:
     pair = copied(checkpoint_folder)
-    spoil(pair)
+    corrupt(pair)
     with pytest.raises(GenimaError) as caught:
         inspect(pair)
     assert line in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("spoil", "line"),
+    ("corrupt", "line"),
     [
         (lambda folder: damage(folder, "manifest.json"), "manifest.json is damaged"),
         (lambda folder: (folder / "manifest.json").unlink(), "no finished dataset"),
@@ -382,10 +382,10 @@ def test_damaged_checkpoint_is_one_line(
     ],
 )
 def test_damaged_dataset_is_one_line(
-    targets: Path, copied: Callable[[Path], Path], spoil: Callable[[Path], object], line: str
+    targets: Path, copied: Callable[[Path], Path], corrupt: Callable[[Path], object], line: str
 ) -> None:
     folder = copied(targets)
-    spoil(folder)
+    corrupt(folder)
     with pytest.raises(GenimaError) as caught:
         inspect(folder)
     assert line in str(caught.value) and "\n" not in str(caught.value)

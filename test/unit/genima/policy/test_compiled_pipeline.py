@@ -326,7 +326,7 @@ def failing(error: Exception, times: int = 1) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize(
-    "plan, error, said",
+    "plan, error, expected",
     [
         (ExecutionConfig(), torch.OutOfMemoryError("CUDA out of memory"), "too little memory"),
         (ExecutionConfig(compile=True), RuntimeError("no C compiler\nat all"), "cannot be compiled: no C compiler)"),
@@ -339,7 +339,7 @@ def failing(error: Exception, times: int = 1) -> Callable[..., Any]:
 )
 def test_failed_config_falls_back_to_next(
     tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
-    plan: ExecutionConfig, error: Exception, said: str,
+    plan: ExecutionConfig, error: Exception, expected: str,
 ) -> None:  # fmt: skip
     usual = CompiledPipeline(copy.deepcopy(tiny), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     monkeypatch.setattr(DeviceNetworks, "_generate", failing(error))
@@ -349,7 +349,7 @@ def test_failed_config_falls_back_to_next(
     with caplog.at_level(logging.WARNING):
         drawn = engine.generate_tiles(tiles(), GOALS[:1], seeded())
     torch.testing.assert_close(drawn, usual)
-    assert engine.config == EXACT and said in caplog.text and caplog.text.count("\n") == 1
+    assert engine.config == EXACT and expected in caplog.text and caplog.text.count("\n") == 1
 
 
 def test_overflow_falls_back_to_wider_precision(tiny: DiffusionAgent, caplog: pytest.LogCaptureFixture) -> None:

@@ -149,7 +149,7 @@ def edit(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-def refused(load: Callable[[Path], Any], folder: Path) -> str:
+def assert_rejected(load: Callable[[Path], Any], folder: Path) -> str:
     with pytest.raises(GenimaError) as caught:
         load(folder)
     line = str(caught.value)
@@ -177,7 +177,7 @@ def test_configuration_cannot_execute_code(kind: str, folders: Path, marker: Pat
         for change in changes:
             edit(config, **change)
             if change != {"_class_name": ["planted", "Planted"]}:  # transformers' own have no such key
-                refused(LOADERS[kind], folders / kind)
+                assert_rejected(LOADERS[kind], folders / kind)
             else:
                 require_clean(lambda: LOADERS[kind](folders / kind), change)
             config.write_text(whole)
@@ -190,7 +190,7 @@ def test_configuration_cannot_execute_code(kind: str, folders: Path, marker: Pat
 def test_unknown_schedulers_are_rejected(folders: Path, marker: Path, name: Any) -> None:
     folder = folders / "diffusion_agent"
     edit(folder / checkpoint.FILE, scheduler=name)
-    assert "scheduler" in refused(DiffusionAgent.from_pretrained, folder)
+    assert "scheduler" in assert_rejected(DiffusionAgent.from_pretrained, folder)
 
 
 @pytest.mark.parametrize("change", [
@@ -201,7 +201,7 @@ def test_unknown_schedulers_are_rejected(folders: Path, marker: Path, name: Any)
 ])  # fmt: skip
 def test_unknown_classes_in_model_index_are_rejected(folders: Path, marker: Path, change: dict[str, Any]) -> None:
     edit(folders / "base/model_index.json", **change)
-    refused(LOADERS["base"], folders / "base")
+    assert_rejected(LOADERS["base"], folders / "base")
 
 
 def test_index_on_hub_is_checked_before_its_parts_are_loaded(
@@ -211,7 +211,7 @@ def test_index_on_hub_is_checked_before_its_parts_are_loaded(
     index = folders / "base/model_index.json"
     monkeypatch.setattr("genima.policy.diffusion_agent.pretrained_base.hf_hub_download", lambda *_, **__: str(index))
     monkeypatch.setattr("genima.policy.diffusion_agent.pretrained_base.DiffusionPipeline", None)
-    assert "planted" in refused(lambda _: load_base("some/model"), folders)
+    assert "planted" in assert_rejected(lambda _: load_base("some/model"), folders)
 
 
 def test_configurations_of_released_models_pass(tmp_path: Path) -> None:
@@ -248,9 +248,9 @@ def test_pickled_weights_are_rejected(kind: str, folders: Path, marker: Path) ->
         pickled.append(file.with_name("pytorch_model.bin"))
         for path in pickled:
             path.write_bytes(pickle.dumps(Payload(marker)))
-        refused(LOADERS[kind], folders / kind)
+        assert_rejected(LOADERS[kind], folders / kind)
         file.write_bytes(pickle.dumps(Payload(marker)))  # by the right name
-        refused(LOADERS[kind], folders / kind)
+        assert_rejected(LOADERS[kind], folders / kind)
         file.write_bytes(whole)
 
 
@@ -385,7 +385,7 @@ def test_strange_headers_of_weights_are_one_line(folders: Path) -> None:
         require_clean(lambda: use(folder), changed)
     for raw in (struct.pack("<Q", 2**63) + b"{}", struct.pack("<Q", 10**9) + b"{", b"[" * 100_000, whole[:8]):
         file.write_bytes(raw)
-        refused(Controller.from_pretrained, folder)
+        assert_rejected(Controller.from_pretrained, folder)
 
 
 def test_invalid_weights_are_rejected(folders: Path) -> None:
@@ -393,10 +393,10 @@ def test_invalid_weights_are_rejected(folders: Path) -> None:
         file = folders / kind / f"{weights}.safetensors"
         tensors = load_file(file)
         save_file({name: x.astype(np.int8) for name, x in tensors.items()}, file, {"format": "pt"})
-        assert "weights of type I8" in refused(LOADERS[kind], folders / kind)
+        assert "weights of type I8" in assert_rejected(LOADERS[kind], folders / kind)
         broken = {name: np.full_like(x, np.nan) if x.dtype == np.float32 else x for name, x in tensors.items()}
         save_file(broken, file, {"format": "pt"})
-        assert "not finite" in refused(use, folders / kind)
+        assert "not finite" in assert_rejected(use, folders / kind)
 
 
 @pytest.mark.parametrize(
@@ -423,5 +423,5 @@ def test_impossible_sizes_allocate_no_memory(folders: Path, config: str, changes
     import resource
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    refused(LOADERS[kind], folders / kind)
+    assert_rejected(LOADERS[kind], folders / kind)
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < limit

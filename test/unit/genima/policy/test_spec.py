@@ -49,7 +49,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
 }
 
 
-def refused(load: Callable[[Path], Any], folder: Path, *named: str) -> None:
+def assert_rejected(load: Callable[[Path], Any], folder: Path, *named: str) -> None:
     with pytest.raises(GenimaError) as caught:
         load(folder)
     message = str(caught.value)
@@ -115,8 +115,8 @@ def test_mismatched_agent_and_controller_are_rejected(
 
 @pytest.mark.parametrize("kind", LOADERS)
 def test_missing_checkpoint_is_reported(tmp_path: Path, kind: str) -> None:
-    refused(LOADERS[kind], tmp_path / "nowhere", "genima.json is missing")
-    refused(LOADERS[kind], tmp_path, "genima.json is missing")
+    assert_rejected(LOADERS[kind], tmp_path / "nowhere", "genima.json is missing")
+    assert_rejected(LOADERS[kind], tmp_path, "genima.json is missing")
 
 
 @pytest.mark.parametrize("kind", LOADERS)
@@ -126,9 +126,9 @@ def test_corrupt_description_is_rejected(
 ) -> None:
     folder = copied(checkpoint_folder / kind)
     (folder / checkpoint.FILE).write_text(text)
-    refused(LOADERS[kind], folder, "damaged")
+    assert_rejected(LOADERS[kind], folder, "damaged")
     (folder / checkpoint.FILE).write_bytes(b"\xff\xfe\x00")
-    refused(LOADERS[kind], folder, "damaged")
+    assert_rejected(LOADERS[kind], folder, "damaged")
 
 
 @pytest.mark.parametrize("kind", LOADERS)
@@ -139,7 +139,7 @@ def test_all_description_fields_are_required(
     whole = (folder / checkpoint.FILE).read_text()
     for key in json.loads(whole):
         (folder / checkpoint.FILE).write_text(json.dumps({k: v for k, v in json.loads(whole).items() if k != key}))
-        refused(LOADERS[kind], folder, key)
+        assert_rejected(LOADERS[kind], folder, key)
 
 
 @pytest.mark.parametrize("changes", [
@@ -165,7 +165,7 @@ def test_invalid_fields_are_rejected(
     for kind, load in LOADERS.items():
         folder = copied(checkpoint_folder / kind)
         edit(folder, **changes)
-        refused(load, folder)
+        assert_rejected(load, folder)
 
 
 @pytest.mark.parametrize("kind", LOADERS)
@@ -174,9 +174,9 @@ def test_other_schema_kind_and_robot_are_rejected(
 ) -> None:
     folder = copied(checkpoint_folder / kind)
     other = next(loader for name, loader in LOADERS.items() if name != kind)
-    refused(other, folder, "is a checkpoint of a")
+    assert_rejected(other, folder, "is a checkpoint of a")
     edit(folder, schema=99)
-    refused(LOADERS[kind], folder, "99")
+    assert_rejected(LOADERS[kind], folder, "99")
     edit(folder, schema=checkpoint.SCHEMA, joint_names=[f"fr3_joint{i}" for i in range(1, 8)])
     with pytest.raises(GenimaError, match="fr3_joint1"):
         LOADERS[kind](folder)
@@ -187,11 +187,11 @@ def test_controller_that_differs_from_description_is_rejected(
 ) -> None:
     folder = copied(checkpoint_folder / "controller")
     edit(folder, horizon=10)
-    refused(Controller.from_pretrained, folder, "20 actions", "10")
+    assert_rejected(Controller.from_pretrained, folder, "20 actions", "10")
     edit(folder, horizon=20, joint_deviation=[0.05] * 6)
-    refused(Controller.from_pretrained, folder, "statistics")
+    assert_rejected(Controller.from_pretrained, folder, "statistics")
     edit(folder, joint_deviation=[0.05] * 6 + [0.0])
-    refused(Controller.from_pretrained, folder, "joint_deviation.6")
+    assert_rejected(Controller.from_pretrained, folder, "joint_deviation.6")
 
 
 @pytest.mark.parametrize(("kind", "weights"), WEIGHTS)
@@ -203,16 +203,16 @@ def test_truncated_missing_or_incomplete_weights_are_rejected(
     whole = file.read_bytes()
     for part in (whole[: len(whole) // 2], whole[:4], b""):
         file.write_bytes(part)
-        refused(LOADERS[kind], folder)
+        assert_rejected(LOADERS[kind], folder)
     file.write_bytes(whole)
     tensors = load_file(file)
     lost = max(tensors, key=lambda name: tensors[name].size)
     save_file({name: tensor for name, tensor in tensors.items() if name != lost}, file, {"format": "pt"})
-    refused(LOADERS[kind], folder)
+    assert_rejected(LOADERS[kind], folder)
     save_file({**tensors, lost: np.zeros(3, np.float32)}, file, {"format": "pt"})
-    refused(LOADERS[kind], folder)
+    assert_rejected(LOADERS[kind], folder)
     file.unlink()
-    refused(LOADERS[kind], folder)
+    assert_rejected(LOADERS[kind], folder)
 
 
 @pytest.mark.parametrize("kind", LOADERS)
@@ -223,7 +223,7 @@ def test_missing_parts_are_rejected(
     folder = copied(checkpoint_folder / kind)
     for file in (folder / part).iterdir():
         file.unlink()
-    refused(LOADERS[kind], folder)
+    assert_rejected(LOADERS[kind], folder)
 
 
 @pytest.mark.parametrize("kind", LOADERS)
@@ -240,7 +240,7 @@ def test_interrupted_save_leaves_no_loadable_checkpoint(
     monkeypatch.setattr(tokenizer, "save_pretrained", full)
     with pytest.raises(OSError, match="No space"):
         model.save_pretrained(folder)
-    refused(LOADERS[kind], folder, "genima.json is missing")
+    assert_rejected(LOADERS[kind], folder, "genima.json is missing")
 
 
 @pytest.mark.parametrize("kind", LOADERS)

@@ -35,10 +35,10 @@ def test_actions_are_weighted_means_of_overlapping_chunks(every: int, m: float) 
         found = ensemble.average(chunk)
         assert (found.stamp, found.period) == (chunk.stamp, chunk.period)
         for k in range(K):
-            said = table[: i + 1, i * every + k]
-            said = said[~np.isnan(said[:, 0])]
-            weights = np.exp(-m * np.arange(len(said)))
-            expected = (said * weights[:, None] / weights.sum()).sum(axis=0)
+            actions = table[: i + 1, i * every + k]
+            actions = actions[~np.isnan(actions[:, 0])]
+            weights = np.exp(-m * np.arange(len(actions)))
+            expected = (actions * weights[:, None] / weights.sum()).sum(axis=0)
             np.testing.assert_allclose(found.positions[k], expected[:7], atol=1e-9)
             assert found.gripper[k] == pytest.approx(expected[7])
 

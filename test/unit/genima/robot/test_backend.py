@@ -69,7 +69,7 @@ def changed(tmp_path: Path):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    "fields, words",
+    "fields, expected",
     [
         ({"target": None}, "target: Field required"),
         ({"velocites": True}, "velocites: Extra inputs"),
@@ -84,14 +84,14 @@ def changed(tmp_path: Path):  # type: ignore[no-untyped-def]
         ({"recovery": {"action": "a"}}, "recovery.state: Field required"),
     ],
 )
-def test_invalid_controller_is_one_line_error(changed, fields: dict[str, object], words: str) -> None:
-    with pytest.raises(GenimaError, match=words) as caught:
+def test_invalid_controller_is_one_line_error(changed, fields: dict[str, object], expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected) as caught:
         ArmBackend.load(changed("crisp", **fields))
     assert "crisp.yaml" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "fields, words",
+    "fields, expected",
     [
         ({"closed": 0.0}, "open and closed must differ"),
         ({"effort": -1.0}, "effort: Input should be greater than 0"),
@@ -101,16 +101,16 @@ def test_invalid_controller_is_one_line_error(changed, fields: dict[str, object]
         ({"speed": 0.1}, "speed applies only to kind: franka_msgs"),
     ],
 )
-def test_invalid_gripper_is_one_line_error(changed, fields: dict[str, object], words: str) -> None:
-    with pytest.raises(GenimaError, match=words):
+def test_invalid_gripper_is_one_line_error(changed, fields: dict[str, object], expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected):
         GripperBackend.load(changed("robotiq_2f140", **fields))
 
 
 def test_missing_and_malformed_files_are_errors(tmp_path: Path, changed) -> None:
-    for text, words in (("a: [", "not YAML"), ("- a", "valid dictionary"), ("", "valid dictionary")):
+    for text, expected in (("a: [", "not YAML"), ("- a", "valid dictionary"), ("", "valid dictionary")):
         file = tmp_path / "bad.yaml"
         file.write_text(text)
-        with pytest.raises(GenimaError, match=words):
+        with pytest.raises(GenimaError, match=expected):
             ArmBackend.load(file)
     with pytest.raises(GenimaError, match="does not exist"):
         GripperBackend.load(tmp_path / "none.yaml")

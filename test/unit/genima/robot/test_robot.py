@@ -141,20 +141,20 @@ def test_gripper_position_in_wrong_unit_is_rejected(position: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "beyond, words",
+    "beyond, expected",
     [
         *((None, ""), (0.1, ""), (0.3, "is the robot a panda"), (np.nan, "is the robot a panda")),
         *((90.0, "are these degrees"), (-90.0, "are these degrees")),
     ],
 )
-def test_measured_joints_far_outside_range_are_rejected(beyond: float | None, words: str) -> None:
+def test_measured_joints_far_outside_range_are_rejected(beyond: float | None, expected: str) -> None:
     positions = PANDA.home.copy()
     if beyond is not None:
         positions[5] = PANDA.position_max[5] + beyond
-    if not words:
+    if not expected:
         PANDA.require_in_range(positions)
         return
-    with pytest.raises(GenimaError, match=rf"panda_joint6: outside its range -0.02 .. 3.75 \(.* rad\); {words}"):
+    with pytest.raises(GenimaError, match=rf"panda_joint6: outside its range -0.02 .. 3.75 \(.* rad\); {expected}"):
         PANDA.require_in_range(positions)
 
 
@@ -203,7 +203,7 @@ def _set(joint: int, **fields: Any) -> Callable[[Any], None]:
 
 
 @pytest.mark.parametrize(
-    "damage, words",
+    "damage, expected",
     [
         (_set(2, min=3.0), "panda_joint3: home must lie between min and max"),
         (_set(0, home=-2.9), "panda_joint1: home must lie between min and max"),
@@ -230,10 +230,10 @@ def _set(joint: int, **fields: Any) -> Callable[[Any], None]:
         (lambda data: data["gripper"].update(open=float("inf")), "gripper.open: Input should be a finite number"),
     ],
 )
-def test_invalid_robot_fields_are_rejected(tmp_path: Path, damage: Callable[[Any], None], words: str) -> None:
+def test_invalid_robot_fields_are_rejected(tmp_path: Path, damage: Callable[[Any], None], expected: str) -> None:
     data = yaml.safe_load(paths.shared("config", "robots", "panda.yaml").read_text())
     damage(data)
-    assert words in _refused(tmp_path, yaml.safe_dump(data))
+    assert expected in _refused(tmp_path, yaml.safe_dump(data))
 
 
 @pytest.mark.parametrize("name", ROBOTS)
@@ -293,11 +293,11 @@ def test_inverse_kinematics_reaches_poses_within_limits(ik: InverseKinematics) -
     rng = np.random.default_rng(3)
     lower, upper = PANDA.position_min, PANDA.position_max
     for _ in range(40):
-        wanted = PANDA.link_poses(np.clip(PANDA.home + rng.uniform(-0.6, 0.6, 7), lower, upper))[-1]
-        found = ik.solve(wanted, PANDA.home)
+        target = PANDA.link_poses(np.clip(PANDA.home + rng.uniform(-0.6, 0.6, 7), lower, upper))[-1]
+        found = ik.solve(target, PANDA.home)
         reached = PANDA.link_poses(found)[-1]
-        np.testing.assert_allclose(reached[:3, 3], wanted[:3, 3], atol=2e-4)
-        assert Rotation.from_matrix(reached[:3, :3].T @ wanted[:3, :3]).magnitude() < 1e-3
+        np.testing.assert_allclose(reached[:3, 3], target[:3, 3], atol=2e-4)
+        assert Rotation.from_matrix(reached[:3, :3].T @ target[:3, :3]).magnitude() < 1e-3
         assert np.all(found >= lower - 1e-6) and np.all(found <= upper + 1e-6)
 
 

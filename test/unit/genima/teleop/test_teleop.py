@@ -99,7 +99,7 @@ def test_gripper_may_have_its_own_joint_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes, words",
+    "changes, expected",
     [
         ({"joints": NAMES[:-1]}, "wrong number of joints (6); panda has 7"),
         ({"joints": [NAMES[0]] * N}, "names twice: servo_0"),
@@ -119,10 +119,10 @@ def test_gripper_may_have_its_own_joint_state(tmp_path: Path) -> None:
         ({"unwrap_at_start": 1}, "unwrap_at_start: Input should be a valid boolean"),
     ],
 )
-def test_bad_leader_file_is_one_line(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+def test_bad_leader_file_is_one_line(tmp_path: Path, changes: dict[str, object], expected: str) -> None:
     with pytest.raises(GenimaError) as caught:
         LeaderMapping.load(leader_file(tmp_path, **changes), PANDA)
-    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_missing_or_invalid_leader_file_is_error(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_missing_or_invalid_leader_file_is_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "names, positions, words",
+    "names, positions, expected",
     [
         (NAMES[1:], [0.0] * (N - 1), r"joints missing \(servo_0\)"),
         ([*NAMES, NAMES[0]], [0.0] * (N + 1), "duplicate names"),
@@ -142,8 +142,8 @@ def test_missing_or_invalid_leader_file_is_error(tmp_path: Path) -> None:
         (NAMES, [*[0.0] * (N - 1), float("inf")], r"not finite \(servo_6\)"),
     ],
 )
-def test_invalid_samples_are_rejected(tmp_path: Path, names: list[str], positions: list[float], words: str) -> None:
-    with pytest.raises(GenimaError, match=words):
+def test_invalid_samples_are_rejected(tmp_path: Path, names: list[str], positions: list[float], expected: str) -> None:
+    with pytest.raises(GenimaError, match=expected):
         LeaderMapping.load(leader_file(tmp_path), PANDA).sample(0.0, names, positions)
 
 
@@ -159,9 +159,9 @@ def test_leader_with_turn_offset_is_rejected_or_unwrapped(tmp_path: Path, turns:
     leader = LeaderMapping.load(leader_file(tmp_path, joints=joints), PANDA)
     published = sign * PANDA.home + turns * TURN * np.eye(N)[6]
     sample = leader.sample(0.0, NAMES, published)
-    with pytest.raises(GenimaError) as refused:
+    with pytest.raises(GenimaError) as rejected:
         leader.require_within_range(sample.positions, 0.02)
-    line = str(refused.value)
+    line = str(rejected.value)
     assert f"servo_6 is at {sample.positions[6]:.2f} rad, outside the range -2.90 .. 2.90 of" in line
     assert "panda_joint7; it seems to be" in line and "turn" in line and "set unwrap_at_start" in line
     found = leader.unwrap(sample.positions, PANDA.home, 0.02)
@@ -197,7 +197,7 @@ class Follower:
     def __init__(self, **changes: float) -> None:
         self.mirror = LeaderFollower(PANDA, LeaderFollowerSettings(**changes))
         self.positions = PANDA.home.copy()
-        self.said: list[tuple[float, np.ndarray]] = []
+        self.commands: list[tuple[float, np.ndarray]] = []
 
     def receive(self, stamp: float, positions: np.ndarray, velocities: np.ndarray | None = None) -> bool:
         command = self.mirror.follow(
@@ -206,7 +206,7 @@ class Follower:
         if command is not None:
             assert command.stamp == stamp and command.gripper == 0.3
             self.positions = command.positions
-            self.said.append((stamp, command.positions))
+            self.commands.append((stamp, command.positions))
         return command is not None
 
 
@@ -228,10 +228,10 @@ def test_follower_aligns_slowly_then_mirrors(rate: int, apart: float) -> None:
         assert stamp < 30, "they never agree"
         assert follower.receive(stamp, wave(stamp, 0.05))
     assert follower.mirror.state is FollowerState.MIRRORING
-    times = np.array([0.0, *(t for t, _ in follower.said)])
-    way = np.array([first, *(q for _, q in follower.said)])
+    times = np.array([0.0, *(t for t, _ in follower.commands)])
+    trajectory = np.array([first, *(q for _, q in follower.commands)])
     # While it comes, it is slow; a set-point may be a step of the motion late.
-    assert np.max(np.abs(np.diff(way, axis=0)) / PANDA.velocity_max) <= 0.151 * (np.diff(times).max() + DT)
+    assert np.max(np.abs(np.diff(trajectory, axis=0)) / PANDA.velocity_max) <= 0.151 * (np.diff(times).max() + DT)
     assert stamp > apart / (0.15 * PANDA.velocity_max[0])
     for _ in range(200):
         stamp += 1 / rate
@@ -262,20 +262,20 @@ def test_missing_leader_velocity_is_estimated() -> None:
 
 
 @pytest.mark.parametrize(
-    "later, positions, words",
+    "later, positions, expected",
     [
         (DT, PANDA.home + 0.2 * np.eye(N)[2], "panda_joint3 jumped by 0.20 rad"),
         (-0.02, PANDA.home, "stamps go back (0.020 s)"),
         (0.3, PANDA.home, "no leader samples for 0.30 s"),
     ],
 )
-def test_invalid_leader_holds_follower_until_start(later, positions, words) -> None:
+def test_invalid_leader_holds_follower_until_start(later, positions, expected) -> None:
     follower, stamp = mirroring()
-    count = len(follower.said)
+    count = len(follower.commands)
     assert not follower.receive(stamp + later, positions)
-    assert follower.mirror.state is FollowerState.HELD and words in follower.mirror.reason
+    assert follower.mirror.state is FollowerState.HELD and expected in follower.mirror.reason
     assert not follower.receive(stamp + later + DT, positions), "it goes on by itself"
-    assert len(follower.said) == count
+    assert len(follower.commands) == count
     follower.mirror.start()
     assert follower.receive(stamp + later + 2 * DT, positions)
     assert follower.mirror.state is FollowerState.ALIGNING and follower.mirror.reason == ""
@@ -285,7 +285,7 @@ def test_invalid_leader_holds_follower_until_start(later, positions, words) -> N
 def test_alignment_to_leader_outside_range_is_held() -> None:
     follower = Follower()
     follower.mirror.start()
-    assert not follower.receive(0.0, off(6, 1)) and not follower.said
+    assert not follower.receive(0.0, off(6, 1)) and not follower.commands
     assert follower.mirror.state is FollowerState.HELD
     assert follower.mirror.reason == (
         "the leader is at 7.07 rad of panda_joint7, outside -2.90 .. 2.90; move the leader back"
@@ -297,23 +297,25 @@ def test_alignment_to_leader_outside_range_is_held() -> None:
 
 def test_follower_stays_at_limit_when_leader_leaves_range() -> None:
     follower, stamp = mirroring()
-    there, speed = PANDA.home.copy(), 1.0
+    leader, speed = PANDA.home.copy(), 1.0
     limit = PANDA.position_max[6]
     for _ in range(600):
         stamp += DT
-        there = there + speed * DT * np.eye(N)[6]
-        assert follower.receive(stamp, there)
+        leader = leader + speed * DT * np.eye(N)[6]
+        assert follower.receive(stamp, leader)
         assert np.all(follower.positions <= PANDA.position_max)
-    assert there[6] > limit + 0.5 and follower.positions[6] == limit
+    assert leader[6] > limit + 0.5 and follower.positions[6] == limit
     assert follower.mirror.state is FollowerState.MIRRORING
-    assert f"the leader is at {there[6]:.2f} rad of panda_joint7, outside -2.90 .. 2.90" in follower.mirror.reason
-    command = follower.mirror.follow(LeaderSample(stamp + DT, there, None, 1.0), Joints(stamp, follower.positions, 1.0))
+    assert f"the leader is at {leader[6]:.2f} rad of panda_joint7, outside -2.90 .. 2.90" in follower.mirror.reason
+    command = follower.mirror.follow(
+        LeaderSample(stamp + DT, leader, None, 1.0), Joints(stamp, follower.positions, 1.0)
+    )
     assert command is not None and command.velocities[6] == 0.0
-    while there[6] > limit - 0.1:
+    while leader[6] > limit - 0.1:
         stamp += DT
-        there = there - speed * DT * np.eye(N)[6]
-        follower.receive(stamp + DT, there)
-    np.testing.assert_array_equal(follower.positions, there)
+        leader = leader - speed * DT * np.eye(N)[6]
+        follower.receive(stamp + DT, leader)
+    np.testing.assert_array_equal(follower.positions, leader)
     assert follower.mirror.reason == ""
 
 
@@ -329,31 +331,31 @@ def test_pause_allows_leader_to_move() -> None:
     follower, stamp = mirroring()
     follower.mirror.pause()
     assert follower.mirror.state is FollowerState.PAUSED
-    away = PANDA.home + 0.5 * np.eye(N)[3]
-    assert not follower.receive(stamp + DT, away)
+    target = PANDA.home + 0.5 * np.eye(N)[3]
+    assert not follower.receive(stamp + DT, target)
     stamp += 5.0
     follower.mirror.check_timeout(stamp)
     assert follower.mirror.state is FollowerState.PAUSED, "nobody is led, so nobody is lost"
     follower.mirror.start()
     while follower.mirror.state is FollowerState.ALIGNING:
         stamp += DT
-        follower.receive(stamp, away)
+        follower.receive(stamp, target)
         assert stamp < 40
-    np.testing.assert_allclose(follower.positions, away, atol=0.02)
+    np.testing.assert_allclose(follower.positions, target, atol=0.02)
     follower.mirror.end()
-    assert not follower.receive(stamp + DT, away) and follower.mirror.state is FollowerState.IDLE
+    assert not follower.receive(stamp + DT, target) and follower.mirror.state is FollowerState.IDLE
 
 
 @given(st.lists(st.tuples(st.floats(0.0005, 0.09), st.integers(0, N - 1), st.floats(-1, 1)), min_size=5, max_size=60))
 @settings(max_examples=50)
 def test_follower_keeps_alignment_speed(steps) -> None:
-    follower, stamp, there = Follower(), 0.0, PANDA.home + 0.4
+    follower, stamp, leader = Follower(), 0.0, PANDA.home + 0.4
     follower.mirror.start()
     last = follower.positions
     for dt, joint, share in steps:
         stamp += dt
-        there = there + share * PANDA.velocity_max[joint] * dt * np.eye(N)[joint]
-        follower.receive(stamp, there)
+        leader = leader + share * PANDA.velocity_max[joint] * dt * np.eye(N)[joint]
+        follower.receive(stamp, leader)
         assert follower.mirror.state is FollowerState.ALIGNING
         assert np.all(np.abs(follower.positions - last) <= 0.1501 * PANDA.velocity_max * (dt + DT))
         last = follower.positions
@@ -388,21 +390,21 @@ class Pair:
         graph.subscribe(JointState, "joint_command", qos.JOINT_COMMAND, self._on_command)
         self.statuses = graph.subscribe(TeleopStatus, "teleop/status", qos.STATUS)
         self.commands = graph.subscribe(JointState, "teleop/command", qos.JOINT_COMMAND)
-        self._say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
-        self._say_leader = graph.publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
+        self._publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self._publish_leader = graph.publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
 
     def _on_command(self, message: JointState) -> None:
         self.follower = messages.command_from(message, PANDA).positions
 
     def work(self) -> None:
-        self._say_joints(messages.joints_message(Joints(time.time(), self.follower, self.gripper), PANDA))
+        self._publish_joints(messages.joints_message(Joints(time.time(), self.follower, self.gripper), PANDA))
         if not self.silent:
-            said = JointState(name=self.names, position=list(self.leader))
-            said.header.stamp = messages.time_message(time.time() - self.late)
-            self._say_leader(said)
+            message = JointState(name=self.names, position=list(self.leader))
+            message.header.stamp = messages.time_message(time.time() - self.late)
+            self._publish_leader(message)
 
-    def ask(self, what: str) -> Trigger.Response:
-        return self.graph.call(Trigger, f"teleop/{what}", Trigger.Request())
+    def call(self, name: str) -> Trigger.Response:
+        return self.graph.call(Trigger, f"teleop/{name}", Trigger.Request())
 
     def until(self, condition, otherwise: str) -> None:
         self.graph.until(condition, otherwise, self.work)
@@ -425,7 +427,7 @@ class Pair:
     def start(self) -> None:
         def started() -> bool:
             self.work()
-            return self.ask("start").success
+            return self.call("start").success
 
         self.until(started, "it cannot be started")
         self.until(lambda: self.state == TeleopStatus.MIRRORING, "no mirroring")
@@ -443,24 +445,24 @@ def test_pedal_opens_and_closes_gripper(graph, tmp_path: Path) -> None:
     pair.gripper = 0.3  # it holds something
     pair.start()
 
-    def grips(wanted: float) -> bool:
-        return messages.command_from(pair.commands[-1], PANDA).gripper == pytest.approx(wanted)
+    def grips(opening: float) -> bool:
+        return messages.command_from(pair.commands[-1], PANDA).gripper == pytest.approx(opening)
 
     np.testing.assert_allclose([message.position[N] for message in pair.commands], 0.3)  # nor does it drop that
-    for wanted in (1.0, 0.0, 1.0):
+    for opening in (1.0, 0.0, 1.0):
         for buttons in ([0, 1], [0, 1], [1, 0]):  # held, then let go of
             press(Joy(buttons=buttons))
             time.sleep(0.02)
             pair.work()
-        pair.until(lambda wanted=wanted: grips(wanted), f"it does not go to {wanted}")
+        pair.until(lambda opening=opening: grips(opening), f"it does not go to {opening}")
     press(Joy(buttons=[1]))
     pair.until(graph.reports_fault("teleop", "(1 buttons)"), "no complaint")
 
 
 def test_follower_follows_leader(graph) -> None:
     pair = Pair(graph, late=0.45)  # the machine may be busy
-    said = graph.publisher(Float32, "leader/gripper", qos.IMAGE)
-    said(Float32(data=0.25))
+    publish_gripper = graph.publisher(Float32, "leader/gripper", qos.IMAGE)
+    publish_gripper(Float32(data=0.25))
     pair.start()
     assert np.abs(pair.statuses[-1].distance).max() < 0.05 and pair.statuses[-1].joints == list(PANDA.joint_names)
     for _ in range(50):
@@ -469,7 +471,7 @@ def test_follower_follows_leader(graph) -> None:
         time.sleep(0.02)
     pair.until(lambda: np.allclose(pair.follower, pair.leader, atol=1e-3), "the follower does not arrive")
     assert messages.command_from(pair.commands[-1], PANDA).gripper == 0.25
-    assert pair.ask("pause").success
+    assert pair.call("pause").success
     pair.until(lambda: pair.state == TeleopStatus.PAUSED, "no pause")
     rest = pair.come_to_rest()
     pair.leader = pair.leader - 0.3
@@ -477,13 +479,13 @@ def test_follower_follows_leader(graph) -> None:
         pair.work()
         time.sleep(0.02)
     np.testing.assert_allclose(pair.follower, rest, atol=1e-3)
-    assert pair.ask("end").success
-    assert not pair.ask("pause").success, "nothing to pause"
+    assert pair.call("end").success
+    assert not pair.call("pause").success, "nothing to pause"
     graph.until(lambda: pair.state == TeleopStatus.IDLE, "no end")
 
 
 @pytest.mark.parametrize(
-    "spoil, words",
+    "corrupt, expected",
     [
         (lambda pair: setattr(pair, "silent", True), "no leader samples for"),
         (lambda pair: setattr(pair, "late", 0.5), "stamps are 0.5"),
@@ -492,11 +494,11 @@ def test_follower_follows_leader(graph) -> None:
         (lambda pair: setattr(pair, "names", ["a", *pair.names[1:]]), "joints missing (panda_joint1)"),
     ],
 )
-def test_invalid_leader_message_holds_arm(graph, pair, spoil, words) -> None:
+def test_invalid_leader_message_holds_arm(graph, pair, corrupt, expected) -> None:
     pair.start()
-    good = dict(vars(pair))
-    spoil(pair)
-    pair.until(graph.reports_fault("teleop", words), "no complaint")
+    original = dict(vars(pair))
+    corrupt(pair)
+    pair.until(graph.reports_fault("teleop", expected), "no complaint")
     pair.until(lambda: pair.state == TeleopStatus.HELD, "not held")
     rest, count = pair.follower.copy(), len(pair.commands)
     for _ in range(10):
@@ -505,18 +507,18 @@ def test_invalid_leader_message_holds_arm(graph, pair, spoil, words) -> None:
     np.testing.assert_allclose(pair.follower, rest, atol=1e-2)
     assert len(pair.commands) == count, "it goes on by itself"
     for name in ("silent", "late", "leader", "names"):
-        setattr(pair, name, good[name])
+        setattr(pair, name, original[name])
     pair.start()
 
 
 def test_non_finite_gripper_is_ignored(graph, pair) -> None:
-    say = graph.publisher(Float32, "leader/gripper", qos.IMAGE)
-    say(Float32(data=0.5))
+    publish = graph.publisher(Float32, "leader/gripper", qos.IMAGE)
+    publish(Float32(data=0.5))
     pair.start()
-    say(Float32(data=float("nan")))
+    publish(Float32(data=float("nan")))
     pair.until(graph.reports_fault("teleop", "leader/gripper: open fraction: out of range (nan)"), "no complaint")
     assert messages.command_from(pair.commands[-1], PANDA).gripper == 0.5
-    say(Float32(data=0.25))
+    publish(Float32(data=0.25))
     pair.until(lambda: messages.command_from(pair.commands[-1], PANDA).gripper == 0.25, "it is not heard again")
 
 
@@ -524,12 +526,14 @@ def test_leader_with_turn_offset_does_not_start(graph) -> None:
     pair = Pair(graph)
     pair.leader = off(6, 1)
 
-    def refused() -> bool:
+    def rejected() -> bool:
         pair.work()
-        answer = pair.ask("start")
-        return not answer.success and "panda_joint7 is at 7.07 rad, outside the range -2.90 .. 2.90" in answer.message
+        response = pair.call("start")
+        return (
+            not response.success and "panda_joint7 is at 7.07 rad, outside the range -2.90 .. 2.90" in response.message
+        )
 
-    pair.until(refused, "it is not refused")
+    pair.until(rejected, "it is not refused")
     pair.until(lambda: pair.statuses and pair.statuses[-1].distance, "no distance")
     assert pair.statuses[-1].distance[6] == pytest.approx(TURN, abs=0.01), "the distance shown is not the true one"
     assert pair.state == TeleopStatus.IDLE and not pair.commands
@@ -541,7 +545,7 @@ def test_leader_is_unwrapped_until_restart(graph) -> None:
     pair.start()
     pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.05, atol=0.01), "it does not come")
     assert np.all(np.abs(np.array([m.position[6] for m in pair.commands]) - PANDA.home[6]) < 0.1)
-    assert pair.ask("pause").success
+    assert pair.call("pause").success
     pair.until(lambda: pair.state == TeleopStatus.PAUSED, "no pause")
     pair.leader = off(6, 1) + 0.1
     pair.start()  # the turn is remembered
@@ -555,14 +559,14 @@ def test_leader_is_unwrapped_until_restart(graph) -> None:
 def test_pause_is_not_a_fault(graph) -> None:
     pair = Pair(graph, late=0.45)
     pair.start()
-    assert pair.ask("pause").success
+    assert pair.call("pause").success
     pair.until(lambda: pair.state == TeleopStatus.PAUSED, "no pause")
     reports = graph.subscribe(DiagnosticArray, "/diagnostics", qos.STATUS)
     end = time.monotonic() + 1.5  # commands count as lost after 0.5 s
     pair.until(lambda: time.monotonic() > end, "")
-    said = [status for report in reports for status in report.status if status.name in ("command_guard", "teleop")]
-    assert {status.name for status in said} == {"command_guard", "teleop"}
-    assert not [status.message for status in said if status.level != DiagnosticStatus.OK]
+    statuses = [status for report in reports for status in report.status if status.name in ("command_guard", "teleop")]
+    assert {status.name for status in statuses} == {"command_guard", "teleop"}
+    assert not [status.message for status in statuses if status.level != DiagnosticStatus.OK]
     assert (graph.guard.state, graph.guard.reason) == (GuardStatus.HELD, GuardStatus.PAUSED)
     pair.start()
 
@@ -574,21 +578,21 @@ def test_mirroring_ends_with_ownership(graph, pair, other: str) -> None:
     assert graph.call(SelectSource, "command_guard/select", SelectSource.Request(source=other)).success
     pair.until(lambda: pair.state == TeleopStatus.IDLE, "it does not notice")
     assert pair.statuses[-1].reason == f"owner of the arm: {other}"
-    assert other in pair.ask("end").message, "it takes the arm away from who has it"
+    assert other in pair.call("end").message, "it takes the arm away from who has it"
     pair.start()
 
 
 def test_pause_cancels_pending_start(graph) -> None:
     may_answer, answered = threading.Event(), threading.Event()
 
-    def answer(request: SelectSource.Request, response: SelectSource.Response) -> SelectSource.Response:
+    def on_select(request: SelectSource.Request, response: SelectSource.Response) -> SelectSource.Response:
         may_answer.wait(PATIENCE)
         answered.set()
         response.success = True
         return response
 
     guard, executor = rclpy.create_node("slow_guard"), SingleThreadedExecutor()
-    guard.create_service(SelectSource, "command_guard/select", answer)
+    guard.create_service(SelectSource, "command_guard/select", on_select)
     executor.add_node(guard)
     thread = threading.Thread(target=executor.spin)
     thread.start()
@@ -596,10 +600,10 @@ def test_pause_cancels_pending_start(graph) -> None:
 
     def started() -> bool:
         pair.work()
-        return pair.ask("start").success
+        return pair.call("start").success
 
     pair.until(started, "it cannot be started")
-    assert pair.ask("pause").success
+    assert pair.call("pause").success
     may_answer.set()
     pair.until(answered.is_set, "the guard was not asked")
     for _ in range(20):
@@ -617,8 +621,8 @@ def test_leader_with_other_joints_is_reported(graph) -> None:
 
     def named() -> bool:
         pair.work()
-        said = pair.ask("start").message
-        return "with panda_joint1, " in said and "(received: fr3_joint1, " in said
+        response_message = pair.call("start").message
+        return "with panda_joint1, " in response_message and "(received: fr3_joint1, " in response_message
 
     pair.until(named, "nobody says whose joints come")
 
@@ -627,24 +631,26 @@ def test_start_requires_leader_follower_and_guard(graph) -> None:
     graph.add(TeleopNode())
     response = graph.call(Trigger, "teleop/start", Trigger.Request())
     assert not response.success and "leader: no joint states on /leader/joint_states" in response.message
-    speak = graph.publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
+    publish_leader = graph.publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
 
-    def answer(words: str, *others) -> None:
+    def check_answer(expected: str, *others) -> None:
         def right() -> bool:
-            said = JointState(name=[f"panda_joint{i + 1}" for i in range(N)], position=list(PANDA.home))
-            said.header.stamp = messages.time_message(time.time())
-            speak(said)
+            message = JointState(name=[f"panda_joint{i + 1}" for i in range(N)], position=list(PANDA.home))
+            message.header.stamp = messages.time_message(time.time())
+            publish_leader(message)
             for other in others:
                 other(messages.joints_message(Joints(time.time(), PANDA.home, 1.0), PANDA))
             time.sleep(0.02)
             response = graph.call(Trigger, "teleop/start", Trigger.Request())
             assert not response.success
-            return words in response.message
+            return expected in response.message
 
-        graph.until(right, f"nobody says {words}")
+        graph.until(right, f"nobody says {expected}")
 
-    answer("follower: no joint states on /joint_states")
-    answer("command_guard/select: service not available", graph.publisher(JointState, "joint_states", qos.JOINT_STATES))
+    check_answer("follower: no joint states on /joint_states")
+    check_answer(
+        "command_guard/select: service not available", graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+    )
 
 
 # Leaders without an arm.
@@ -702,7 +708,7 @@ def test_gamepad_moves_only_with_held_button() -> None:
 
 
 @pytest.mark.parametrize(
-    "text, words",
+    "text, expected",
     [
         ("linear: {", "not YAML"),
         ("linear: {}", "dead_zone: Field required"),
@@ -712,9 +718,9 @@ def test_gamepad_moves_only_with_held_button() -> None:
         (PAD.replace("enable: 5", "enable: 0"), "gripper and enable are the same button"),
     ],
 )
-def test_bad_gamepad_file_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+def test_bad_gamepad_file_is_one_line(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "pad.yaml").write_text(text)
-    with pytest.raises(GenimaError, match=words):
+    with pytest.raises(GenimaError, match=expected):
         Gamepad.load(tmp_path / "pad.yaml")
     with pytest.raises(GenimaError, match="does not exist"):
         Gamepad.load(tmp_path / "no.yaml")
@@ -726,49 +732,54 @@ class Jogged:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         graph.add(JogNode())
-        self.said = graph.subscribe(JointState, "leader/joint_states", qos.JOINT_STATES)
-        self._say_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
-        self._say_status = graph.publisher(TeleopStatus, "teleop/status", qos.STATUS)
-        self.say_twist = graph.publisher(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
-        self.say_joy = graph.publisher(Joy, "joy", qos.JOINT_STATES)
+        self.joint_states = graph.subscribe(JointState, "leader/joint_states", qos.JOINT_STATES)
+        self._publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+        self._publish_status = graph.publisher(TeleopStatus, "teleop/status", qos.STATUS)
+        self.publish_twist = graph.publisher(TwistStamped, "leader/jog", qos.JOINT_COMMAND)
+        self.publish_joy = graph.publisher(Joy, "joy", qos.JOINT_STATES)
         self.state, self.joints = TeleopStatus.IDLE, PANDA.home + 0.1
 
     def work(self) -> None:
-        self._say_joints(messages.joints_message(Joints(time.time(), self.joints, 1.0), PANDA))
-        self._say_status(TeleopStatus(state=self.state))
+        self._publish_joints(messages.joints_message(Joints(time.time(), self.joints, 1.0), PANDA))
+        self._publish_status(TeleopStatus(state=self.state))
 
     def until(self, condition, otherwise: str, more=lambda: None) -> None:
         self.graph.until(condition, otherwise, lambda: (self.work(), more()))
 
     @property
     def tip(self) -> np.ndarray:
-        return tip(np.array(self.said[-1].position[:N]))[:3, 3]
+        return tip(np.array(self.joint_states[-1].position[:N]))[:3, 3]
 
 
 def test_jog_starts_at_follower(graph) -> None:
     jogged = Jogged(graph)
-    jogged.until(lambda: jogged.said and np.allclose(jogged.said[-1].position[:N], PANDA.home + 0.1), "it is not there")
+    jogged.until(
+        lambda: jogged.joint_states and np.allclose(jogged.joint_states[-1].position[:N], PANDA.home + 0.1),
+        "it is not there",
+    )
     jogged.joints = PANDA.home
-    jogged.until(lambda: np.allclose(jogged.said[-1].position[:N], PANDA.home), "it does not stay with the follower")
+    jogged.until(
+        lambda: np.allclose(jogged.joint_states[-1].position[:N], PANDA.home), "it does not stay with the follower"
+    )
     push = TwistStamped()
     push.twist.linear.z = 0.2
-    jogged.say_twist(push)
+    jogged.publish_twist(push)
     time.sleep(0.1)
     jogged.work()
-    assert np.allclose(jogged.said[-1].position[:N], PANDA.home), "it goes though nobody follows"
+    assert np.allclose(jogged.joint_states[-1].position[:N], PANDA.home), "it goes though nobody follows"
     jogged.state = TeleopStatus.MIRRORING
     low = jogged.tip[2]
-    jogged.until(lambda: jogged.tip[2] > low + 0.05, "it is not pushed", lambda: jogged.say_twist(push))
-    jogged.until(lambda: jogged.said[-1].velocity[3] == 0.0, "it does not stop by itself")
+    jogged.until(lambda: jogged.tip[2] > low + 0.05, "it is not pushed", lambda: jogged.publish_twist(push))
+    jogged.until(lambda: jogged.joint_states[-1].velocity[3] == 0.0, "it does not stop by itself")
     push.twist.linear.z = float("nan")
-    jogged.until(graph.reports_fault("jog", "not finite"), "no complaint", lambda: jogged.say_twist(push))
+    jogged.until(graph.reports_fault("jog", "not finite"), "no complaint", lambda: jogged.publish_twist(push))
     push.twist.linear.z, push.twist.linear.x = 30.0, 40.0
-    words = "twist too fast (50 m/s, 0 rad/s); scaled down to 0.5 m/s, 1.5 rad/s"
-    jogged.until(graph.reports_fault("jog", words), "no complaint", lambda: jogged.say_twist(push))
+    expected = "twist too fast (50 m/s, 0 rad/s); scaled down to 0.5 m/s, 1.5 rad/s"
+    jogged.until(graph.reports_fault("jog", expected), "no complaint", lambda: jogged.publish_twist(push))
     grip = graph.publisher(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
-    words = "leader/jog/gripper: open fraction: out of range (100)"
-    jogged.until(graph.reports_fault("jog", words), "no complaint", lambda: grip(Float32(data=100.0)))
-    assert jogged.said[-1].name == list(PANDA.joint_names), "the gripper is moved"
+    expected = "leader/jog/gripper: open fraction: out of range (100)"
+    jogged.until(graph.reports_fault("jog", expected), "no complaint", lambda: grip(Float32(data=100.0)))
+    assert jogged.joint_states[-1].name == list(PANDA.joint_names), "the gripper is moved"
 
 
 def test_gamepad_moves_tip_and_gripper(graph) -> None:
@@ -777,21 +788,23 @@ def test_gamepad_moves_tip_and_gripper(graph) -> None:
     pad = Joy(axes=[0.0] * 8, buttons=[0] * 11)
     pad.axes[1] = 1.0
     pad.buttons[5] = 1
-    jogged.until(lambda: jogged.said, "no status received")
-    assert jogged.said[-1].name == list(PANDA.joint_names), "it moves the gripper by itself"
+    jogged.until(lambda: jogged.joint_states, "no status received")
+    assert jogged.joint_states[-1].name == list(PANDA.joint_names), "it moves the gripper by itself"
     begin = jogged.tip[0]
-    jogged.until(lambda: jogged.tip[0] > begin + 0.03, "it is not pushed", lambda: jogged.say_joy(pad))
+    jogged.until(lambda: jogged.tip[0] > begin + 0.03, "it is not pushed", lambda: jogged.publish_joy(pad))
     pad.buttons[0] = 1
-    jogged.until(lambda: jogged.said[-1].position[N:] == array("d", [0.7]), "no grip", lambda: jogged.say_joy(pad))
+    jogged.until(
+        lambda: jogged.joint_states[-1].position[N:] == array("d", [0.7]), "no grip", lambda: jogged.publish_joy(pad)
+    )
     jogged.until(
         graph.reports_fault("jog", "too few axes or buttons (1, 0)"),
         "no complaint",
-        lambda: jogged.say_joy(Joy(axes=[1.0])),
+        lambda: jogged.publish_joy(Joy(axes=[1.0])),
     )
     pad.axes[1] = 32767.0
-    words = "axis 1 outside -1 .. 1 (32767)"
-    jogged.until(graph.reports_fault("jog", words), "no complaint", lambda: jogged.say_joy(pad))
-    jogged.until(lambda: not np.any(jogged.said[-1].velocity[:N]), "it moves", lambda: jogged.say_joy(pad))
+    expected = "axis 1 outside -1 .. 1 (32767)"
+    jogged.until(graph.reports_fault("jog", expected), "no complaint", lambda: jogged.publish_joy(pad))
+    jogged.until(lambda: not np.any(jogged.joint_states[-1].velocity[:N]), "it moves", lambda: jogged.publish_joy(pad))
 
 
 class Stage:
@@ -800,57 +813,57 @@ class Stage:
     def __init__(self, graph: Graph, task: str, seed: int) -> None:
         self.graph = graph
         graph.add(ExpertLeader())
-        self.said = graph.subscribe(JointState, "leader/joint_states", qos.JOINT_STATES)
+        self.joint_states = graph.subscribe(JointState, "leader/joint_states", qos.JOINT_STATES)
         self.leader = graph.subscribe(LeaderStatus, "leader/status", qos.LATCHED)
-        assert "no scene" in self.ask("play").message
-        self._say_scene = graph.publisher(SceneStatus, "sim/status", qos.STATUS)
+        assert "no scene" in self.call("play").message
+        self._publish_scene = graph.publisher(SceneStatus, "sim/status", qos.STATUS)
         placed = random_placements(scene_objects(get_task(task)), np.random.default_rng(seed))
         places = {name: np.array([*placed[name].xy, 0.0]) for name in ("button", "saucepan")}
         places["lid"] = places["saucepan"]
         self.scene = SceneStatus(task=task, seed=seed, objects=["button", "saucepan", "lid"])
         self.scene.positions = [Point(x=x, y=y) for x, y, _ in places.values()]
         self.demo = Demo.random(get_task(task), seed, places, Expert(PANDA))
-        graph.until(lambda: self.ask("home").success, "it hears of no scene", lambda: self._say_scene(self.scene))
+        graph.until(lambda: self.call("home").success, "it hears of no scene", lambda: self._publish_scene(self.scene))
 
-    def ask(self, what: str) -> Trigger.Response:
-        return self.graph.call(Trigger, f"leader/{what}", Trigger.Request())
+    def call(self, name: str) -> Trigger.Response:
+        return self.graph.call(Trigger, f"leader/{name}", Trigger.Request())
 
-    def tell(self) -> None:
-        self._say_scene(self.scene)
+    def publish_scene(self) -> None:
+        self._publish_scene(self.scene)
 
-    def play(self, what: str) -> None:
+    def play(self, name: str) -> None:
         """Run until the leader has finished."""
-        heard = len(self.leader)
-        assert self.ask(what).success
-        self.graph.until(lambda: [m.playing for m in self.leader[heard:]] == [True, False], f"{what} does not end")
+        count = len(self.leader)
+        assert self.call(name).success
+        self.graph.until(lambda: [m.playing for m in self.leader[count:]] == [True, False], f"{name} does not end")
 
     @property
     def positions(self) -> np.ndarray:
-        return np.array(self.said[-1].position[:N])
+        return np.array(self.joint_states[-1].position[:N])
 
 
 def test_simulated_leader_solves_task(graph) -> None:
     stage = Stage(graph, "push_button", 3)
     graph.until(lambda: np.allclose(stage.positions, stage.demo.start), "it is not where the demo begins")
     stage.play("approach")
-    assert stage.ask("play").success
-    assert "already playing" in stage.ask("play").message
-    said = stage.said
-    graph.until(lambda: abs(said[-1].position[0] - stage.demo.start[0]) > 0.01, "it does not move")
+    assert stage.call("play").success
+    assert "already playing" in stage.call("play").message
+    joint_states = stage.joint_states
+    graph.until(lambda: abs(joint_states[-1].position[0] - stage.demo.start[0]) > 0.01, "it does not move")
     time.sleep(1.0)
-    stamps = np.array([messages.seconds(m.header.stamp) for m in said])
-    positions = np.array([m.position[:N] for m in said])
-    speeds = np.array([m.velocity[:N] for m in said])
+    stamps = np.array([messages.seconds(m.header.stamp) for m in joint_states])
+    positions = np.array([m.position[:N] for m in joint_states])
+    speeds = np.array([m.velocity[:N] for m in joint_states])
     k = np.flatnonzero(np.diff(stamps) < 0.02)  # the machine may be busy
     jumps = np.linalg.norm(np.diff(positions, axis=0)[k], axis=1) > 0.1  # to its home, once
     slopes = np.diff(positions, axis=0)[k] / np.diff(stamps)[k, None]
     assert jumps.sum() <= 1
     np.testing.assert_allclose(slopes[~jumps], ((speeds[k] + speeds[k + 1]) / 2)[~jumps], atol=0.05)
-    assert stage.ask("home").success
+    assert stage.call("home").success
     graph.until(lambda: np.allclose(stage.positions, stage.demo.start), "not at home")
     graph.until(lambda: not stage.leader[-1].playing, "it says that it plays")
     stage.scene.resets = 5  # the operator waits for this number before it moves the leader home
-    graph.until(lambda: stage.leader[-1].resets == 5, "the status has an old scene", stage.tell)
+    graph.until(lambda: stage.leader[-1].resets == 5, "the status has an old scene", stage.publish_scene)
 
 
 def test_missed_grasp_is_retried(graph) -> None:
@@ -860,10 +873,10 @@ def test_missed_grasp_is_retried(graph) -> None:
     graph.until(lambda: tip(stage.positions)[2, 3] > start[2] + 0.05, "it is not above")
     stage.play("approach")
     np.testing.assert_allclose(tip(stage.positions)[:3, 3], start, atol=1e-3)
-    assert stage.said[-1].position[N] == pytest.approx(PANDA.gripper_position(0.0))
+    assert stage.joint_states[-1].position[N] == pytest.approx(PANDA.gripper_position(0.0))
     lid = stage.scene.positions[2]
     lid.x, lid.y = lid.x + 0.02, lid.y - 0.01  # it was pushed
-    stage.tell()
+    stage.publish_scene()
     stage.play("play")
     np.testing.assert_allclose(tip(stage.positions)[:2, 3], [lid.x, lid.y], atol=1e-3)
 
@@ -872,8 +885,8 @@ def test_simulated_leader_ends_with_task(graph) -> None:
     seed = next(s for s in range(100) if np.random.default_rng([s, 0x4E74]).random() < 0.3)
     stage = Stage(graph, "take_lid_off", seed)
     stage.play("approach")
-    assert stage.ask("play").success
+    assert stage.call("play").success
     graph.until(lambda: stage.leader[-1].playing, "it does not play")
     stage.scene.success = True  # the grasp held after all
-    graph.until(lambda: not stage.leader[-1].playing, "it goes on", stage.tell)
+    graph.until(lambda: not stage.leader[-1].playing, "it goes on", stage.publish_scene)
     assert tip(stage.positions)[2, 3] > tip(stage.demo.start)[2, 3] + 0.1  # lifted, and not come down again
