@@ -1,4 +1,4 @@
-"""Commands of ./genima in this process, where the process itself is not what is tested."""
+"""Run commands of ./genima in this process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def outcome(*arguments: str) -> tuple[object, str]:
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
             code: object = main(list(arguments))
-        except SystemExit as leaving:  # argparse and tyro leave by themselves
+        except SystemExit as leaving:  # raised by argparse and tyro
             code = leaving.code
     return code, text.getvalue()

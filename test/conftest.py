@@ -97,7 +97,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Of tiny networks more threads only wait for each other."""
+    """Use one thread: more do not help tiny networks."""
     import torch
 
     torch.set_num_threads(1)

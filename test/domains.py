@@ -1,4 +1,4 @@
-"""ROS domains of tests that run at the same time."""
+"""ROS domains of parallel tests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from genima_nodes.ros.ros_environment import free_domains
 
 
 def free_domain() -> int:
-    """Return a domain that no process is in.
+    """Return an unused domain.
 
-    Each worker of pytest-xdist chooses among its own share: two that choose at the same moment, before either listens,
-    never choose the same one.
+    Each worker of pytest-xdist has its own domains, so that two workers never choose the same one at the same time.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

@@ -1,4 +1,4 @@
-"""Run by test_lerobot.py with a Python that has the lerobot library: reads our dataset with it, or writes one by it.
+"""Script of test_lerobot.py for a Python with the lerobot library: read our dataset, or write one.
 
 python lerobot_library.py read DATASET RESULT.npz BACKEND
 python lerobot_library.py write DATASET
@@ -17,7 +17,7 @@ NAMES = [*(f"joint_{i}.pos" for i in range(7)), "gripper.pos"]
 
 
 def read(folder: str, result: str, backend: str) -> None:
-    """All items, in random order as training reads them."""
+    """Read all items in random order, as in training."""
     dataset = LeRobotDataset("local/ours", root=folder, video_backend=backend)
     order = np.random.default_rng(0).permutation(len(dataset)).tolist()
     items = dict(sorted((i, dataset[i]) for i in order))
@@ -37,7 +37,7 @@ def read(folder: str, result: str, backend: str) -> None:
 
 
 def write(folder: str) -> None:
-    """Two episodes, recorded as lerobot records: AV1 videos on an even grid, names and ranges of another robot."""
+    """Record two episodes with lerobot: AV1 videos, names and ranges of another robot."""
     vector = {"dtype": "float32", "shape": (8,), "names": NAMES}
     image = {"dtype": "video", "shape": (64, 96, 3), "names": ["height", "width", "channels"]}
     dataset = LeRobotDataset.create(

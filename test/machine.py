@@ -1,4 +1,4 @@
-"""Measure how busy the machine is beside a test whose verdict needs a quiet one."""
+"""Measure the machine's load during a test with deadlines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ while os.getppid() == parent:
 
 
 class WakeUpProbe:
-    """A process of its own that sleeps 10 ms again and again: no lock of the tests' interpreter can delay it."""
+    """Process that repeatedly sleeps 10 ms: independent of the lock of the tests' interpreter."""
 
     def __init__(self) -> None:
         with tempfile.NamedTemporaryFile() as file:
@@ -61,7 +61,7 @@ class MachineWatch:
     """The machine's load from now on."""
 
     def __init__(self, probe: WakeUpProbe) -> None:
-        # tests that run at once have a common parent, pytest-xdist's: what the others use is known to be there
+        # parallel tests have a common parent, pytest-xdist's: their load is excluded
         parent = psutil.Process().parent() if "PYTEST_XDIST_WORKER" in os.environ else None
         self._probe, self._load = probe, LoadMeter(parent)
         probe.reset()

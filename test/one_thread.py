@@ -1,4 +1,4 @@
-"""Stand-in for a WorkerPool where processes are not what is tested: one takes seconds to begin."""
+"""Stand-in for a WorkerPool in tests that need no processes, which take seconds to start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 class OneThread(ThreadPoolExecutor):
-    """A thread that calls ``start`` first, as each process of a WorkerPool does."""
+    """Thread that first calls ``start``, as each process of a WorkerPool."""
 
     def __init__(
         self, workers: int, start: Callable[..., object] | None = None, arguments: tuple[Any, ...] = ()
@@ -20,5 +20,5 @@ class OneThread(ThreadPoolExecutor):
 
 
 def render_in_a_thread(patch: pytest.MonkeyPatch) -> None:
-    """Have demos rendered in a thread of this process."""
+    """Render demos in a thread of this process."""
     patch.setattr(sys.modules["genima.data.datasets.render"], "WorkerPool", OneThread)

@@ -1,4 +1,4 @@
-"""Stand-ins for the networks of GENIMA, quick and predictable."""
+"""Stand-ins for the networks of GENIMA: fast and deterministic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = 16
 
 
 class StandInAgent:
-    """Returns the observation, inverted."""
+    """Agent that returns the inverted observation."""
 
     views, camera_views, camera_size, robot = VIEWS, VIEWS, (SIZE, SIZE), PANDA
 
@@ -34,11 +34,11 @@ class StandInAgent:
 
 
 class StandInController:
-    """Holds the joints that it is given, one joint turned a little."""
+    """Controller that holds the given joints, with a small motion of one joint."""
 
     robot = PANDA
     spec = PolicySpec("panda", PANDA.joint_names)
-    beyond = 0.0  # rad, that the last joint is read further
+    beyond = 0.0  # rad, offset of the last joint
 
     def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         if drawn.tile.shape[0] != 2 * SIZE:

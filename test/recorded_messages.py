@@ -57,14 +57,14 @@ def joint_state(time: float, values: NDArray[np.float64], names: tuple[str, ...]
 
 
 def table(x: int, size: int = 200) -> Image:
-    """A grey table with a dark square that begins at column x."""
+    """Return an image of a grey table with a dark square from column x."""
     image = np.full((size, size, 3), 160, np.uint8)
     image[80:120, x : x + 40] = (90, 40, 30)
     return image
 
 
 def record(folder: Path, streams: Mapping[str, Sequence[Any]], chunk_bytes: int = 1 << 20) -> Path:
-    """A bag of messages with headers, by topic, one of each in turn."""
+    """Write a bag of messages with headers by topic, one of each topic in turn."""
     recorder = BagRecorder(folder, reserve_bytes=0, chunk_bytes=chunk_bytes)
     for topic, messages in streams.items():
         recorder.add_topic(topic, messages[0].__msgtype__, Qos())

@@ -1,4 +1,4 @@
-"""Run nodes in this process, in a ROS domain of their own, beside a node that publishes and subscribes for the test."""
+"""Run nodes in this process, in a ROS domain of their own, with a probe node of the test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Graph:
         self.nodes: list[Any] = []
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.probe)
-        self._error: Exception | None = None  # of a callback, which ended the thread
+        self._error: Exception | None = None  # of a callback; ends the thread
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._spin)
         self._thread.start()
@@ -107,9 +107,9 @@ class Graph:
 
     def close(self) -> None:
         """Close all nodes and shut ROS down."""
-        with contextlib.ExitStack() as stack:  # all of it, whichever node cannot be closed: else every next test fails
+        with contextlib.ExitStack() as stack:  # closes all nodes even after an error, else the next tests fail
             stack.callback(rclpy.shutdown)
-            for node in (self.probe, *self.nodes):  # else they remain in a domain that another test may use
+            for node in (self.probe, *self.nodes):  # else they remain in a domain of another test
                 stack.callback(node.destroy_node)
             stack.callback(self._thread.join)
             stack.callback(self._ending.set)

@@ -19,7 +19,7 @@ OPTIONS = LoopOptions(
 
 
 class Sum(nn.Module):
-    """Learns to add, with dropout, batch normalisation and noise: whatever could go wrong in a resumed training."""
+    """Network that learns to add, with dropout, batch normalisation and noise, to test resumed trainings."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def train(
     model: nn.Module | None = None,
     errors: Mapping[int, float] | None = None,
 ) -> nn.Module:
-    """Checkpoints hold the weights; interrupted amid the save of step ``stop_at``."""
+    """Train with checkpoints of the weights; interrupt the save of step ``stop_at``."""
     model = model or Sum()
 
     def save(checkpoint: Path) -> None:

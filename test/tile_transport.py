@@ -1,4 +1,4 @@
-"""Programs that send and receive drawn targets of 512x512 px, to be run by ``python -c``."""
+"""Programs for ``python -c`` that send and receive drawn targets of 512x512 px."""
 
 from __future__ import annotations
 

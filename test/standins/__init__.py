@@ -1,1 +1,1 @@
-"""Stand-ins for devices and programs that are not here: they speak the interfaces of the real ones."""
+"""Stand-ins for devices and programs, with the interfaces of the real ones."""

@@ -144,7 +144,7 @@ class Obedient:
 
 
 class Passes:
-    """An agent with drawn targets that are empty except for their stamps."""
+    """Agent with drawn targets that are empty except for their stamps."""
 
     spec = PolicySpec("panda", RobotModel.load("panda").joint_names)
 

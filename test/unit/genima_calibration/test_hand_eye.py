@@ -1,4 +1,4 @@
-"""Hand-eye calibration: against known truth, OpenCV and SciPy; samples that cannot tell, wrong ones, and files."""
+"""Hand-eye calibration: against known truth, OpenCV and SciPy; insufficient and wrong samples, and files."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_transform_uses_driver_frames(graph: Graph, calibrated: Path) -> None:
     np.testing.assert_allclose(fixture.tree.T("base", OPTICAL), T_expected, atol=1e-9)
     graph.until(graph.has_no_fault("camera_transforms"), "no OK status")
     late = graph.subscribe(TFMessage, "/tf_static", STATIC)  # late subscriber
-    graph.until(lambda: [t for m in late for t in m.transforms if t.child_frame_id == LINK], "it is not latched")
+    graph.until(lambda: [t for m in late for t in m.transforms if t.child_frame_id == LINK], "not latched")
     fixture.publish(("elsewhere", LINK, np.eye(4)))
     graph.until(
         graph.reports_fault("camera_transforms", "published under elsewhere by another node"),

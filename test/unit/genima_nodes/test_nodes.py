@@ -715,8 +715,8 @@ def test_guard_status_has_typed_fields(graph, guarded) -> None:
     graph.until(lambda: late, "a late subscriber gets nothing")
     guarded.select("controller")
     graph.until(lambda: graph.guard.owner == "controller", "no owner")
-    graph.until(lambda: graph.guard.state == GuardStatus.OK, "it does not follow", guarded.command)
-    graph.until(lambda: graph.guard.sent > 0 and graph.guard.received[0] > 0, "it does not count", guarded.command)
+    graph.until(lambda: graph.guard.state == GuardStatus.OK, "the arm does not follow", guarded.command)
+    graph.until(lambda: graph.guard.sent > 0 and graph.guard.received[0] > 0, "command not counted", guarded.command)
     assert graph.guard.rejected[0] == 0 and graph.guard.reason_counts[GuardStatus.NO_OWNER] > 0
 
 
@@ -766,7 +766,7 @@ def test_guard_holds_on_invalid_command(graph, guarded, offset, reason) -> None:
     graph.until(
         graph.reports_fault("command_guard", f"HELD: {text}"), "fault not reported", lambda: guarded.command(offset)
     )
-    graph.until(lambda: graph.guard.reason_counts[reason] > 0, "it is not counted", lambda: guarded.command(offset))
+    graph.until(lambda: graph.guard.reason_counts[reason] > 0, "not counted", lambda: guarded.command(offset))
     positions = np.array([m.position[:7] for m in guarded.sent])
     assert np.all(np.isfinite(positions)) and np.all(np.abs(positions - PANDA.home) < 0.02)
     graph.until(graph.has_no_fault("command_guard"), "no recovery", guarded.command)

@@ -80,7 +80,7 @@ class RecorderFixture:
 
     def start_when_ready(self, **what: str) -> None:
         """Start as soon as all required topics have messages."""
-        self.graph.until(lambda: self.start(**what).success, "it cannot be started", self.work)
+        self.graph.until(lambda: self.start(**what).success, "no start", self.work)
         self._begin += 100
         self.sent.clear()
 
@@ -274,7 +274,7 @@ def test_mark_is_written_at_once_and_last_one_counts(graph, tmp_path: Path) -> N
     for success in (True, False):
         assert graph.call(SetBool, "recorder/mark", SetBool.Request(data=success)).success
     written = tmp_path / ".partial" / "one" / "one.mcap"
-    graph.until(lambda: b"std_msgs/msg/Bool" in written.read_bytes(), "it is kept in memory", fixture.work)
+    graph.until(lambda: b"std_msgs/msg/Bool" in written.read_bytes(), "messages remain in memory", fixture.work)
     assert fixture.call("stop").success
     assert [cdr[4] for cdr in read_messages(tmp_path, "/success")] == [1, 0]
     assert Episode.load(tmp_path / "one", PANDA).success is False

@@ -86,7 +86,7 @@ def test_match_when_object_is_at_reference_position(graph: Graph, tmp_path: Path
     assert min(away.differences) > 0.05
     nearer = fixture.until(lambda s: max(s.differences) < 0.05, "no smaller difference", at=24)
     assert not nearer.matches and min(nearer.differences) > 0.002
-    there = fixture.until(lambda s: s.matches, "it does not match")
+    there = fixture.until(lambda s: s.matches, "no match")
     assert max(there.differences) < 0.002 and not there.problem
     assert abs(messages.seconds(there.header.stamp) - fixture.stamp) < 5
     graph.until(graph.has_no_fault("scene_overlay"), "no OK status", fixture.publish_images)
@@ -173,7 +173,7 @@ def test_save_reports_unwritable_picture(graph: Graph, tmp_path: Path) -> None:
 )
 def test_failed_camera_is_reported_and_does_not_match(graph: Graph, tmp_path: Path, what: Any, expected: str) -> None:
     fixture = OverlayFixture(graph, tmp_path, episode=str(demo(tmp_path / "one")))
-    fixture.until(lambda s: s.matches, "it does not match")
+    fixture.until(lambda s: s.matches, "no match")
     wrist = graph.subscribe(Image, "scene_overlay/wrist/image", qos.IMAGE)
     status = fixture.until(lambda s: expected in s.problem, "problem not reported", **what)
     assert not status.matches and np.isnan(status.differences[1])

@@ -126,5 +126,5 @@ def test_announcement_round_trip() -> None:
 def test_used_domain_is_not_free(graph: Graph) -> None:
     """Also if the process's environment does not name the domain."""
     domain = graph.probe.context.get_domain_id()
-    graph.until(lambda: domain not in free_domains(), "it is free")
+    graph.until(lambda: domain not in free_domains(), "the domain is free")
     assert len(free_domains()) > 50

@@ -29,7 +29,7 @@ def command_at(stamp: float, positions: np.ndarray = PANDA.home, gripper: float 
 
 
 class Bench:
-    """A guard in simulated time with an arm that follows perfectly."""
+    """Guard in simulated time with an ideal arm."""
 
     def __init__(self, robot: RobotModel = PANDA, forbidden_regions: Sequence[ForbiddenRegion] = ()) -> None:
         self.guard = CommandGuard(robot, RATE, forbidden_regions=forbidden_regions)

@@ -290,7 +290,7 @@ def _write_until_it_stops(recorder: BagRecorder) -> str:
             recorder.write("/a", text(f"{i} " + "x" * 1000), START + i, wait=True)
         except GenimaError as error:
             return str(error)
-    raise AssertionError("it never stopped")
+    raise AssertionError("the recording did not stop")
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -73,7 +73,7 @@ def demos(
 
 @pytest.fixture(scope="module")
 def targets(demos: Path) -> Path:
-    """The same, rendered in two shards, with a demo that failed and one that is damaged."""
+    """Rendered demos in two shards, with a failed and a damaged demo."""
     every = demos.parent / "every"
     shutil.copytree(demos, every)
     (every / "broken").mkdir()

@@ -46,7 +46,7 @@ class Drawing:
 def draw(
     robot: RobotModel, cameras: Mapping[str, Camera], seed: int, appearance: Appearance = APPEARANCE, flat: bool = False
 ) -> Drawing:
-    """A random target near home on random or grey backgrounds; the arm itself is elsewhere."""
+    """Draw a random target near home on random or grey backgrounds, without the arm."""
     rng = np.random.default_rng([seed, 7])
     current, target = (
         np.clip(robot.home + rng.uniform(-width, width, 7), robot.position_min, robot.position_max)

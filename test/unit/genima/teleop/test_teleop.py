@@ -188,7 +188,7 @@ def test_all_joints_out_of_range_are_reported() -> None:
     leader.require_within_range(PANDA.position_max + 0.01, 0.02)
 
 
-# Mirroring.
+# Leader-follower mirroring.
 
 
 class Follower:
@@ -220,12 +220,12 @@ def test_follower_aligns_slowly_then_mirrors(rate: int, apart: float) -> None:
     follower = Follower()
     follower.positions = PANDA.home - apart * np.eye(N)[0]
     first = follower.positions
-    assert not follower.receive(0.0, PANDA.home), "nobody has started"
+    assert not follower.receive(0.0, PANDA.home), "commands before the start"
     follower.mirror.start()
     stamp = 0.0
     while follower.mirror.state is FollowerState.ALIGNING:
         stamp += 1 / rate
-        assert stamp < 30, "they never agree"
+        assert stamp < 30, "the follower does not align"
         assert follower.receive(stamp, wave(stamp, 0.05))
     assert follower.mirror.state is FollowerState.MIRRORING
     times = np.array([0.0, *(t for t, _ in follower.commands)])
@@ -257,7 +257,7 @@ def test_missing_leader_velocity_is_estimated() -> None:
     command = follower.mirror.follow(
         LeaderSample(stamp + DT, PANDA.home + 0.1 * (stamp + DT), None, None), Joints(stamp, follower.positions, 1.0)
     )
-    assert command is not None and command.gripper == 0.3, "a gripper that is not told stays"
+    assert command is not None and command.gripper == 0.3, "the gripper is not kept"
     np.testing.assert_allclose(command.velocities, 0.1, rtol=1e-6)
 
 
@@ -274,12 +274,12 @@ def test_invalid_leader_holds_follower_until_start(later, positions, expected) -
     count = len(follower.commands)
     assert not follower.receive(stamp + later, positions)
     assert follower.mirror.state is FollowerState.HELD and expected in follower.mirror.reason
-    assert not follower.receive(stamp + later + DT, positions), "it goes on by itself"
+    assert not follower.receive(stamp + later + DT, positions), "the follower resumes without a start"
     assert len(follower.commands) == count
     follower.mirror.start()
     assert follower.receive(stamp + later + 2 * DT, positions)
     assert follower.mirror.state is FollowerState.ALIGNING and follower.mirror.reason == ""
-    assert np.max(np.abs(follower.positions - PANDA.home)) < 1e-3, "it jumps after the leader"
+    assert np.max(np.abs(follower.positions - PANDA.home)) < 1e-3, "the follower jumps to the leader"
 
 
 def test_alignment_to_leader_outside_range_is_held() -> None:
@@ -335,7 +335,7 @@ def test_pause_allows_leader_to_move() -> None:
     assert not follower.receive(stamp + DT, target)
     stamp += 5.0
     follower.mirror.check_timeout(stamp)
-    assert follower.mirror.state is FollowerState.PAUSED, "nobody is led, so nobody is lost"
+    assert follower.mirror.state is FollowerState.PAUSED, "a lost leader is reported without a follower"
     follower.mirror.start()
     while follower.mirror.state is FollowerState.ALIGNING:
         stamp += DT
@@ -373,7 +373,7 @@ def test_invalid_settings_are_rejected(changes: dict[str, float]) -> None:
 
 
 class Pair:
-    """A moving leader and a follower that executes the guard's commands."""
+    """Moving leader, and a follower that executes the guard's commands."""
 
     def __init__(
         self, graph: Graph, leader: str = "panda", late: float = 0.1, guard: bool = True, **others: object
@@ -429,7 +429,7 @@ class Pair:
             self.work()
             return self.call("start").success
 
-        self.until(started, "it cannot be started")
+        self.until(started, "no start")
         self.until(lambda: self.state == TeleopStatus.MIRRORING, "no mirroring")
 
 
@@ -454,9 +454,9 @@ def test_pedal_opens_and_closes_gripper(graph, tmp_path: Path) -> None:
             press(Joy(buttons=buttons))
             time.sleep(0.02)
             pair.work()
-        pair.until(lambda opening=opening: grips(opening), f"it does not go to {opening}")
+        pair.until(lambda opening=opening: grips(opening), f"gripper not at {opening}")
     press(Joy(buttons=[1]))
-    pair.until(graph.reports_fault("teleop", "(1 buttons)"), "no complaint")
+    pair.until(graph.reports_fault("teleop", "(1 buttons)"), "fault not reported")
 
 
 def test_follower_follows_leader(graph) -> None:
@@ -498,14 +498,14 @@ def test_invalid_leader_message_holds_arm(graph, pair, corrupt, expected) -> Non
     pair.start()
     original = dict(vars(pair))
     corrupt(pair)
-    pair.until(graph.reports_fault("teleop", expected), "no complaint")
+    pair.until(graph.reports_fault("teleop", expected), "fault not reported")
     pair.until(lambda: pair.state == TeleopStatus.HELD, "not held")
     rest, count = pair.follower.copy(), len(pair.commands)
     for _ in range(10):
         pair.work()
         time.sleep(0.02)
     np.testing.assert_allclose(pair.follower, rest, atol=1e-2)
-    assert len(pair.commands) == count, "it goes on by itself"
+    assert len(pair.commands) == count, "the follower resumes without a start"
     for name in ("silent", "late", "leader", "names"):
         setattr(pair, name, original[name])
     pair.start()
@@ -516,10 +516,10 @@ def test_non_finite_gripper_is_ignored(graph, pair) -> None:
     publish(Float32(data=0.5))
     pair.start()
     publish(Float32(data=float("nan")))
-    pair.until(graph.reports_fault("teleop", "leader/gripper: open fraction: out of range (nan)"), "no complaint")
+    pair.until(graph.reports_fault("teleop", "leader/gripper: open fraction: out of range (nan)"), "fault not reported")
     assert messages.command_from(pair.commands[-1], PANDA).gripper == 0.5
     publish(Float32(data=0.25))
-    pair.until(lambda: messages.command_from(pair.commands[-1], PANDA).gripper == 0.25, "it is not heard again")
+    pair.until(lambda: messages.command_from(pair.commands[-1], PANDA).gripper == 0.25, "gripper not updated")
 
 
 def test_leader_with_turn_offset_does_not_start(graph) -> None:
@@ -533,9 +533,9 @@ def test_leader_with_turn_offset_does_not_start(graph) -> None:
             not response.success and "panda_joint7 is at 7.07 rad, outside the range -2.90 .. 2.90" in response.message
         )
 
-    pair.until(rejected, "it is not refused")
+    pair.until(rejected, "the start is not rejected")
     pair.until(lambda: pair.statuses and pair.statuses[-1].distance, "no distance")
-    assert pair.statuses[-1].distance[6] == pytest.approx(TURN, abs=0.01), "the distance shown is not the true one"
+    assert pair.statuses[-1].distance[6] == pytest.approx(TURN, abs=0.01), "the distance is not the true one"
     assert pair.state == TeleopStatus.IDLE and not pair.commands
 
 
@@ -543,17 +543,17 @@ def test_leader_is_unwrapped_until_restart(graph) -> None:
     pair = Pair(graph, late=0.45, unwrap_at_start=True)
     pair.leader = off(6, 1) + 0.05
     pair.start()
-    pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.05, atol=0.01), "it does not come")
+    pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.05, atol=0.01), "the follower does not arrive")
     assert np.all(np.abs(np.array([m.position[6] for m in pair.commands]) - PANDA.home[6]) < 0.1)
     assert pair.call("pause").success
     pair.until(lambda: pair.state == TeleopStatus.PAUSED, "no pause")
     pair.leader = off(6, 1) + 0.1
     pair.start()  # the turn is remembered
-    pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.1, atol=0.01), "it does not come")
+    pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.1, atol=0.01), "the follower does not arrive")
     pair.leader = PANDA.home + 0.05  # switched off and on again
     pair.until(lambda: pair.state == TeleopStatus.HELD, "a jump of a turn is followed")
     pair.start()
-    pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.05, atol=0.01), "it does not come")
+    pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.05, atol=0.01), "the follower does not arrive")
 
 
 def test_pause_is_not_a_fault(graph) -> None:
@@ -576,9 +576,9 @@ def test_mirroring_ends_with_ownership(graph, pair, other: str) -> None:
     pair.start()
     pair.until(lambda: pair.state == TeleopStatus.MIRRORING, "no mirroring")
     assert graph.call(SelectSource, "command_guard/select", SelectSource.Request(source=other)).success
-    pair.until(lambda: pair.state == TeleopStatus.IDLE, "it does not notice")
+    pair.until(lambda: pair.state == TeleopStatus.IDLE, "the lost ownership is not detected")
     assert pair.statuses[-1].reason == f"owner of the arm: {other}"
-    assert other in pair.call("end").message, "it takes the arm away from who has it"
+    assert other in pair.call("end").message, "the arm is taken from its owner"
     pair.start()
 
 
@@ -602,7 +602,7 @@ def test_pause_cancels_pending_start(graph) -> None:
         pair.work()
         return pair.call("start").success
 
-    pair.until(started, "it cannot be started")
+    pair.until(started, "no start")
     assert pair.call("pause").success
     may_answer.set()
     pair.until(answered.is_set, "the guard was not asked")
@@ -624,7 +624,7 @@ def test_leader_with_other_joints_is_reported(graph) -> None:
         response_message = pair.call("start").message
         return "with panda_joint1, " in response_message and "(received: fr3_joint1, " in response_message
 
-    pair.until(named, "nobody says whose joints come")
+    pair.until(named, "the joints are not reported")
 
 
 def test_start_requires_leader_follower_and_guard(graph) -> None:
@@ -645,7 +645,7 @@ def test_start_requires_leader_follower_and_guard(graph) -> None:
             assert not response.success
             return expected in response.message
 
-        graph.until(right, f"nobody says {expected}")
+        graph.until(right, f"not reported: {expected}")
 
     check_answer("follower: no joint states on /joint_states")
     check_answer(
@@ -687,7 +687,7 @@ def test_jog_beyond_reach_stays_within_limits() -> None:
     assert 0.6 < far < 1.1
     for _ in range(50):
         jog.move(np.array([-0.2, 0.0, 0.0]), np.zeros(3), 0.01)
-    assert tip(jog.positions)[0, 3] < far - 0.015, "it first has to come back from where it was pushed in vain"
+    assert tip(jog.positions)[0, 3] < far - 0.015, "motion beyond the limit is accumulated"
 
 
 def test_gamepad_moves_only_with_held_button() -> None:
@@ -755,30 +755,28 @@ def test_jog_starts_at_follower(graph) -> None:
     jogged = Jogged(graph)
     jogged.until(
         lambda: jogged.joint_states and np.allclose(jogged.joint_states[-1].position[:N], PANDA.home + 0.1),
-        "it is not there",
+        "not at the goal",
     )
     jogged.joints = PANDA.home
-    jogged.until(
-        lambda: np.allclose(jogged.joint_states[-1].position[:N], PANDA.home), "it does not stay with the follower"
-    )
+    jogged.until(lambda: np.allclose(jogged.joint_states[-1].position[:N], PANDA.home), "not at the follower")
     push = TwistStamped()
     push.twist.linear.z = 0.2
     jogged.publish_twist(push)
     time.sleep(0.1)
     jogged.work()
-    assert np.allclose(jogged.joint_states[-1].position[:N], PANDA.home), "it goes though nobody follows"
+    assert np.allclose(jogged.joint_states[-1].position[:N], PANDA.home), "the leader moves without a follower"
     jogged.state = TeleopStatus.MIRRORING
     low = jogged.tip[2]
-    jogged.until(lambda: jogged.tip[2] > low + 0.05, "it is not pushed", lambda: jogged.publish_twist(push))
-    jogged.until(lambda: jogged.joint_states[-1].velocity[3] == 0.0, "it does not stop by itself")
+    jogged.until(lambda: jogged.tip[2] > low + 0.05, "no motion", lambda: jogged.publish_twist(push))
+    jogged.until(lambda: jogged.joint_states[-1].velocity[3] == 0.0, "the leader does not stop")
     push.twist.linear.z = float("nan")
-    jogged.until(graph.reports_fault("jog", "not finite"), "no complaint", lambda: jogged.publish_twist(push))
+    jogged.until(graph.reports_fault("jog", "not finite"), "fault not reported", lambda: jogged.publish_twist(push))
     push.twist.linear.z, push.twist.linear.x = 30.0, 40.0
     expected = "twist too fast (50 m/s, 0 rad/s); scaled down to 0.5 m/s, 1.5 rad/s"
-    jogged.until(graph.reports_fault("jog", expected), "no complaint", lambda: jogged.publish_twist(push))
+    jogged.until(graph.reports_fault("jog", expected), "fault not reported", lambda: jogged.publish_twist(push))
     grip = graph.publisher(Float32, "leader/jog/gripper", qos.JOINT_COMMAND)
     expected = "leader/jog/gripper: open fraction: out of range (100)"
-    jogged.until(graph.reports_fault("jog", expected), "no complaint", lambda: grip(Float32(data=100.0)))
+    jogged.until(graph.reports_fault("jog", expected), "fault not reported", lambda: grip(Float32(data=100.0)))
     assert jogged.joint_states[-1].name == list(PANDA.joint_names), "the gripper is moved"
 
 
@@ -789,22 +787,22 @@ def test_gamepad_moves_tip_and_gripper(graph) -> None:
     pad.axes[1] = 1.0
     pad.buttons[5] = 1
     jogged.until(lambda: jogged.joint_states, "no status received")
-    assert jogged.joint_states[-1].name == list(PANDA.joint_names), "it moves the gripper by itself"
+    assert jogged.joint_states[-1].name == list(PANDA.joint_names), "the gripper is moved without a command"
     begin = jogged.tip[0]
-    jogged.until(lambda: jogged.tip[0] > begin + 0.03, "it is not pushed", lambda: jogged.publish_joy(pad))
+    jogged.until(lambda: jogged.tip[0] > begin + 0.03, "no motion", lambda: jogged.publish_joy(pad))
     pad.buttons[0] = 1
     jogged.until(
         lambda: jogged.joint_states[-1].position[N:] == array("d", [0.7]), "no grip", lambda: jogged.publish_joy(pad)
     )
     jogged.until(
         graph.reports_fault("jog", "too few axes or buttons (1, 0)"),
-        "no complaint",
+        "fault not reported",
         lambda: jogged.publish_joy(Joy(axes=[1.0])),
     )
     pad.axes[1] = 32767.0
     expected = "axis 1 outside -1 .. 1 (32767)"
-    jogged.until(graph.reports_fault("jog", expected), "no complaint", lambda: jogged.publish_joy(pad))
-    jogged.until(lambda: not np.any(jogged.joint_states[-1].velocity[:N]), "it moves", lambda: jogged.publish_joy(pad))
+    jogged.until(graph.reports_fault("jog", expected), "fault not reported", lambda: jogged.publish_joy(pad))
+    jogged.until(lambda: not np.any(jogged.joint_states[-1].velocity[:N]), "no stop", lambda: jogged.publish_joy(pad))
 
 
 class Stage:
@@ -823,7 +821,7 @@ class Stage:
         self.scene = SceneStatus(task=task, seed=seed, objects=["button", "saucepan", "lid"])
         self.scene.positions = [Point(x=x, y=y) for x, y, _ in places.values()]
         self.demo = Demo.random(get_task(task), seed, places, Expert(PANDA))
-        graph.until(lambda: self.call("home").success, "it hears of no scene", lambda: self._publish_scene(self.scene))
+        graph.until(lambda: self.call("home").success, "no scene status", lambda: self._publish_scene(self.scene))
 
     def call(self, name: str) -> Trigger.Response:
         return self.graph.call(Trigger, f"leader/{name}", Trigger.Request())
@@ -844,12 +842,12 @@ class Stage:
 
 def test_simulated_leader_solves_task(graph) -> None:
     stage = Stage(graph, "push_button", 3)
-    graph.until(lambda: np.allclose(stage.positions, stage.demo.start), "it is not where the demo begins")
+    graph.until(lambda: np.allclose(stage.positions, stage.demo.start), "not at the start of the demo")
     stage.play("approach")
     assert stage.call("play").success
     assert "already playing" in stage.call("play").message
     joint_states = stage.joint_states
-    graph.until(lambda: abs(joint_states[-1].position[0] - stage.demo.start[0]) > 0.01, "it does not move")
+    graph.until(lambda: abs(joint_states[-1].position[0] - stage.demo.start[0]) > 0.01, "no motion")
     time.sleep(1.0)
     stamps = np.array([messages.seconds(m.header.stamp) for m in joint_states])
     positions = np.array([m.position[:N] for m in joint_states])
@@ -861,7 +859,7 @@ def test_simulated_leader_solves_task(graph) -> None:
     np.testing.assert_allclose(slopes[~jumps], ((speeds[k] + speeds[k + 1]) / 2)[~jumps], atol=0.05)
     assert stage.call("home").success
     graph.until(lambda: np.allclose(stage.positions, stage.demo.start), "not at home")
-    graph.until(lambda: not stage.leader[-1].playing, "it says that it plays")
+    graph.until(lambda: not stage.leader[-1].playing, "still playing")
     stage.scene.resets = 5  # the operator waits for this number before it moves the leader home
     graph.until(lambda: stage.leader[-1].resets == 5, "the status has an old scene", stage.publish_scene)
 
@@ -870,7 +868,7 @@ def test_missed_grasp_is_retried(graph) -> None:
     seed = next(s for s in range(100) if np.random.default_rng([s, 0x4E74]).random() < 0.3)
     stage = Stage(graph, "take_lid_off", seed)
     start = tip(stage.demo.start)[:3, 3]
-    graph.until(lambda: tip(stage.positions)[2, 3] > start[2] + 0.05, "it is not above")
+    graph.until(lambda: tip(stage.positions)[2, 3] > start[2] + 0.05, "not above the scene")
     stage.play("approach")
     np.testing.assert_allclose(tip(stage.positions)[:3, 3], start, atol=1e-3)
     assert stage.joint_states[-1].position[N] == pytest.approx(PANDA.gripper_position(0.0))
@@ -886,7 +884,7 @@ def test_simulated_leader_ends_with_task(graph) -> None:
     stage = Stage(graph, "take_lid_off", seed)
     stage.play("approach")
     assert stage.call("play").success
-    graph.until(lambda: stage.leader[-1].playing, "it does not play")
+    graph.until(lambda: stage.leader[-1].playing, "not playing")
     stage.scene.success = True  # the grasp held after all
-    graph.until(lambda: not stage.leader[-1].playing, "it goes on", stage.publish_scene)
+    graph.until(lambda: not stage.leader[-1].playing, "still playing", stage.publish_scene)
     assert tip(stage.positions)[2, 3] > tip(stage.demo.start)[2, 3] + 0.1  # lifted, and not come down again
