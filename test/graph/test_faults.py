@@ -56,7 +56,7 @@ def test_limit_violations_are_counted(robot: RobotModel, seed: int) -> None:
 def test_stream_restarts_after_gap() -> None:
     robot, step = ROBOTS[0], np.eye(7)[0]
     moving = robot.home + np.arange(0, 1, 0.005)[:, None] * step  # 1 rad/s
-    resting = np.repeat(moving[-1:], 50, axis=0)  # the robot stopped by itself
+    resting = np.repeat(moving[-1:], 50, axis=0)  # the robot stopped
     positions = np.concatenate([moving, resting])
     for gap, breaks in ((0.01, False), (0.11, True)):
         times = np.concatenate([np.arange(200) * 0.005, 0.995 + gap + np.arange(50) * 0.005])

@@ -1,7 +1,7 @@
-"""Messages of packages of robot drivers that have no ROS 2 wheels.
+"""Messages of packages that come with a robot's drivers, and are not among ROS 2's wheels.
 
-Built once, from the definitions in this folder, into the environment's ``build`` folder. Names and used fields are those
-of the real packages; an installed package takes precedence.
+Built once, from the definitions in this folder, into the environment's ``build`` folder. Their names, and the fields
+that are used, are those of the real packages; an installed package is left alone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MANIFEST = """<package format="3">
 
 
 def environment() -> dict[str, str]:
-    """Return the environment variables of a process that uses the messages."""
+    """What a process needs that uses them, beside this one's own environment."""
     prefix = _built()
     if prefix is None:
         return {}
@@ -56,14 +56,14 @@ def environment() -> dict[str, str]:
 
 
 def provide() -> None:
-    """Make them importable in this process, or skip the test. The first time takes a minute or two."""
+    """Make them importable in this process. The first time takes a minute or two; skips the test where it cannot."""
     prefix = _built()
     if prefix is None or (python := str(_python_path(prefix))) in sys.path:
         return
     sys.path.insert(0, python)
     os.environ["AMENT_PREFIX_PATH"] = _joined(str(prefix), "AMENT_PREFIX_PATH")
     libraries = sorted((prefix / "lib").glob("*.so"))
-    while libraries:  # the libraries depend on each other; loaded ones are found by name
+    while libraries:  # they need one another; once loaded, each is found by its name
         left = [library for library in libraries if not _loads(library)]
         if len(left) == len(libraries):
             raise OSError(f"cannot load {', '.join(map(str, left))}")
@@ -71,7 +71,7 @@ def provide() -> None:
 
 
 def _built() -> Path | None:
-    """Return the prefix of the messages; None if the real packages are installed."""
+    """The prefix that they are in; None where the real packages are installed."""
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     prefix = _prefix()
     if not missing or (prefix / "done").exists():

@@ -211,7 +211,7 @@ def test_arm_keeps_limits_for_random_chunks(robot: RobotModel) -> None:
     positions = np.array([command.positions for command in body.commands])
     assert np.all(positions >= robot.position_min) and np.all(positions <= robot.position_max)
     assert np.all(np.abs(np.diff(positions, axis=0) * RATE) <= robot.velocity_max * (1 + 1e-6))
-    assert np.ptp(positions, axis=0).max() > 1  # it was no small wish
+    assert np.ptp(positions, axis=0).max() > 1  # the command was large
 
 
 def test_arm_holds_without_valid_chunk(robot: RobotModel) -> None:

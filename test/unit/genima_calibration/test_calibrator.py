@@ -382,7 +382,7 @@ def test_planner_avoids_collisions_of_arm_and_board(regions: Any, recording: Any
         assert np.all(np.abs(speeds) <= 0.15 * PANDA.velocity_max + 1e-9) and trajectory.at(0.1)[2] == 0.3
         assert max(region.depth(q) for q in along for region in regions) == 0
         assert np.abs(goal - present).max() > 0.1
-        if parent == "base":  # the board is somewhere about the tip
+        if parent == "base":  # the board is near the tip
             assert PANDA.link_poses(along)[:, -1, 2, 3].min() > 0.03 + np.hypot(*BOARD.size)
     low = PANDA.home + np.array([0, 0.7, 0, 0, 0, 0, 0])
     assert PANDA.link_poses(low)[-1, 2, 3] < 0.03

@@ -217,7 +217,7 @@ def test_camera_is_not_frozen_after_unmeasured_motion(graph, generation) -> None
     observed = graph.subscribe(Observed, "observed", qos.OBSERVED)
     publish_task("wave")
     publish_joints(joint_state())
-    time.sleep(0.3)  # the arm comes to rest somewhere else meanwhile
+    time.sleep(0.3)  # the arm comes to rest at another position meanwhile
     graph.until(lambda: received, "no drawn target", cameras.publish)
     for _ in range(10):
         publish_joints(joint_state(PANDA.home + 0.1))

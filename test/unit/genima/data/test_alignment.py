@@ -77,7 +77,7 @@ class Demo:
                 silent = "sensor_msgs/msg/CompressedImage" if topic.endswith("compressed") else "sensor_msgs/msg/Image"
                 kind = messages[0].__msgtype__ if messages else silent
                 connection = bag.add_connection(topic, kind, typestore=TYPES)
-                for i, each in enumerate(messages):  # in this order, whatever the headers say
+                for i, each in enumerate(messages):  # in this order, independent of the headers
                     time = self.times[topic][min(i, len(self.times[topic]) - 1)] if topic in self.times else 0.0
                     bag.write(connection, START + round(time * 1e9) + 5_000_000, TYPES.serialize_cdr(each, kind))
         return folder

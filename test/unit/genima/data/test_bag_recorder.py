@@ -343,7 +343,7 @@ def test_reserve_completes_recording(tmp_path: Path, monkeypatch: pytest.MonkeyP
     recorder.add_topic("/a", STRING)
     recorder.write("/a", text("0 "), START)
     free -= 1
-    recorder._thread.join()  # it stops by itself
+    recorder._thread.join()  # it stops without a signal
     with pytest.raises(GenimaError, match="stopped: the disk has 1.00 GB left"):
         recorder.write("/a", text("1 "), START)
     recorder.finish()
@@ -374,7 +374,7 @@ def test_unfinished_recording_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(GenimaError, match=r"\./genima episodes repair") as caught:
         BagRecorder(tmp_path / "bag", reserve_bytes=0)
     assert "\n" not in str(caught.value) and mcap_of(left.partial).read_bytes() == before
-    with pytest.raises(GenimaError, match=r"\./genima episodes repair"):  # nobody can make it again
+    with pytest.raises(GenimaError, match=r"\./genima episodes repair"):  # it cannot be reproduced
         BagRecorder(tmp_path / "bag", reserve_bytes=0, replace=True)
     assert mcap_of(left.partial).read_bytes() == before
 

@@ -259,7 +259,7 @@ def test_backgrounds_are_cut_from_all_images_below_folder(tmp_path: Path) -> Non
     (tmp_path / "notes.txt").write_text("not an image, and not named like one")
     ramp = np.linspace(0, 255, 90).astype(np.uint8)
     reds = {"a.PNG": 10, "deep/b.bmp": 90, "deep/er/c.webp": 170, "deep/er/d.jpg": 250}
-    for name, red in reds.items():  # red tells the file, green grows to the right and blue downwards
+    for name, red in reds.items():  # red identifies the file, green grows to the right and blue downwards
         rgb = np.stack([np.full((60, 90), red), np.tile(ramp, (60, 1)), np.tile(ramp[:60, None], (1, 90))], axis=-1)
         cv2.imwrite(str(tmp_path / name), rgb[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 101])
     backgrounds, seen, corners = Backgrounds(tmp_path), set(), set()

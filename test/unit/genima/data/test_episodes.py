@@ -165,7 +165,7 @@ def test_crash_while_recording_leaves_no_episode(
 def test_killed_recording_leaves_no_episode(tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     killed = EpisodeWriter(tmp_path / "one", robot, cameras, "wave").__enter__()
     killed.observe(0.0, TRUTH.images[0], TRUTH.joints[0])
-    killed._bag.close()  # all is on disk, even the bag's metadata; but nobody said that it was complete
+    killed._bag.close()  # everything is on disk, even the bag's metadata, but it is not marked as complete
     _nothing_there(tmp_path)
     write(tmp_path / "one", robot, cameras)
     assert find_episodes(tmp_path) == [tmp_path / "one"]

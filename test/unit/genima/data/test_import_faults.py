@@ -445,7 +445,7 @@ def test_huge_video_header_allocates_no_memory(tmp_path: Path) -> None:
     require_clean(lambda: read_all(dataset), "a huge container around small frames")
     write_video(video, FRAMES, (1024, 576))
     lying = video.read_bytes().replace(struct.pack(">HH", 1024, 576), small)
-    video.write_bytes(lying)  # the container says it is small, the frames in it are not
+    video.write_bytes(lying)  # small according to the container, but with large frames
     with pytest.raises(GenimaError, match="video .* (px|cannot be read)"):
         DatasetReader(dataset, ROBOT).write_episode(0, tmp_path / "demo")
 

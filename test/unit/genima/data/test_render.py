@@ -120,7 +120,7 @@ def test_samples_equal_demos(targets: TargetDataset, demos_folder: Path, robot: 
         for t in (0, 5, last - K - 1, last - K, last - K + 1, last - 1, last):
             ahead = min(t + K, last)
             np.testing.assert_array_equal(mine.target[t], episode.positions[ahead])
-            assert mine.target_open[t] == (mine.action_gripper[t, -1] > 0.5)  # as the last action says
+            assert mine.target_open[t] == (mine.action_gripper[t, -1] > 0.5)  # as in the last action
             real = min(K, last + 1 - t)
             np.testing.assert_array_equal(mine.actions[t, :real], episode.command_positions[t : t + real])
             np.testing.assert_array_equal(mine.action_gripper[t, :real], episode.command_gripper[t : t + real])

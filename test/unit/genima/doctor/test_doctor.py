@@ -343,7 +343,7 @@ def test_routes_to_this_machine_and_none(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "network" not in found
     monkeypatch.setattr(network, "find_card", lambda host: ("lo", False))
     assert by_name(network.check_robot_link(Path("/sys"), "127.0.0.1"))["network"].status is Status.WARN
-    assert found["control interface"].status is Status.SKIPPED  # nobody must disturb a robot that moves
+    assert found["control interface"].status is Status.SKIPPED  # a moving robot must not be disturbed
 
     def silent(host: str) -> float:
         raise TimeoutError("timed out")

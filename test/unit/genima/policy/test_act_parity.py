@@ -51,7 +51,7 @@ class Reference:
             assert noise is not None
             style = mean + torch.sqrt(torch.exp(log_variance)) * noise
             distribution = [mean, log_variance]
-        # Image tokens view by view, row by row; every position is said by two sines of y, two of x and the view.
+        # Image tokens view by view, row by row; positions are encoded by two sines of y, two of x and the view.
         tokens, places = [], []
         for view in range(views):
             features = self.resnet(images[:, view], text)

@@ -96,7 +96,7 @@ def test_view_embeddings_distinguish_views(act: Act) -> None:
     assert (act(swapped, joints, text).actions - act(images, joints, text).actions).abs().max() > 1e-4
     embedding = act.view_embedding.clone()
     try:
-        act.view_embedding.zero_()  # without them nothing else tells one view from another
+        act.view_embedding.zero_()  # without them the views are not distinguished
         torch.testing.assert_close(act(swapped, joints, text).actions, act(images, joints, text).actions)
     finally:
         act.view_embedding.copy_(embedding)

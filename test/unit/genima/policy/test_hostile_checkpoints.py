@@ -291,7 +291,7 @@ def test_pickles_in_training_state_are_not_executed(folders: Path, marker: Path)
             require_clean(lambda: train(2), name)
         torch.save(Payload(marker), state / name)
         accepted = require_clean(lambda: train(2), name)
-        assert not accepted or name.startswith("random_states"), name  # every step sets them anew
+        assert not accepted or name.startswith("random_states"), name  # set again in every step
         (state / name).write_bytes(whole)
     torch.save(Payload(marker), state / "custom_checkpoint_0.pkl")
     assert not require_clean(lambda: train(2), "custom_checkpoint_0.pkl")

@@ -125,7 +125,7 @@ def test_trajectory_chunks_follow_observation_stamps() -> None:
     assert later.gripper.min() == 1.0 and policy.predict_chunk(observation(101.5)).gripper[-1] == 0.0
     np.testing.assert_allclose(policy.predict_chunk(observation(103.5)).positions, np.tile(PANDA.home + 0.3, (20, 1)))
     assert plans == [100.0]
-    policy.predict_chunk(observation(104.5))  # it has ended and the task goes on
+    policy.predict_chunk(observation(104.5))  # after its end, while the task continues
     policy.predict_chunk(observation(104.6, "point"))
     policy.predict_chunk(observation(50.0, "point"))  # the clock was set back
     policy.reset()

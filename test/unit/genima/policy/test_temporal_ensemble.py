@@ -50,7 +50,7 @@ def test_chunks_are_interpolated_between_actions() -> None:
     ensemble.average(chunks[0])
     found = ensemble.average(chunks[1])
     np.testing.assert_allclose(found.positions[:-1], (line + 0.3 + line + 10)[:-1] / 2)
-    np.testing.assert_allclose(found.positions[-1], line[-1] + 10)  # the first chunk has nothing to say any more
+    np.testing.assert_allclose(found.positions[-1], line[-1] + 10)  # the first chunk no longer contributes
     np.testing.assert_allclose(found.gripper, [0.5] * (K - 1) + [0.0])
 
 
