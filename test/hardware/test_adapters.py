@@ -121,7 +121,7 @@ def test_commands_become_controller_targets(graph, backend: str) -> None:
     # the guard crashes: the arm comes to rest near the last command
     last, follower = arm.positions(), graph.nodes[0]._follower
     graph.until(lambda: follower.at_rest, "the arm is not stopped", arm.publish_joint_states)
-    count = len(arm.targets)
+    target_count = len(arm.targets)
 
     def is_silent() -> bool:
         count = len(arm.targets)
@@ -129,7 +129,7 @@ def test_commands_become_controller_targets(graph, backend: str) -> None:
         return len(arm.targets) == count
 
     if backend == "gello":  # its controller ends the whole driver when it receives nothing for 0.5 s
-        graph.until(lambda: len(arm.targets) > count + 5, "no further targets")
+        graph.until(lambda: len(arm.targets) > target_count + 5, "no further targets")
     else:
         graph.until(is_silent, "targets are still published")
     np.testing.assert_allclose(arm.positions(), last, atol=0.02)

@@ -66,8 +66,9 @@ class Hardware(Node):
         if fps:
             serials = {view: device.serial for view, device in load_camera_devices(cameras).items()}
             connected = set(serials.values()) if plugged_in == ["all"] else set(plugged_in)
-            camera_options = (fps, serials, connected, depth, lost)
-            self.cameras = RealSenseDrivers(self, self._simulation, self._read_qpos, *camera_options)
+            self.cameras = RealSenseDrivers(
+                self, self._simulation, self._read_qpos, fps, serials, connected, depth, lost
+            )
         self._status = self.create_publisher(SceneStatus, "sim/status", qos.STATUS)
         self._reflexes = self.create_publisher(UInt32, "standin/reflexes", qos.TASK)
         self.create_service(ResetScene, "sim/reset", self._on_reset)

@@ -45,9 +45,9 @@ def test_stream_has_less_jerk_than_serial_execution() -> None:
     plain = smoothness.as_it_is(chunks, executed, start, OPTIONS)
     spliced = smoothness.overlapped(PANDA, chunks, start, OPTIONS)
     serial = smoothness.serial(PANDA, chunks, start, OPTIONS)
-    for executed in (plain, serial, spliced):
-        assert np.abs(executed[-1] - chunks[-1].positions[-1]).max() < 0.2 and np.all(np.isfinite(executed))
-    jerks = {name: [smoothness.jerk(executed, 50.0)] for name, executed in (("plain", plain), ("ours", spliced))}
+    for trajectory in (plain, serial, spliced):
+        assert np.abs(trajectory[-1] - chunks[-1].positions[-1]).max() < 0.2 and np.all(np.isfinite(trajectory))
+    jerks = {name: [smoothness.jerk(trajectory, 50.0)] for name, trajectory in (("plain", plain), ("ours", spliced))}
     results = smoothness.summary(jerks)
     assert results["plain"].ratio == 1.0 and results["ours"].ratio < 1 / 3
 
