@@ -103,12 +103,7 @@ class RobotSetup:
 
     @staticmethod
     def _save(file: Path, image: np.ndarray, camera: Camera) -> None:
-        lens = [
-            camera.fx,
-            camera.fy,
-            camera.cx - 0.5,
-            camera.cy - 0.5,
-        ]  # librealsense's origin is the centre of a pixel
+        lens = [camera.fx, camera.fy, camera.cx - 0.5, camera.cy - 0.5]  # librealsense counts from pixel centres
         np.savez(file, image=image, lens=lens)
 
     def rig(self, views: Sequence[str] = tuple(SERIALS), **changes: object) -> str:
