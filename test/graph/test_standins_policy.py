@@ -42,7 +42,8 @@ _LATE = (
     "no message for",
     "late",
     "commands have stopped",
-)  # reasons on a machine that is too slow
+)
+"""Reasons of a held arm on a machine that is too slow."""
 
 
 @dataclass(frozen=True)

@@ -273,9 +273,8 @@ def test_robotiq_gripper_follows_open_fraction(graph, kind: GripperAction) -> No
     hand.publish_command(0.31)  # below the threshold of a change
     hand.publish_command(0.0)
     graph.until(lambda: len(driver.goals) == 2, "the gripper does not close", lambda: hand.publish_command(0.0))
-    graph.until(
-        lambda: driver.goals[-1] == 0.0, "the goal is not replaced", lambda: hand.publish_command(1.0)
-    )  # while it moves
+    # while the gripper moves
+    graph.until(lambda: driver.goals[-1] == 0.0, "the goal is not replaced", lambda: hand.publish_command(1.0))
     graph.until(lambda: hand.measured() > 0.98, "the gripper does not open", lambda: hand.publish_command(1.0))
     assert graph.has_no_fault("gripper_adapter")()
 
@@ -370,9 +369,8 @@ def test_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
     assert move.width == pytest.approx(0.06) and move.speed == pytest.approx(0.1)
     blocked_at[0] = 0.016
     graph.until(lambda: len(done) == 3, "the gripper does not close again", lambda: publish_joints_and_command(0.0))
-    graph.until(
-        lambda: len(done) == 4, "no goal is sent", lambda: publish_joints_and_command(0.2)
-    )  # opens less than the measured opening
+    # opens less than the measured opening
+    graph.until(lambda: len(done) == 4, "no goal is sent", lambda: publish_joints_and_command(0.2))
     assert [name for name, _ in done[2:]] == ["grasp", "grasp"], "the grasp is released"
 
 

@@ -178,9 +178,8 @@ def test_inference_overlaps_execution_unless_serial(robot: RobotModel) -> None:
     overlapped, serial = Obedient(robot.home), Obedient(robot.home)
     follow(robot, overlapped, Offset(robot.home + 0.2), latency=0.3, actions=16)
     follow(robot, serial, Offset(robot.home + 0.2), latency=0.3, actions=16, mode="serial")
-    np.testing.assert_allclose(
-        overlapped.observation_times[:10], np.arange(0, 5, 0.5), atol=1e-9
-    )  # 0.8 s less the latency
+    # 0.8 s less the latency
+    np.testing.assert_allclose(overlapped.observation_times[:10], np.arange(0, 5, 0.5), atol=1e-9)
     np.testing.assert_allclose(serial.observation_times[:5], np.arange(0, 5, 1.1), atol=1e-9)  # 0.8 s and the latency
 
 

@@ -26,13 +26,13 @@ class Machine(ClockWatchNode):
         return time.time() + self.shift
 
 
-@pytest.mark.parametrize("there, back", [(0.0, 0.0), (0.001, 0.004), (0.2, 0.0), (0.0, 0.2)])
+@pytest.mark.parametrize("forward, backward", [(0.0, 0.0), (0.001, 0.004), (0.2, 0.0), (0.0, 0.2)])
 @pytest.mark.parametrize("ahead", [-3.0, -0.004, 0.0, 0.006, 100.0])
-def test_error_bound_covers_asymmetric_delay(ahead: float, there: float, back: float) -> None:
+def test_error_bound_covers_asymmetric_delay(ahead: float, forward: float, backward: float) -> None:
     sent = 1000.0
-    offset = ClockOffset.from_round_trip(sent, sent + there + ahead, sent + there + back)
+    offset = ClockOffset.from_round_trip(sent, sent + forward + ahead, sent + forward + backward)
     assert abs(offset.seconds - ahead) <= offset.error + 1e-9
-    assert offset.error == pytest.approx((there + back) / 2)
+    assert offset.error == pytest.approx((forward + backward) / 2)
 
 
 def published_offset(graph: Any, node: str, other: str) -> float:

@@ -91,20 +91,20 @@ def test_real_time_scheduling_is_optional(monkeypatch: pytest.MonkeyPatch, permi
     assert os.sched_getscheduler(0) == os.SCHED_OTHER  # this thread is unchanged
 
 
-@pytest.mark.parametrize("few", [True, False])
-def test_inference_threads_are_pinned_on_two_processors(monkeypatch: pytest.MonkeyPatch, few: bool) -> None:
+@pytest.mark.parametrize("two_processors", [True, False])
+def test_inference_threads_are_pinned_on_two_processors(monkeypatch: pytest.MonkeyPatch, two_processors: bool) -> None:
     processors = sorted(os.sched_getaffinity(0))
     if len(processors) < 2:
         pytest.skip("one processor only")
-    monkeypatch.setattr(pacing, "_PROCESSORS", processors[:2] if few else [*processors[:2], 1000])
-    seen: dict[str, list[int]] = {}
+    monkeypatch.setattr(pacing, "_PROCESSORS", processors[:2] if two_processors else [*processors[:2], 1000])
+    affinities: dict[str, list[int]] = {}
 
     def note(when: str, computing: bool) -> None:
         def work() -> None:
             if schedule_in_real_time(INFERENCE, computing and when == "real time"):
                 if when == "background":
                     schedule_in_background(computing)
-                seen[f"{when}, {computing}"] = sorted(os.sched_getaffinity(0))
+                affinities[f"{when}, {computing}"] = sorted(os.sched_getaffinity(0))
 
         thread = threading.Thread(target=work)
         thread.start()
@@ -113,12 +113,12 @@ def test_inference_threads_are_pinned_on_two_processors(monkeypatch: pytest.Monk
     for when in ("real time", "background"):
         for computing in (False, True):
             note(when, computing)
-    if not seen:
+    if not affinities:
         pytest.skip("this user may not schedule in real time")
-    assert seen == {
+    assert affinities == {
         "real time, False": processors,
-        "real time, True": processors[1:2] if few else processors,
+        "real time, True": processors[1:2] if two_processors else processors,
         "background, False": processors,
-        "background, True": processors[:1] if few else processors,
+        "background, True": processors[:1] if two_processors else processors,
     }
     assert sorted(os.sched_getaffinity(0)) == processors, "this thread is unchanged"

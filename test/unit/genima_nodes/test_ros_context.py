@@ -136,7 +136,7 @@ def test_unwritable_log_folder_is_a_warning(changes: dict[str, str | None]) -> N
         (["--log-level", "loud"], "loud"),
     ],
 )
-def test_arguments_refused_by_ros_are_one_line(arguments: list[str], expected: str) -> None:
+def test_arguments_rejected_by_ros_are_one_line(arguments: list[str], expected: str) -> None:
     code, (*own, line) = run([*NODE, "--ros-args", *arguments])  # ROS itself logs before
     assert code == 2 and len(own) < 3 and line.startswith("genima: error: ")
     assert expected in line and "/project/" not in line

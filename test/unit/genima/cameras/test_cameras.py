@@ -159,21 +159,21 @@ def test_damaged_calibration_is_reported_in_one_line(tmp_path: Path, damage: Cal
     data = yaml.safe_load(paths.shared("calibration", "sim", "front.yaml").read_text())
     damage(data)
     (tmp_path / "front.yaml").write_text(yaml.safe_dump(data))
-    _refused(tmp_path, "front.yaml")
+    _assert_rejected(tmp_path, "front.yaml")
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2", "\tx: y"])
 def test_invalid_calibration_file_is_reported_in_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "wrist.yaml").write_text(text)
-    _refused(tmp_path, "wrist.yaml")
+    _assert_rejected(tmp_path, "wrist.yaml")
 
 
 def test_folder_without_calibrations_is_reported(tmp_path: Path) -> None:
-    _refused(tmp_path, str(tmp_path))
-    _refused(tmp_path / "none", "none")
+    _assert_rejected(tmp_path, str(tmp_path))
+    _assert_rejected(tmp_path / "none", "none")
 
 
-def _refused(folder: Path, named: str) -> None:
+def _assert_rejected(folder: Path, named: str) -> None:
     with pytest.raises(GenimaError) as caught:
         load_cameras(folder)
     assert named in str(caught.value) and "\n" not in str(caught.value)

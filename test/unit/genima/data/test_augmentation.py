@@ -49,9 +49,9 @@ def test_transforms_are_applied_with_probability_one_half(setting: str) -> None:
             applied.append(1)
             return image
 
-        noted = Augmentation((*transforms[:chosen], note, *transforms[chosen + 1 :]))
+        with_note = Augmentation((*transforms[:chosen], note, *transforms[chosen + 1 :]))
         for seed in range(200):
-            noted(rng(seed), picture(16))
+            with_note(rng(seed), picture(16))
         assert 70 < len(applied) < 130
 
 
@@ -102,8 +102,8 @@ def test_colour_jitter_ranges() -> None:
         assert 0.8 - 0.02 <= min(found) < 0.85 and 1.15 < max(found) <= 1.2 + 0.02
     red = np.full((8, 8, 3), (200, 60, 60), np.uint8)
     for seed in range(200):
-        turned = cv2.cvtColor(ColourJitter(0, 0, 0, 0.05)(rng(seed), red), cv2.COLOR_RGB2HSV)
-        hue.append((int(turned[0, 0, 0]) * 2 + 180) % 360 - 180)
+        hsv = cv2.cvtColor(ColourJitter(0, 0, 0, 0.05)(rng(seed), red), cv2.COLOR_RGB2HSV)
+        hue.append((int(hsv[0, 0, 0]) * 2 + 180) % 360 - 180)
     assert -19 <= min(hue) < -12 and 12 < max(hue) <= 19  # a twentieth of a turn is 18 degrees
     paler = [np.ptp(ColourJitter(0, 0, 0.5, 0)(rng(seed), red)[0, 0].astype(int)) / 140 for seed in range(200)]
     assert 0.5 - 0.02 <= min(paler) < 0.6 and 1.4 < max(paler) <= 1.5 + 0.02
@@ -125,13 +125,13 @@ def test_colour_cast_is_linear_per_channel() -> None:
 
 def test_crop_shifts_by_pixels_and_repeats_edge() -> None:
     y, x = np.mgrid[:32, :32].astype(np.uint8)
-    image, seen = np.stack([y, x, x * y], axis=-1), set()
+    image, shifts = np.stack([y, x, x * y], axis=-1), set()
     for seed in range(800):
         result = Crop(4)(rng(seed), image)
-        way = (16 - int(result[16, 16, 0]), 16 - int(result[16, 16, 1]))
-        np.testing.assert_array_equal(result, shift(image, (*way, 0), order=0, mode="nearest"))
-        seen.add(way)
-    assert seen == {(y, x) for y in range(-4, 5) for x in range(-4, 5)}
+        shift_of_crop = (16 - int(result[16, 16, 0]), 16 - int(result[16, 16, 1]))
+        np.testing.assert_array_equal(result, shift(image, (*shift_of_crop, 0), order=0, mode="nearest"))
+        shifts.add(shift_of_crop)
+    assert shifts == {(y, x) for y in range(-4, 5) for x in range(-4, 5)}
 
 
 def test_blur_is_gaussian() -> None:
@@ -142,9 +142,9 @@ def test_blur_is_gaussian() -> None:
 
 def test_noise_deviation_and_grain() -> None:
     grey = np.full((128, 128, 3), 128, np.uint8)
-    fine = Noise((5.0, 5.0))(rng(0), grey).astype(float) - 128
-    assert fine.std() == pytest.approx(5, rel=0.05) and abs(fine.mean()) < 0.2
-    assert abs(np.mean(fine[1:] * fine[:-1])) < 0.05 * fine.var()
+    noise = Noise((5.0, 5.0))(rng(0), grey).astype(float) - 128
+    assert noise.std() == pytest.approx(5, rel=0.05) and abs(noise.mean()) < 0.2
+    assert abs(np.mean(noise[1:] * noise[:-1])) < 0.05 * noise.var()
     coarse = Noise((20.0, 20.0), (3, 3))(rng(0), grey).astype(float) - 128
     assert np.mean(coarse[1:] * coarse[:-1]) > 0.5 * coarse.var()
     black = Noise((50.0, 50.0))(rng(1), np.zeros_like(grey))

@@ -49,9 +49,9 @@ def joined(*parts: TargetSamples) -> TargetSamples:
 
 
 def demos_of(robot: RobotModel) -> list[TargetSamples]:
-    way = np.array([0.5, 0.4, -0.3, 0.6, 0.2, -0.4, 0.7])
-    first = moments_of("b", "push down the maroon button", robot.home, robot.home + way)
-    return [first, moments_of("a", "take the lid off", robot.home + 0.1, robot.home - way / 2)]
+    offset = np.array([0.5, 0.4, -0.3, 0.6, 0.2, -0.4, 0.7])
+    first = moments_of("b", "push down the maroon button", robot.home, robot.home + offset)
+    return [first, moments_of("a", "take the lid off", robot.home + 0.1, robot.home - offset / 2)]
 
 
 STATISTICS = JointStatistics(np.zeros(7), np.ones(7))  # joints stay in rad
@@ -106,8 +106,8 @@ def test_joints_are_normalised_by_statistics(make: Make, moments: TargetSamples)
 
 def test_statistics_count_commands_once_with_minimum_deviation(moments: TargetSamples) -> None:
     commands = np.array([chunk[0] for chunk in moments.actions])
-    spoilt = replace(moments, actions=np.concatenate([commands[:, None], 1e6 + moments.actions[:, 1:]], axis=1))
-    statistics = joint_statistics(spoilt)
+    corrupted = replace(moments, actions=np.concatenate([commands[:, None], 1e6 + moments.actions[:, 1:]], axis=1))
+    statistics = joint_statistics(corrupted)
     np.testing.assert_allclose(statistics.mean, commands.mean(axis=0))
     np.testing.assert_allclose(statistics.deviation, np.maximum(commands.std(axis=0), 0.05))
     still = replace(moments, actions=np.ones_like(moments.actions))
@@ -154,7 +154,7 @@ def test_views_are_perturbed_separately(make: Make) -> None:
 
 def test_sphere_opacity_follows_augmentation(make: Make) -> None:
     solid = make(backgrounds=grey)[SampleIndex(30, 0)].images.numpy().astype(float)
-    seen = []
+    observed = []
     for sample in range(40):
         through = make(augmentation=Augmentation((), (0.7, 1.0)), backgrounds=grey)[
             SampleIndex(30, sample)
@@ -163,8 +163,10 @@ def test_sphere_opacity_follows_augmentation(make: Make) -> None:
             inside = np.abs(full - 90) > 60
             share = (image[inside] - 90.0) / (full[inside] - 90.0)
             assert np.ptp(share) < 0.05
-            seen.append(share.mean())
-    assert min(seen) > 0.68 and max(seen) < 1.01 and np.std(seen) == pytest.approx(0.3 / np.sqrt(12), abs=0.02)
+            observed.append(share.mean())
+    assert (
+        min(observed) > 0.68 and max(observed) < 1.01 and np.std(observed) == pytest.approx(0.3 / np.sqrt(12), abs=0.02)
+    )
 
 
 def test_displaced_joints_are_within_limits(make: Make, robot: RobotModel) -> None:
@@ -262,14 +264,14 @@ def test_backgrounds_are_cut_from_all_images_below_folder(tmp_path: Path) -> Non
     for name, red in reds.items():  # red identifies the file, green grows to the right and blue downwards
         rgb = np.stack([np.full((60, 90), red), np.tile(ramp, (60, 1)), np.tile(ramp[:60, None], (1, 90))], axis=-1)
         cv2.imwrite(str(tmp_path / name), rgb[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 101])
-    backgrounds, seen, corners = Backgrounds(tmp_path), set(), set()
+    backgrounds, observed, corners = Backgrounds(tmp_path), set(), set()
     for seed in range(60):
         image = backgrounds(np.random.default_rng(seed), 32).astype(int)
         assert image.shape == (32, 32, 3)
         assert np.all(np.diff(image[..., 1].mean(0)) > 0) and np.all(np.diff(image[..., 2].mean(1)) > 0)
-        seen.add(min(reds.values(), key=lambda red: abs(red - image[..., 0].mean())))
+        observed.add(min(reds.values(), key=lambda red: abs(red - image[..., 0].mean())))
         corners.add((image[0, 0, 1], image[0, 0, 2], image[-1, -1, 1]))
-    assert seen == set(reds.values()) and len(corners) > 40
+    assert observed == set(reds.values()) and len(corners) > 40
     np.testing.assert_array_equal(backgrounds(np.random.default_rng(7), 32), backgrounds(np.random.default_rng(7), 32))
 
 

@@ -206,12 +206,12 @@ def test_damaged_episode_is_reported_in_one_line(
 ) -> None:
     folder = copied(written)
     damage(folder)
-    _refused(folder, robot, str(folder))
+    _assert_rejected(folder, robot, str(folder))
 
 
 @pytest.mark.parametrize("topic", ["/joint_states", "/joint_command"])
 def test_missing_topic_is_reported(written: Path, tmp_path: Path, robot: RobotModel, topic: str) -> None:
-    _refused(rewrite(written, tmp_path / "less", without=topic), robot, topic)
+    _assert_rejected(rewrite(written, tmp_path / "less", without=topic), robot, topic)
 
 
 def test_missing_view_is_reported(written: Path, tmp_path: Path, robot: RobotModel) -> None:
@@ -224,7 +224,7 @@ def test_missing_view_is_reported(written: Path, tmp_path: Path, robot: RobotMod
 
 def test_joints_of_another_robot_are_reported(written: Path, robot: RobotModel) -> None:
     other = replace(robot, joint_names=(*robot.joint_names[:6], "fr3_joint7"))
-    _refused(written, other, "fr3_joint7")
+    _assert_rejected(written, other, "fr3_joint7")
 
 
 def test_topics_with_different_stamps_are_rejected(
@@ -238,10 +238,10 @@ def test_topics_with_different_stamps_are_rejected(
                 episode.observe(stamp, images, TRUTH.joints[t])
                 if lost == "images" or t != 2:
                     episode.command(TRUTH.commands[t])
-        _refused(tmp_path / lost, robot, "wrist" if lost == "images" else "/joint_command")
+        _assert_rejected(tmp_path / lost, robot, "wrist" if lost == "images" else "/joint_command")
 
 
-def _refused(folder: Path, robot: RobotModel, named: str) -> None:
+def _assert_rejected(folder: Path, robot: RobotModel, named: str) -> None:
     with pytest.raises(GenimaError) as caught:
         Episode.load(folder, robot)
     message = str(caught.value)

@@ -129,7 +129,7 @@ def run(*arguments: str | Path) -> int:
     return main(["episodes", *map(str, arguments)])
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+def error_line(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """Run a command that must fail with one line; return the line."""
     assert run(*arguments) == 2
     line = capsys.readouterr().err.splitlines()[-1]
@@ -170,10 +170,10 @@ def test_demo_of_other_dataset_is_not_reused(tmp_path: Path, capsys: pytest.Capt
     before = {path: path.read_bytes() for path in out.rglob("*.mcap")}
     tuesday = write_dataset(tmp_path / "tuesday" / "set")
     pd.DataFrame({"task_index": [0]}, index=pd.Index(["nod"], name="task")).to_parquet(tuesday / "meta/tasks.parquet")
-    assert "name another --out" in refused(capsys, "import", tuesday, "--out", out)
+    assert "name another --out" in error_line(capsys, "import", tuesday, "--out", out)
     moved = {**frames(), "observation.state": [[each + 0.01 for each in row] for row in frames()["observation.state"]]}
     write_dataset(tuesday, data=moved)
-    assert "name another --out" in refused(capsys, "import", tuesday, "--out", out)
+    assert "name another --out" in error_line(capsys, "import", tuesday, "--out", out)
     assert {path: path.read_bytes() for path in out.rglob("*.mcap")} == before
 
 
@@ -184,7 +184,7 @@ def test_demos_are_not_written_into_dataset_nor_to_empty_path(
     (tmp_path / "link").symlink_to(dataset)
     before = sorted(tmp_path.rglob("*"))
     for out in (dataset, dataset / "demos", tmp_path / "link", tmp_path / "link" / "demos"):
-        assert "choose a folder outside" in refused(capsys, "import", dataset, "--out", out)
+        assert "choose a folder outside" in error_line(capsys, "import", dataset, "--out", out)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         run("import", dataset, "--out", "")
@@ -219,7 +219,7 @@ def test_images_without_calibration_stay_uncalibrated(
 
 def test_given_calibration_requires_equal_aspect_ratio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = write_dataset(tmp_path / "theirs")
-    line = refused(capsys, "import", dataset, "--out", tmp_path / "demos", "--cameras", "sim")
+    line = error_line(capsys, "import", dataset, "--out", tmp_path / "demos", "--cameras", "sim")
     assert "camera front: images do not fit its calibration (32x24, 256x256)" in line, "never stretched"
     camera = load_cameras("sim")["front"].scale(64, 48)
     cameras = {"front": camera}
@@ -236,23 +236,23 @@ def test_unknown_gripper_range_must_be_given(tmp_path: Path, capsys: pytest.Capt
     stats = {name: {"min": [0.0] * 8, "max": [1.0] * 7 + [0.08]} for name in ("observation.state", "action")}
     (dataset / "meta/stats.json").write_text(json.dumps(stats))
     command = ("import", dataset, "--out", out, "--joints", "gripper=gripper_open_fraction")
-    line = refused(capsys, *command)
+    line = error_line(capsys, *command)
     assert "gripper (0 to 0.08 in its statistics)" in line and "--gripper-range CLOSED OPEN" in line
     for bad in (("nan", "1"), ("0", "inf"), ("1", "1")):
-        assert "--gripper-range" in refused(capsys, *command, "--gripper-range", *bad)
+        assert "--gripper-range" in error_line(capsys, *command, "--gripper-range", *bad)
     assert run(*command, "--gripper-range", "0", "1") == 0
 
 
 def test_robot_is_from_dataset_or_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = write_dataset(tmp_path / "hand", description() | {"robot_type": "panda_franka_hand"})
     command = ("import", dataset, "--out", tmp_path / "demos")
-    assert "give --robot panda_franka_hand" in refused(capsys, *command, "--robot", "panda")
+    assert "give --robot panda_franka_hand" in error_line(capsys, *command, "--robot", "panda")
     assert run(*command) == 0
     assert load_episode_robot(find_episodes(tmp_path / "demos")[0]).name == "panda_franka_hand"
     capsys.readouterr()
     dataset = write_dataset(tmp_path / "other", description() | {"robot_type": "so\x1b[31m100"})
     command = ("import", dataset, "--out", tmp_path / "others")
-    assert "robot so\\x1b[31m100 is none of fr3," in refused(capsys, *command)
+    assert "robot so\\x1b[31m100 is none of fr3," in error_line(capsys, *command)
     assert run(*command, "--robot", "panda") == 0
     assert "of robot so\\x1b[31m100; its joints are taken for those of panda" in capsys.readouterr().out
 
@@ -304,9 +304,9 @@ def test_remedy_for_duplicate_dimension_names_works(tmp_path: Path, capsys: pyte
         data[name] = [[*row, 0.25] for row in data[name]]
     command = ("import", write_dataset(tmp_path / "theirs", info, data), "--out", tmp_path / "demos")
     command += ("--gripper-range", "0", "1")
-    line = refused(capsys, *command)
+    line = error_line(capsys, *command)
     assert "does not have gripper_open_fraction" in line and "8: gripper" in line and "numbers" in line
-    line = refused(capsys, *command, "--joints", "gripper=gripper_open_fraction")
+    line = error_line(capsys, *command, "--joints", "gripper=gripper_open_fraction")
     assert "2 times, as numbers 7, 8" in line
     advised = line.partition("as --joints ")[2].split()
     assert advised == ["8=gripper_open_fraction"]
@@ -317,7 +317,7 @@ def test_remedy_for_duplicate_dimension_names_works(tmp_path: Path, capsys: pyte
         ("gripper=panda_joint9", "the robot has no panda_joint9"),
         ("0=gripper_open_fraction", "a dimension of observation.state to two joints"),
     ):
-        assert expected in refused(capsys, *command, "--joints", bad)
+        assert expected in error_line(capsys, *command, "--joints", bad)
 
 
 def test_remedy_for_invalid_view_name_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,7 +325,7 @@ def test_remedy_for_invalid_view_name_works(tmp_path: Path, capsys: pytest.Captu
     info["features"]["observation.images.cam-high"] = info["features"].pop(IMAGES)
     data["observation.images.cam-high"] = data.pop(IMAGES)
     command = ("import", write_dataset(tmp_path / "theirs", info, data), "--out", tmp_path / "demos")
-    line = refused(capsys, *command)
+    line = error_line(capsys, *command)
     assert "(cam-high)" in line and "--views THEIRS=OURS" in line and "for example cam_high" in line
     assert run(*command, "--views", "observation.images.cam-high=cam_high") == 0
     assert Episode.load(find_episodes(tmp_path / "demos")[0], ROBOT).views == ("cam_high",)
@@ -398,7 +398,7 @@ def test_depth_images_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert run(*command) == 0
     assert "not in colour, left out: observation.images.depth" in capsys.readouterr().out
     assert Episode.load(find_episodes(tmp_path / "demos")[0], ROBOT).views == ("front",)
-    line = refused(capsys, *command, "--views", "observation.images.depth=depth")
+    line = error_line(capsys, *command, "--views", "observation.images.depth=depth")
     assert "is no colour image" in line
     info["features"]["observation.images.depth"]["shape"] = [24, 32, 3]  # a description that lies
     reader = DatasetReader(write_dataset(tmp_path / "lies", info, data), ROBOT)

@@ -448,7 +448,7 @@ def test_truncated_shard_is_reported(short_demos: Path, short_targets: Path, tmp
 # Demos with faults
 
 
-def test_faulty_demos_are_skipped_and_counted_or_refused(
+def test_faulty_demos_are_skipped_and_counted_or_rejected(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     demos = tmp_path / "demos"

@@ -100,7 +100,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mutated_values_are_read_or_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutated_values_are_read_or_rejected(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Load without YAML, which takes most of the time."""
     load, valid = KINDS[kind]
     file, read, current = tmp_path / "mutated.yaml", files.read_yaml, [valid()]
@@ -120,7 +120,7 @@ def test_mutated_values_are_read_or_refused(kind: str, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mutated_bytes_are_read_or_refused(kind: str, tmp_path: Path) -> None:
+def test_mutated_bytes_are_read_or_rejected(kind: str, tmp_path: Path) -> None:
     load, valid = KINDS[kind]
     file = tmp_path / "mutated.yaml"
     text = yaml.safe_dump(valid(), default_flow_style=None).encode()
@@ -145,6 +145,6 @@ def test_nothing_in_file_is_executed(kind: str, tag: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "../../../etc/passwd", "", ".yaml", "\x1b[31m"])
 @pytest.mark.parametrize("load", [RobotModel.load, ArmBackend.load, GripperBackend.load, load_camera_devices])
 def test_invalid_names_are_rejected_in_one_line(load: Callable[[str], Any], name: str) -> None:
-    with pytest.raises(GenimaError) as refused:
+    with pytest.raises(GenimaError) as rejected:
         load(name)
-    assert len(str(refused.value)) < 1500
+    assert len(str(rejected.value)) < 1500

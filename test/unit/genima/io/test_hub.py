@@ -15,24 +15,24 @@ from genima.io import hub
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def sources(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Requests to the hub in order; the hub itself is never accessed."""
-    asked: list[str] = []
+    sources: list[str] = []
 
     def model_info(self: HfApi, name: str, timeout: float) -> None:
-        asked.append(f"hub {name}")
+        sources.append(f"hub {name}")
         if name == "nobody/nothing":
             raise OSError("no route to host\nat all")
 
     monkeypatch.setattr(HfApi, "model_info", model_info)
-    return asked
+    return sources
 
 
-def test_source_order_is_folder_cache_download(asked: list[str], tmp_path: Path) -> None:
+def test_source_order_is_folder_cache_download(sources: list[str], tmp_path: Path) -> None:
     cached = ["some/cached"]
 
     def load(name: str, local_files_only: bool = False) -> str:
-        asked.append(f"{'cache' if local_files_only else 'load'} {name}")
+        sources.append(f"{'cache' if local_files_only else 'load'} {name}")
         if local_files_only and name not in cached:
             raise OSError("not in the cache")
         return f"part {name}"
@@ -42,12 +42,12 @@ def test_source_order_is_folder_cache_download(asked: list[str], tmp_path: Path)
         ("some/cached", ["cache some/cached"]),
         ("some/other", ["cache some/other", "hub some/other", "load some/other"]),
     ):
-        asked.clear()
+        sources.clear()
         assert hub.load(load, name, "the part", "do without") == f"part {name}"
-        assert asked == expected
+        assert sources == expected
 
 
-def test_missing_model_is_one_line_error(asked: list[str], tmp_path: Path) -> None:
+def test_missing_model_is_one_line_error(sources: list[str], tmp_path: Path) -> None:
     def load(name: str, **_: Any) -> None:
         raise OSError("no such file\nsee there")
 

@@ -233,7 +233,7 @@ def _set(joint: int, **fields: Any) -> Callable[[Any], None]:
 def test_invalid_robot_fields_are_rejected(tmp_path: Path, damage: Callable[[Any], None], expected: str) -> None:
     data = yaml.safe_load(paths.shared("config", "robots", "panda.yaml").read_text())
     damage(data)
-    assert expected in _refused(tmp_path, yaml.safe_dump(data))
+    assert expected in _error_line(tmp_path, yaml.safe_dump(data))
 
 
 @pytest.mark.parametrize("name", ROBOTS)
@@ -260,15 +260,15 @@ def test_fr3_velocity_limits_decrease_as_specified() -> None:
 def test_damaged_robot_file_is_one_line_error(tmp_path: Path, damage: Callable[[Any], None]) -> None:
     data = yaml.safe_load(paths.shared("config", "robots", "panda.yaml").read_text())
     damage(data)
-    _refused(tmp_path, yaml.safe_dump(data))
+    _error_line(tmp_path, yaml.safe_dump(data))
 
 
 @pytest.mark.parametrize("text", ["", "just a sentence", "[1, 2", "joints: {a: 1}\n\tb", "\0"])
 def test_other_file_is_one_line_error(tmp_path: Path, text: str) -> None:
-    _refused(tmp_path, text)
+    _error_line(tmp_path, text)
 
 
-def _refused(folder: Path, text: str) -> str:
+def _error_line(folder: Path, text: str) -> str:
     file = folder / "arm.yaml"
     file.write_text(text)
     with pytest.raises(GenimaError) as caught:

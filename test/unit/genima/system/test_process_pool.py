@@ -60,8 +60,8 @@ def test_worker_ended_during_start_prints_nothing() -> None:
         "process_pool.end_with_parent = lambda: os.kill(os.getpid(), signal.SIGTERM)\n"
         "process_pool._start_worker(None, ())"
     )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
-    assert (ended.returncode, ended.stderr) == (1, b"")
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert (result.returncode, result.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
@@ -83,8 +83,8 @@ def test_workers_end_with_parent(tmp_path: Path, number: signal.Signals) -> None
         else:
             parent.send_signal(number)
         parent.wait(30)
-        _, alive = psutil.wait_procs(workers, 30)
-        assert not alive
+        _, remaining = psutil.wait_procs(workers, 30)
+        assert not remaining
         assert len(list(tmp_path.glob("*/begun*"))) == len(list(tmp_path.glob("*/cleaned*"))) == 2
         assert b"Process SpawnProcess" not in parent.communicate()[1], "a worker printed a traceback"
     finally:

@@ -372,7 +372,7 @@ def test_invalid_settings_are_rejected(changes: dict[str, float]) -> None:
 # The node.
 
 
-class Pair:
+class LeaderFollowerFixture:
     """Moving leader, and a follower that executes the guard's commands."""
 
     def __init__(
@@ -434,18 +434,18 @@ class Pair:
 
 
 @pytest.fixture
-def pair(graph: Graph) -> Pair:
-    return Pair(graph)
+def pair(graph: Graph) -> LeaderFollowerFixture:
+    return LeaderFollowerFixture(graph)
 
 
 def test_pedal_opens_and_closes_gripper(graph, tmp_path: Path) -> None:
     names = [f"panda_joint{i + 1}" for i in range(N)]
-    pair = Pair(graph, str(leader_file(tmp_path, joints=names, gripper={"button": 1})))
+    pair = LeaderFollowerFixture(graph, str(leader_file(tmp_path, joints=names, gripper={"button": 1})))
     press = graph.publisher(Joy, "leader/joy", qos.JOINT_STATES)
     pair.gripper = 0.3  # it holds something
     pair.start()
 
-    def grips(opening: float) -> bool:
+    def gripper_is_at(opening: float) -> bool:
         return messages.command_from(pair.commands[-1], PANDA).gripper == pytest.approx(opening)
 
     np.testing.assert_allclose([message.position[N] for message in pair.commands], 0.3)  # nor does it drop that
@@ -454,13 +454,13 @@ def test_pedal_opens_and_closes_gripper(graph, tmp_path: Path) -> None:
             press(Joy(buttons=buttons))
             time.sleep(0.02)
             pair.work()
-        pair.until(lambda opening=opening: grips(opening), f"gripper not at {opening}")
+        pair.until(lambda opening=opening: gripper_is_at(opening), f"gripper not at {opening}")
     press(Joy(buttons=[1]))
     pair.until(graph.reports_fault("teleop", "(1 buttons)"), "fault not reported")
 
 
 def test_follower_follows_leader(graph) -> None:
-    pair = Pair(graph, late=0.45)  # the machine may be busy
+    pair = LeaderFollowerFixture(graph, late=0.45)  # the machine may be busy
     publish_gripper = graph.publisher(Float32, "leader/gripper", qos.IMAGE)
     publish_gripper(Float32(data=0.25))
     pair.start()
@@ -523,7 +523,7 @@ def test_non_finite_gripper_is_ignored(graph, pair) -> None:
 
 
 def test_leader_with_turn_offset_does_not_start(graph) -> None:
-    pair = Pair(graph)
+    pair = LeaderFollowerFixture(graph)
     pair.leader = off(6, 1)
 
     def rejected() -> bool:
@@ -540,7 +540,7 @@ def test_leader_with_turn_offset_does_not_start(graph) -> None:
 
 
 def test_leader_is_unwrapped_until_restart(graph) -> None:
-    pair = Pair(graph, late=0.45, unwrap_at_start=True)
+    pair = LeaderFollowerFixture(graph, late=0.45, unwrap_at_start=True)
     pair.leader = off(6, 1) + 0.05
     pair.start()
     pair.until(lambda: np.allclose(pair.follower, PANDA.home + 0.05, atol=0.01), "the follower does not arrive")
@@ -557,7 +557,7 @@ def test_leader_is_unwrapped_until_restart(graph) -> None:
 
 
 def test_pause_is_not_a_fault(graph) -> None:
-    pair = Pair(graph, late=0.45)
+    pair = LeaderFollowerFixture(graph, late=0.45)
     pair.start()
     assert pair.call("pause").success
     pair.until(lambda: pair.state == TeleopStatus.PAUSED, "no pause")
@@ -596,7 +596,7 @@ def test_pause_cancels_pending_start(graph) -> None:
     executor.add_node(guard)
     thread = threading.Thread(target=executor.spin)
     thread.start()
-    pair = Pair(graph, guard=False)
+    pair = LeaderFollowerFixture(graph, guard=False)
 
     def started() -> bool:
         pair.work()
@@ -616,15 +616,15 @@ def test_pause_cancels_pending_start(graph) -> None:
 
 
 def test_leader_with_other_joints_is_reported(graph) -> None:
-    pair = Pair(graph)
+    pair = LeaderFollowerFixture(graph)
     pair.names = [f"fr3_joint{i + 1}" for i in range(N)]
 
-    def named() -> bool:
+    def reports_joints() -> bool:
         pair.work()
         response_message = pair.call("start").message
         return "with panda_joint1, " in response_message and "(received: fr3_joint1, " in response_message
 
-    pair.until(named, "the joints are not reported")
+    pair.until(reports_joints, "the joints are not reported")
 
 
 def test_start_requires_leader_follower_and_guard(graph) -> None:
@@ -633,8 +633,8 @@ def test_start_requires_leader_follower_and_guard(graph) -> None:
     assert not response.success and "leader: no joint states on /leader/joint_states" in response.message
     publish_leader = graph.publisher(JointState, "leader/joint_states", qos.JOINT_STATES)
 
-    def check_answer(expected: str, *others) -> None:
-        def right() -> bool:
+    def assert_start_rejected(expected: str, *others) -> None:
+        def is_reported() -> bool:
             message = JointState(name=[f"panda_joint{i + 1}" for i in range(N)], position=list(PANDA.home))
             message.header.stamp = messages.time_message(time.time())
             publish_leader(message)
@@ -645,10 +645,10 @@ def test_start_requires_leader_follower_and_guard(graph) -> None:
             assert not response.success
             return expected in response.message
 
-        graph.until(right, f"not reported: {expected}")
+        graph.until(is_reported, f"not reported: {expected}")
 
-    check_answer("follower: no joint states on /joint_states")
-    check_answer(
+    assert_start_rejected("follower: no joint states on /joint_states")
+    assert_start_rejected(
         "command_guard/select: service not available", graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
     )
 
@@ -726,7 +726,7 @@ def test_bad_gamepad_file_is_one_line(tmp_path: Path, text: str, expected: str) 
         Gamepad.load(tmp_path / "no.yaml")
 
 
-class Jogged:
+class JogFixture:
     """The jog node with a follower at a given position."""
 
     def __init__(self, graph: Graph) -> None:
@@ -752,7 +752,7 @@ class Jogged:
 
 
 def test_jog_starts_at_follower(graph) -> None:
-    jogged = Jogged(graph)
+    jogged = JogFixture(graph)
     jogged.until(
         lambda: jogged.joint_states and np.allclose(jogged.joint_states[-1].position[:N], PANDA.home + 0.1),
         "not at the goal",
@@ -781,7 +781,7 @@ def test_jog_starts_at_follower(graph) -> None:
 
 
 def test_gamepad_moves_tip_and_gripper(graph) -> None:
-    jogged = Jogged(graph)
+    jogged = JogFixture(graph)
     jogged.state = TeleopStatus.MIRRORING
     pad = Joy(axes=[0.0] * 8, buttons=[0] * 11)
     pad.axes[1] = 1.0
@@ -805,7 +805,7 @@ def test_gamepad_moves_tip_and_gripper(graph) -> None:
     jogged.until(lambda: not np.any(jogged.joint_states[-1].velocity[:N]), "no stop", lambda: jogged.publish_joy(pad))
 
 
-class Stage:
+class SimulatedLeaderFixture:
     """The simulated leader in a scene."""
 
     def __init__(self, graph: Graph, task: str, seed: int) -> None:
@@ -841,7 +841,7 @@ class Stage:
 
 
 def test_simulated_leader_solves_task(graph) -> None:
-    stage = Stage(graph, "push_button", 3)
+    stage = SimulatedLeaderFixture(graph, "push_button", 3)
     graph.until(lambda: np.allclose(stage.positions, stage.demo.start), "not at the start of the demo")
     stage.play("approach")
     assert stage.call("play").success
@@ -866,7 +866,7 @@ def test_simulated_leader_solves_task(graph) -> None:
 
 def test_missed_grasp_is_retried(graph) -> None:
     seed = next(s for s in range(100) if np.random.default_rng([s, 0x4E74]).random() < 0.3)
-    stage = Stage(graph, "take_lid_off", seed)
+    stage = SimulatedLeaderFixture(graph, "take_lid_off", seed)
     start = tip(stage.demo.start)[:3, 3]
     graph.until(lambda: tip(stage.positions)[2, 3] > start[2] + 0.05, "not above the scene")
     stage.play("approach")
@@ -881,7 +881,7 @@ def test_missed_grasp_is_retried(graph) -> None:
 
 def test_simulated_leader_ends_with_task(graph) -> None:
     seed = next(s for s in range(100) if np.random.default_rng([s, 0x4E74]).random() < 0.3)
-    stage = Stage(graph, "take_lid_off", seed)
+    stage = SimulatedLeaderFixture(graph, "take_lid_off", seed)
     stage.play("approach")
     assert stage.call("play").success
     graph.until(lambda: stage.leader[-1].playing, "not playing")
