@@ -18,7 +18,6 @@ import psutil
 import pytest
 from untrained import save_checkpoints
 
-from genima.io import paths
 from genima_cli.demo_report import Report
 
 Demo = Callable[..., subprocess.Popen[str]]
@@ -198,22 +197,3 @@ except GenimaError as error:
 def test_report_without_measurements_is_valid_json(tmp_path: Path) -> None:
     Report("push_button", 10, interrupted=True).write(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["successes"] == 0
-
-
-@pytest.mark.parametrize(
-    "file, expected",
-    [
-        ("sim", {"sim_node", "coppeliasim", "diffusion_agent", "controller", "command_guard", "task_runner"}),
-        ("teleop", {"command_guard", "teleop", "jog", "sim_node", "sim_leader"}),
-        ("record", {"recorder", "scene_overlay", "rviz2"}),  # and those of teleop
-        ("calibrate", {"calibrator", "command_guard", "sim_node", "rviz2"}),
-    ],
-)
-@pytest.mark.real_time
-def test_launch_file_starts_expected_nodes(file: str, expected: set[str]) -> None:
-    pytest.importorskip("launch_ros", reason="launch is not among the wheels")
-    import runpy
-
-    description = runpy.run_path(str(paths.shared("launch", f"{file}.launch.py")))["generate_launch_description"]()
-    names = {a.node_executable for a in description.entities if hasattr(a, "node_executable")}
-    assert names == expected
