@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genima.errors import GenimaError
 from genima.io.files import atomic_write, read_json, require_writable
 from genima.io.outputs import require_free
+
+
+@dataclass(kw_only=True)
+class ReportOptions:
+    """Options of benchmarks that write a report."""
+
+    out: Path | None = None
+    """JSON file for the result."""
+    overwrite: bool = False
+    """Replace an earlier report of this benchmark."""
 
 
 def require_report(path: Path | None, benchmark: str, overwrite: bool) -> None:

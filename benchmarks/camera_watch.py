@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import tyro
-from benchmark_report import require_report, write_report
+from benchmark_report import ReportOptions, require_report, write_report
 from demo_timing import COUNTERS, late
 from std_srvs.srv import Trigger
 from tqdm import tqdm
@@ -39,7 +39,7 @@ READY = 180.0  # s
 
 
 @dataclass
-class Options:
+class Options(ReportOptions):
     """Run tasks together with the watch."""
 
     tasks: int = 8
@@ -50,10 +50,6 @@ class Options:
     """View of the moved camera."""
     by: float = 0.02
     """Displacement in m."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
-    overwrite: bool = False
-    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
-from benchmark_report import require_report, write_report
+from benchmark_report import ReportOptions, require_report, write_report
 from torch.utils.flop_counter import FlopCounterMode
 
 from genima.errors import GenimaError
@@ -35,7 +34,7 @@ _PRODUCT = 1024  # side of the matrices
 
 
 @dataclass
-class Options:
+class Options(ReportOptions):
     """Measure the controller's inference of one drawn target."""
 
     readings: int = 100
@@ -44,10 +43,6 @@ class Options:
     """Device of the controllers."""
     threads: int = 1
     """Processor cores that they use."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
-    overwrite: bool = False
-    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)

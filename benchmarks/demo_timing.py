@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import tyro
-from benchmark_report import require_report, write_report
+from benchmark_report import ReportOptions, require_report, write_report
 from tqdm import tqdm
 
 from genima.cell import load_cell
@@ -33,17 +33,13 @@ _SETTLED = 30.0  # s from the first task on, after which memory should stay as i
 
 
 @dataclass
-class Options:
+class Options(ReportOptions):
     """Run the demo's processes and watch their ticks and their memory."""
 
     minutes: float = 10.0
     """Duration."""
     seed: int = 0
     """Seed of the first scene."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
-    overwrite: bool = False
-    """Replace a report of this benchmark that is there."""
 
 
 def main() -> None:

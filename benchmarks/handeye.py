@@ -18,11 +18,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import tyro
-from benchmark_report import require_report, write_report
+from benchmark_report import ReportOptions, require_report, write_report
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from simulated_calibration import CalibrationSetup, CalibrationWorkcell
@@ -53,7 +52,7 @@ _BUMP = np.array([0.02, -0.01, 0.005, 0.05, 0.0, 0.08])  # m, rad
 
 
 @dataclass
-class Options:
+class Options(ReportOptions):
     """Compare calibrations with the truth."""
 
     setups: int = 20
@@ -68,10 +67,6 @@ class Options:
     """Noises of the joint readings, deg, standard deviation."""
     spread: float = 0.5
     """Spread of the joints around their means, rad."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
-    overwrite: bool = False
-    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 import tyro
-from benchmark_report import require_report, write_report
+from benchmark_report import ReportOptions, require_report, write_report
 from tqdm import tqdm
 
 from genima.control.command_guard import GuardSettings
@@ -58,17 +58,13 @@ RATES = {
 
 
 @dataclass
-class OnStandIns:
+class OnStandIns(ReportOptions):
     """Options of all benchmarks of this graph."""
 
     fps: float = 10.0
     """Rate of the cameras, Hz, limited by this machine's rendering."""
     seed: int = 0
     """Seed of the first scene."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
-    overwrite: bool = False
-    """Replace a report of this benchmark that is there."""
 
 
 @dataclass

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import tyro
-from benchmark_report import require_report, write_report
+from benchmark_report import ReportOptions, require_report, write_report
 from mcap.reader import make_reader
 from numpy.typing import NDArray
 from recording import NODES, environment, messages_of, processes
@@ -46,17 +46,13 @@ State: TypeAlias = tuple[bytes, list[tuple[str, int, int]]]
 
 
 @dataclass
-class Options:
+class Options(ReportOptions):
     """Kill the recorder at random moments and see what is left."""
 
     kills: int = 100
     """Number of kills."""
     seed: int = 0
     """Seed of the times."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
-    overwrite: bool = False
-    """Replace a report of this benchmark that is there."""
 
 
 @dataclass

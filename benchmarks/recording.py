@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import psutil
 import tyro
-from benchmark_report import require_report, write_report
+from benchmark_report import ReportOptions, require_report, write_report
 from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ _BLOCK = 8 << 20  # bytes
 
 
 @dataclass
-class Options:
+class Options(ReportOptions):
     """Record four cameras of 640x480 at 30 Hz, joints at 1 kHz and commands at 200 Hz, and look for what is missing."""
 
     minutes: float = 1.0
@@ -72,10 +72,6 @@ class Options:
     """Folder of the bags; default: the system's temporary folder."""
     keep: bool = False
     """Leave them there."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
-    overwrite: bool = False
-    """Replace a report of this benchmark that is there."""
 
 
 @dataclass

@@ -9,11 +9,10 @@ import os
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import tyro
-from benchmark_report import require_report, write_report
+from benchmark_report import ReportOptions, require_report, write_report
 
 from genima.cameras.calibration_file import load_cameras
 from genima.cameras.camera import Camera
@@ -32,7 +31,7 @@ View = tuple[Camera, list[PlacedSphere]]
 
 
 @dataclass
-class Options:
+class Options(ReportOptions):
     """Compare the renderers of target spheres."""
 
     size: int = 256
@@ -41,10 +40,6 @@ class Options:
     """Random poses of the arm."""
     appearance: str = DEFAULT
     """The spheres' look: a name in config/appearances or a YAML file."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
-    overwrite: bool = False
-    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import tyro
-from benchmark_report import require_report, write_report
+from benchmark_report import ReportOptions, require_report, write_report
 from numpy.typing import NDArray
 from simulated_calibration.robot_images import RobotImageGenerator, RobotImageSet
 from tqdm import tqdm
@@ -37,7 +36,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass
-class Options:
+class Options(ReportOptions):
     """Compare poses from the robot's outline with the truth."""
 
     setups: int = 20
@@ -52,10 +51,6 @@ class Options:
     """Error of the initial guess, m and deg."""
     guess: bool = True
     """Use an initial guess; else cameras from all directions are tried."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
-    overwrite: bool = False
-    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)

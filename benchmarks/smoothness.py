@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from benchmark_report import require_report, write_report
+from benchmark_report import ReportOptions, require_report, write_report
 from numpy.typing import NDArray
 
 from genima.closed_loop import run_episode
@@ -40,7 +40,7 @@ OVERLAPPED = "overlapped, through the stream"
 
 
 @dataclass
-class Options:
+class Options(ReportOptions):
     """Compare ways to execute the same chunks."""
 
     episodes: int = 5
@@ -53,10 +53,6 @@ class Options:
     """Commands a second."""
     checkpoint: Path | None = None
     """Folder with diffusion_agent/ and controller/; the bundled models if not given."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
-    overwrite: bool = False
-    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)

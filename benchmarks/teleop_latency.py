@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from benchmark_report import require_report, write_report
+from benchmark_report import ReportOptions, require_report, write_report
 from tqdm import tqdm
 
 from genima.errors import GenimaError
@@ -31,17 +31,13 @@ _READY = 60.0  # s
 
 
 @dataclass
-class Options:
-    """Time leader samples until the robot's input hears of them."""
+class Options(ReportOptions):
+    """Time leader samples until they arrive at the robot's input."""
 
     rate: float = 200.0
     """Rate of the leader and of the command guard, Hz."""
     seconds: float = 30.0
     """Duration."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
-    overwrite: bool = False
-    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import tyro
 from accelerate import Accelerator
-from benchmark_report import require_report, write_report
+from benchmark_report import ReportOptions, require_report, write_report
 from diffusers import ControlNetModel, StableDiffusionPipeline
 from example_training import Example, ExampleBatch
 from random_base import random_base
@@ -59,8 +59,8 @@ SAME_LOSS = {"bf16": 1e-2, "no": 1e-5}  # relative, by accelerate's mixed precis
 INSTRUCTIONS = ("push down the maroon button", "take the lid off the saucepan")
 
 
-@dataclass(frozen=True)
-class Options:
+@dataclass
+class Options(ReportOptions):
     """Compare training steps of the diffusion agent; the example is always among them."""
 
     size: Literal["sd-turbo", "tiny"] = "sd-turbo"
@@ -75,10 +75,6 @@ class Options:
     """Processes that prepare samples for ours."""
     count_only: bool = False
     """Only count operations and memory; takes no GPU."""
-    out: Path | None = None
-    """Write the result to this JSON file."""
-    overwrite: bool = False
-    """Replace a report of this benchmark that is there."""
 
 
 @dataclass(frozen=True)
