@@ -166,3 +166,7 @@ def test_name_of_project_is_rejected(folder: Path) -> None:
     (folder / "config" / "cells" / "lab.yaml").rename(folder / "config" / "cells" / "sim_panda.yaml")
     with pytest.raises(GenimaError, match="sim_panda.yaml: the name is taken .*; rename yours"):
         load_cell("sim_panda")
+
+
+def test_user_files_are_listed_with_those_of_the_project(folder: Path) -> None:
+    assert {"fr3", "panda", "slow_fr3"} <= {file.stem for file in paths.yaml_files("config", "robots")}

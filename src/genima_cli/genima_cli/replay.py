@@ -98,7 +98,7 @@ def _simulated_cell(demo: Path, robot: RobotModel) -> Cell:
     from genima.cell import load_cell
     from genima.io import paths
 
-    names = sorted(file.stem for file in paths.shared("config", "cells").glob("sim_*.yaml"))
+    names = [file.stem for file in paths.yaml_files("config", "cells") if file.stem.startswith("sim_")]
     cells = [cell for cell in map(load_cell, names) if cell.simulator == "mujoco" and cell.has_robot(robot)]
     if not cells:
         raise GenimaError(f"{demo}: no simulated cell has its robot {robot.name}; name one with --cell")

@@ -27,7 +27,7 @@ def check_cell(name: str) -> tuple[Cell | None, Finding]:
     try:
         cell = load_cell(name)
     except GenimaError as error:
-        known = ", ".join(sorted(file.stem for file in paths.shared("config", "cells").glob("*.yaml")))
+        known = ", ".join(file.stem for file in paths.yaml_files("config", "cells"))
         remedy = f"docs/real_robot.md says how it looks; the names of config/cells are known: {known}"
         return None, fail("cell", str(error), remedy)
     drives = f"simulated by {cell.simulator}" if cell.driver is None else f"driver {cell.driver.kind}"
@@ -180,7 +180,7 @@ def _judge(
 
 def _is_other_arm(frame: str, robot: RobotModel) -> bool:
     """Return whether a frame has the name of another arm's link; prefixes and unknown names do not count."""
-    arms = {RobotModel.load(file).arm for file in paths.shared("config", "robots").glob("*.yaml")} - {robot.arm}
+    arms = {RobotModel.load(file).arm for file in paths.yaml_files("config", "robots")} - {robot.arm}
     return robot.arm not in frame and any(arm in frame for arm in arms)
 
 

@@ -35,18 +35,35 @@ def shared(*parts: str) -> Path:
     Raises:
         GenimaError: where no such file exists anywhere.
     """
-    source_tree = Path(__file__).resolve().parents[4]
-    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
-    roots = [source_tree, *user_folders(), *(p / "share" / "genima_bringup" for p in (*prefixes, Path(sys.prefix)))]
+    own = user_folders()
+    roots = _roots(own)
     found: list[Path] = []
     with contextlib.suppress(OSError, ValueError):  # a name that is too long, or has a null byte
         found = [path for root in roots if (path := root.joinpath(*parts)).exists()]
-    users = [path for path in found if any(path.is_relative_to(folder) for folder in user_folders())]
+    users = [path for path in found if any(path.is_relative_to(folder) for folder in own)]
     if users and users != found[:1]:
         raise GenimaError(f"{users[0]}: the name is taken ({found[0]}); rename yours")
     if found:
         return found[0]
     raise GenimaError(f"{str(Path(*parts))[:200]} not found; looked under {', '.join(map(str, roots))}")
+
+
+def yaml_files(*folder: str) -> list[Path]:
+    """Return the YAML files of a shared folder, the user's included, sorted by name.
+
+    Raises:
+        GenimaError: for a folder in ``GENIMA_PATH`` that does not exist.
+    """
+    files = [file for root in _roots(user_folders()) for file in root.joinpath(*folder).glob("*.yaml")]
+    by_name = {file.stem: file for file in reversed(files)}  # the first one of a name counts
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def _roots(own: list[Path]) -> list[Path]:
+    """Return the folders of shared files: the source tree, the user's ``own``, those of ROS prefixes."""
+    source_tree = Path(__file__).resolve().parents[4]
+    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    return [source_tree, *own, *(p / "share" / "genima_bringup" for p in (*prefixes, Path(sys.prefix)))]
 
 
 def config_file(name_or_file: str | Path, *folder: str) -> Path:

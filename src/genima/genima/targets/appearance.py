@@ -133,11 +133,10 @@ class Appearance:
         """
         path = Path(name_or_file)
         if path.suffix not in (".yaml", ".yml"):
-            folder = paths.shared(*_FOLDER)
-            known = sorted(file.stem for file in folder.glob("*.yaml"))
+            known = [file.stem for file in paths.yaml_files(*_FOLDER)]
             if str(name_or_file) not in known:
                 raise GenimaError(f"appearance {name_or_file}: unknown; use {', '.join(known)}, or a .yaml file")
-            path = folder / f"{name_or_file}.yaml"
+            path = paths.config_file(name_or_file, *_FOLDER)
         changes, what = read_yaml(path, "appearance"), f"appearance {path}"
         settings = {} if changes is None else validate(_Changes, changes, what).model_dump(exclude_unset=True)
         data = cls().to_dict()

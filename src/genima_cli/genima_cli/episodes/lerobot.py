@@ -134,7 +134,7 @@ def _named_robot(dataset: Path) -> str:
     from genima.io.files import shorten
 
     kind = read_info(dataset).robot_type
-    known = sorted(path.stem for path in paths.shared("config", "robots").glob("*.yaml"))
+    known = [path.stem for path in paths.yaml_files("config", "robots")]
     if kind not in known:
         named = f"robot {shorten(kind)} is none of {', '.join(known)}" if kind else "names no robot"
         raise GenimaError(f"dataset {dataset}: {named}; give --robot, a name of these or a YAML file")

@@ -73,7 +73,7 @@ def _parse(folder: Path, message: Any) -> RobotModel:
 
 
 def _find(folder: Path, message: Any) -> RobotModel:
-    known = [RobotModel.load(file) for file in sorted(paths.shared("config", "robots").glob("*.yaml"))]
+    known = [RobotModel.load(file) for file in paths.yaml_files("config", "robots")]
     matches = [model for model in known if {*model.joint_names, model.gripper_joint} <= set(message.name)]
     if len(matches) != 1:
         found = ", ".join(model.name for model in matches) or "none"

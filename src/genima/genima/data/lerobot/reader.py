@@ -131,7 +131,7 @@ class DatasetReader:
         kind, robot = self._info.robot_type, self._robot.name
         if kind == robot:
             return
-        if kind in {path.stem for path in paths.shared("config", "robots").glob("*.yaml")}:
+        if kind in {path.stem for path in paths.yaml_files("config", "robots")}:
             raise GenimaError(f"dataset {self._folder} is of robot {kind}, not {robot}; give --robot {kind}")
         suffix = f"of robot {shorten(kind)}" if kind else "of no named robot"
         self.notes.append(f"the dataset is {suffix}; its joints are taken for those of {robot} (--robot)")
