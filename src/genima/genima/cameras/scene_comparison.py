@@ -38,7 +38,7 @@ class Reference:
     def compare(self, live: Image) -> Comparison:
         """Find the differences of a live image (h, w, 3), without noise and changes of light.
 
-        Both are smoothed, the light of one is normalised to the other channel by channel, and differences above a
+        Both are smoothed, the light of one is normalised to the other, channel by channel, and differences above a
         threshold count: intensity normalisation and simple differencing of Radke et al., Image Change Detection
         Algorithms: A Systematic Survey, IEEE Trans. Image Processing 14(3), 2005.
 

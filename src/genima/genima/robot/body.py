@@ -149,9 +149,8 @@ def _arm_spec(robot: RobotModel) -> mujoco.MjSpec:
 def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
     description = _gripper(robot)
     gripper = mujoco.MjSpec.from_file(str(_asset_folder() / "grippers" / description.file))
-    gripper.compiler.degree = (
-        False  # the file is in radians without declaring it; robosuite merges it into a file that does
-    )
+    # The file is in radians without declaring it; robosuite merges it into a file that does.
+    gripper.compiler.degree = False
     for sensor in list(gripper.sensors):
         gripper.delete(sensor)
     for site in list(gripper.sites):

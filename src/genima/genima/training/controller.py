@@ -118,9 +118,8 @@ def train_controller(
     augmentation = {"paper": Augmentation.paper, "small": Augmentation.small}[options.augmentation]()
     perturbation = Perturbation() if options.perturb else None
     training = ControllerDataset(moments[in_training], *shared, perturbation, augmentation, loop_options.seed)
-    validation = ControllerDataset(
-        moments[in_validation], *shared, seed=loop_options.seed + 1
-    )  # with other backgrounds
+    # Another seed: other backgrounds than in training.
+    validation = ControllerDataset(moments[in_validation], *shared, seed=loop_options.seed + 1)
     chosen = np.random.default_rng(loop_options.seed).integers(0, len(validation), options.validation_chunks)
     held_out = collate([validation[SampleIndex(int(i), k)] for k, i in enumerate(chosen)])
     controller.act.to(accelerator.device)
@@ -199,6 +198,6 @@ def chunk_errors(controller: Controller, batch: ControllerBatch) -> dict[str, fl
 
 def _write_samples(training: ControllerDataset, file: Path) -> None:
     """Write a picture of training samples, one per row."""
-    visits = [SampleIndex(i * len(training) // _SHOWN, i) for i in range(_SHOWN)]
-    rows = [np.concatenate(list(training[visit].images.numpy()), axis=1) for visit in visits]
+    indices = [SampleIndex(i * len(training) // _SHOWN, i) for i in range(_SHOWN)]
+    rows = [np.concatenate(list(training[index].images.numpy()), axis=1) for index in indices]
     cv2.imwrite(str(file), np.concatenate(rows)[..., ::-1])

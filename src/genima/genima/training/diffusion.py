@@ -225,14 +225,14 @@ def validation_errors(
     errors, sheet, losses = [], [], []
     at_once = _FRAMES_AT_ONCE if agent.tiled else _FRAMES_AT_ONCE // len(spec.views)
     for start in range(0, len(held_out), at_once):
-        visits = [SampleIndex(k, k) for k in range(start, min(start + at_once, len(held_out)))]
-        batch = collate([held_out[visit] for visit in visits])
+        indices = [SampleIndex(k, k) for k in range(start, min(start + at_once, len(held_out)))]
+        batch = collate([held_out[index] for index in indices])
         torch.manual_seed(start)
         losses.append(model(batch)["loss"].item())
         drawn = agent.generate_tiles(batch.condition, list(batch.instruction), torch.Generator().manual_seed(start))
         sheet.append(torch.cat([torch.cat(list(rows), dim=1) for rows in (batch.condition, drawn, batch.target)]))
-        for visit, tile, seen in zip(visits, drawn.numpy(), batch.condition.numpy(), strict=True):
-            i = held_out.moment(visit)
+        for index, tile, seen in zip(indices, drawn.numpy(), batch.condition.numpy(), strict=True):
+            i = held_out.moment(index)
             errors.append(
                 decoder.errors(
                     untile(tile, spec.views), moments.target[i], bool(moments.target_open[i]), moments.positions[i],

@@ -131,8 +131,8 @@ class Augmentation:
         """Return the augmentation of the GENIMA paper (appendices E and F).
 
         Torchvision's elastic transform shifts by alpha / 2 times uniform noise in -1..1 smoothed with sigma: with the
-        released alpha 80 and sigma 10 its standard deviation is this shift. The colour ranges,
-        which the paper does not specify, are the diffusion agent's.
+        released alpha 80 and sigma 10 its standard deviation is this shift. The colour ranges, which the
+        paper does not specify, are the diffusion agent's.
         """
         shift = 80 / 2 / np.sqrt(3) / (2 * np.sqrt(np.pi) * 10)
         elastic, noise = Elastic((shift, shift), (10.0, 10.0)), Noise((5.0, 5.0))

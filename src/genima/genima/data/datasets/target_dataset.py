@@ -109,7 +109,7 @@ class ManifestSchema(FileSchema):
 
     version: Annotated[Literal[1], Field(alias="schema")]
     fingerprint: Text
-    spec: dict[str, Any]  # of DrawingSpec.to_dict
+    spec: dict[str, Any]  # of PolicySpec.to_dict
     cameras: Annotated[dict[Text, CalibrationSchema], Field(min_length=1, max_length=64)]
     moments: Annotated[int, Field(ge=1, le=MAX_ROWS)]
     episodes: Annotated[int, Field(ge=1, le=MAX_ROWS)]

@@ -105,9 +105,8 @@ def _has_bag_files(folder: Path, names: list[str]) -> bool:
         return False
     try:
         text = read_text(folder / METADATA, "file", YAML_BYTES)
-        return _INFORMATION in text or not isinstance(
-            parse_yaml(text, METADATA), dict
-        )  # damaged, or of another program
+        # Without rosbag2's entry, a mapping is of another program; anything else is damaged.
+        return _INFORMATION in text or not isinstance(parse_yaml(text, METADATA), dict)
     except GenimaError:
         return True  # damaged
 

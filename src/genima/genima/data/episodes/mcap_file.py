@@ -353,7 +353,7 @@ class _RecordStream(ReadDataStream):
     """Content of a record; an end within a field is an error."""
 
     def read(self, length: int) -> bytes:
-        data: bytes = super().read(min(length, 2 * RECORD_BYTES))  # of any number of 64 bits
+        data: bytes = super().read(min(length, 2 * RECORD_BYTES))  # a damaged length may be any number
         if len(data) < length:
             raise EndOfFile
         return data

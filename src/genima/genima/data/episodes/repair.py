@@ -238,9 +238,9 @@ def _copy_extras(file: Path, scan: McapScan, writer: Writer) -> None:
             stream = ReadDataStream(BytesIO(source.read(end - start)))
             try:
                 if opcode == Opcode.ATTACHMENT:
-                    usable = Attachment.read(stream)
+                    attached = Attachment.read(stream)
                     writer.add_attachment(
-                        usable.create_time, usable.log_time, usable.name, usable.media_type, usable.data
+                        attached.create_time, attached.log_time, attached.name, attached.media_type, attached.data
                     )
                 elif (metadata := Metadata.read(stream)).name != "rosbag2":
                     writer.add_metadata(metadata.name, metadata.metadata)

@@ -133,8 +133,8 @@ class DatasetReader:
             return
         if kind in {path.stem for path in paths.yaml_files("config", "robots")}:
             raise GenimaError(f"dataset {self._folder} is of robot {kind}, not {robot}; give --robot {kind}")
-        suffix = f"of robot {shorten(kind)}" if kind else "of no named robot"
-        self.notes.append(f"the dataset is {suffix}; its joints are taken for those of {robot} (--robot)")
+        dataset_robot = f"robot {shorten(kind)}" if kind else "no named robot"
+        self.notes.append(f"the dataset is of {dataset_robot}; its joints are taken for those of {robot} (--robot)")
 
     def _choose_views(self, views: Mapping[str, str] | None) -> dict[str, str]:
         features = self._info.features
@@ -214,10 +214,10 @@ class DatasetReader:
             gripper = found[name][-1]
             if named_range and each[gripper] != layout.GRIPPER:
                 between = value_range(self._folder, name, gripper)
-                suffix = f" ({between[0]:g} to {between[1]:g} in its statistics)" if between else ""
+                values = f" ({between[0]:g} to {between[1]:g} in its statistics)" if between else ""
                 raise GenimaError(
                     f"dataset {self._folder}: unknown range of the gripper ({name}'s "
-                    f"{each[gripper]}{suffix}); give --gripper-range CLOSED OPEN, as 0 1 for open fractions"
+                    f"{each[gripper]}{values}); give --gripper-range CLOSED OPEN, as 0 1 for open fractions"
                 )
         return found
 

@@ -108,8 +108,6 @@ class CompiledPipeline:
         self._configs = remaining
         if device.type == "cuda":
             gc.collect()
-            with (
-                contextlib.suppress(ExecutionError),
-                translate_device_errors(device),
-            ):  # after a failed capture this may fail, too
+            # After a failed capture this may fail, too.
+            with contextlib.suppress(ExecutionError), translate_device_errors(device):
                 torch.cuda.empty_cache()

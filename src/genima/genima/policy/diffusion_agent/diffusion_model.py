@@ -70,9 +70,8 @@ class DiffusionModel:
     ) -> Tensor:
         """Generate a batch of tiles from tiles (B, H, W, 3) uint8 rgb; same shape and type, on the CPU.
 
-        ``steps`` is the number of diffusion steps; None: the model's. Networks are not
-        converted: for training, and as reference of
-        :class:`genima.policy.diffusion_agent.compiled_pipeline.CompiledPipeline`.
+        ``steps`` is the number of diffusion steps; None: the model's. Networks are not converted: for training, and
+        as reference of :class:`genima.policy.diffusion_agent.compiled_pipeline.CompiledPipeline`.
         """
         condition, prompts = self.condition(self.frames(tiles)), self.prompts(self.texts(instructions))
         schedule = sampling_schedule(self.scheduler, steps or self.steps)

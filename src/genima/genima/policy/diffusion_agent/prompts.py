@@ -40,13 +40,11 @@ class PromptEncoder:
         with torch.inference_mode(False), torch.no_grad():
             for prompt in set(prompts) - set(self._cache):
                 self._cache[prompt] = self._embed([prompt])
-        known, device = (
-            [self._cache[prompt] for prompt in prompts],
-            self.encoders[0].device,
-        )  # its device may have changed
-        pooled = [p.pooled for p in known if p.pooled is not None]
+        cached = [self._cache[prompt] for prompt in prompts]
+        device = self.encoders[0].device  # it may have changed since
+        pooled = [p.pooled for p in cached if p.pooled is not None]
         return Prompts(
-            torch.cat([p.tokens for p in known]).to(device), torch.cat(pooled).to(device) if pooled else None
+            torch.cat([p.tokens for p in cached]).to(device), torch.cat(pooled).to(device) if pooled else None
         )
 
     def _embed(self, prompts: Sequence[str]) -> Prompts:
