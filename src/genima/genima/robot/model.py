@@ -98,13 +98,12 @@ class _RobotFields(FileSchema):
     @model_validator(mode="after")
     def _check_parts(self) -> _RobotFields:
         own = {"joints": self.joints, "flange_offset": self.flange_offset}
-        if self.arm is not None and self.arm_name is not None:
-            raise ValueError("arm_name: not allowed together with arm; leave one of both out")
+        of_arm = {**own, "arm_name": self.arm_name}
         if self.arm is None and self.gripper is None:
             raise ValueError("gripper missing")
         if self.arm is None and (missing := [name for name, value in own.items() if value is None]):
             raise ValueError(f"{' and '.join(missing)} missing; give them, or name the file that has them as arm")
-        if self.arm is not None and (given := [name for name, value in own.items() if value is not None]):
+        if self.arm is not None and (given := [name for name, value in of_arm.items() if value is not None]):
             raise ValueError(f"{' and '.join(given)} given together with arm; remove one of them")
         return self
 
