@@ -28,7 +28,7 @@ def check_cell(name: str) -> tuple[Cell | None, Finding]:
         cell = load_cell(name)
     except GenimaError as error:
         known = ", ".join(file.stem for file in paths.yaml_files("config", "cells"))
-        remedy = f"docs/real_robot.md says how it looks; the names of config/cells are known: {known}"
+        remedy = f"see docs/real_robot.md; the names of config/cells are known: {known}"
         return None, fail("cell", str(error), remedy)
     drives = f"simulated by {cell.simulator}" if cell.driver is None else f"driver {cell.driver.kind}"
     return cell, ok("cell", f"{name}: {drives}, views {', '.join(cell.views)}")
@@ -47,8 +47,8 @@ def describe_cameras(cell: Cell | None) -> Finding:
     if cell is None:
         return skipped("cameras file", "unknown without the cell")
     if not cell.rig:
-        return skipped("cameras file", f"not needed: {cell.simulator} has cameras of its own")
-    return ok("cameras file", f"{', '.join(cell.rig)}")
+        return skipped("cameras file", f"not needed: {cell.simulator} has its own cameras")
+    return ok("cameras file", ", ".join(cell.rig))
 
 
 def check_checkpoint(

@@ -28,7 +28,7 @@ _GRIPPERS = {
 }
 _CAMERAS, OUR_CAMERAS = "realsense2_camera", "realsense_camera"
 _USED = ("Robot", "Gripper", "AsyncPositionControlHandler", "RealtimeConfig", "FrankaException")  # of pylibfranka
-_OURS_INSTEAD = "or take our own drivers, which need no ROS package of the robot's: a cell such as fr3_own_driver"
+_OURS_INSTEAD = "or use our own drivers, which need no ROS package of the robot's: a cell such as fr3_own_driver"
 
 
 def check_drivers(
@@ -59,7 +59,7 @@ def check_drivers(
     elif backend == ELSEWHERE:
         yield skipped("arm's driver", "multipanda_ros2 runs with ROS 2 Humble, on a machine of its own")
     elif backend not in FRANKA_ROS2:
-        yield skipped("arm's driver", f"nothing is known of the controller {backend}")
+        yield skipped("arm's driver", f"unknown controller {backend}")
     else:
         yield check_packages(f"arm's driver ({backend})", (*_FRANKA, *FRANKA_ROS2[backend]), where, _OURS_INSTEAD)
     if backend == OURS and gripper == "franka_hand":
@@ -128,11 +128,8 @@ def check_serial_port(port: Path) -> Finding:
     """Check that this user may open a Robotiq's adapter."""
     what = "gripper's port"
     if not port.exists():
-        return fail(
-            what,
-            f"{port} is not there",
-            "plug the adapter in, or name another in the cell: com_port: /dev/serial/by-id/...",
-        )
+        remedy = "plug the adapter in, or name another in the cell: com_port: /dev/serial/by-id/..."
+        return fail(what, f"{port} is not there", remedy)
     if not os.access(port, os.R_OK | os.W_OK):
         return fail(what, f"{port} may not be opened by this user", "sudo usermod -aG dialout $USER, and log in again")
     return ok(what, str(port))

@@ -33,11 +33,8 @@ def check_robot_link(sys: Path, address: str) -> Iterator[Finding]:
         name, direct = find_card(host)
     except OSError as error:
         why = error.strerror or str(error)
-        yield fail(
-            "robot's address",
-            f"{address}: {why}",
-            "correct the robot_ip of the cell; it is set in Desk, Settings, Network",
-        )
+        remedy = "correct the robot_ip of the cell; it is set in Desk, Settings, Network"
+        yield fail("robot's address", f"{address}: {why}", remedy)
         return
     yield check_card(sys, name)
     if not direct:

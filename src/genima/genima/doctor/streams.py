@@ -190,7 +190,7 @@ def check_duplicate_nodes(names: Sequence[str], own: str) -> Finding:
 
     Args:
         names: full names of all nodes in the domain.
-        own: the name of the one nodes asks.
+        own: full name of the calling node.
     """
     what = "nodes in this domain"
     others = [name for name in names if name != own and not name.rpartition("/")[2].startswith("_ros2cli")]

@@ -1,4 +1,4 @@
-"""Registries of modules: what a user may add is one file in a package, or in a folder of the user's own.
+"""Registries of tasks, policies and simulators: one module each, in a package or in a folder of the user.
 
 The environment variable ``GENIMA_PATH`` names the user's folders, separated as in PATH. Each is laid out like this:
 ``tasks/``, ``policies/`` and ``simulators/`` with Python files, ``config/`` and ``calibration/`` as in the source tree.
@@ -38,7 +38,7 @@ class Registry(Mapping[str, T], Generic[T]):
         others: Mapping[str, str] | None = None,
     ) -> None:
         """Args:
-        what: what the entries are, for messages.
+        what: kind of the entries, for messages.
         package: the package that the project's own modules lie in.
         folder: name of the folder with modules in each of the user's folders.
         create: returns the entry of a module by name; raises a GenimaError for an incomplete one.

@@ -901,7 +901,7 @@ def test_remote_driver_is_skipped() -> None:
     found = list(drivers.check_drivers("multipanda", "suction", "", Path("/none"), no_library, "0.21.3", []))
     assert [each.status for each in found] == [Status.SKIPPED] * 2
     found = list(drivers.check_drivers("mine", "suction", "", Path("/none"), no_library, "0.21.3", []))
-    assert "nothing is known of the controller mine" in found[0].found
+    assert "unknown controller mine" in found[0].found
     camera = drivers.check_camera_driver("realsense_camera", no_library)
     assert camera.status is Status.FAIL and "pyrealsense2 is not installed" in camera.found
 
