@@ -60,17 +60,15 @@ POLICIES: Registry[Callable[[PolicyOptions], Policy]] = Registry(
     "policies",
     _create,
     defines=_defines_policy,
-    others={
-        "expert": "genima_sim.expert_policy",
-        "replay": "genima.data.replay_policy",
-    },  # imports point downwards only
+    # By name: imports point downwards only.
+    others={"expert": "genima_sim.expert_policy", "replay": "genima.data.replay_policy"},
 )
 """Functions that load a policy, by its name."""
 
 
 def require_policy(name: str) -> None:
     """Raise a GenimaError for an unknown policy, without slow imports."""
-    if name not in list(POLICIES) and not _is_checkpoint(name):
+    if name not in POLICIES and not _is_checkpoint(name):
         POLICIES.get_or_refuse(name)
 
 
@@ -81,7 +79,7 @@ def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = No
         GenimaError: for an unknown name, and when loading fails.
     """
     options = options or PolicyOptions()
-    if name_or_folder not in list(POLICIES) and _is_checkpoint(name_or_folder):
+    if name_or_folder not in POLICIES and _is_checkpoint(name_or_folder):
         options = replace(options, checkpoint=name_or_folder)
         name_or_folder = GENIMA
     load = POLICIES.get_or_refuse(name_or_folder)

@@ -56,6 +56,10 @@ class Registry(Mapping[str, T], Generic[T]):
     def __len__(self) -> int:
         return len(self._modules())
 
+    def __contains__(self, name: object) -> bool:
+        """Return whether an entry has that name, without importing its module."""
+        return name in self._modules()
+
     def __getitem__(self, name: str) -> T:
         """Raises:
         KeyError: for an unknown name.
