@@ -8,7 +8,7 @@ from pathlib import Path
 
 from genima.cameras.calibration_file import CameraCalibration, calibration_files, calibration_folder
 from genima.cameras.camera import VIRTUAL
-from genima.cameras.camera_devices import CameraDevice
+from genima.cameras.camera_devices import CameraDevice, image_problem
 from genima.cameras.plausibility import view_doubt, view_problem
 from genima.cell import Cell, load_cell
 from genima.doctor.findings import Finding, fail, ok, skipped, warn
@@ -87,10 +87,10 @@ def check_rig(rig: Mapping[str, CameraDevice], spec: PolicySpec) -> Iterator[Fin
             there = ", ".join(rig)
             yield fail(what, f"the checkpoint takes it, the cameras file has {there}", "add it to the cameras file")
             continue
-        device, (width, height) = rig[view], spec.camera_size
-        if (device.width, device.height) != (width, height):
-            found = f"its images are {device.width}x{device.height}, the checkpoint takes {width}x{height}"
-            yield fail(what, found, f"set its profile to {width}x{height}x{device.rate}, or train with such images")
+        device = rig[view]
+        if problem := image_problem(device, spec.camera_size):
+            found, _, remedy = problem.partition("; ")
+            yield fail(what, found, remedy)
         elif device.rate < spec.action_rate:
             found = f"{device.rate} Hz; demos had {spec.action_rate:g} Hz"
             yield warn(what, found, "use a faster profile")

@@ -622,7 +622,7 @@ def test_cameras_are_compared_with_checkpoint(robot: RobotModel) -> None:
     small = CameraDevice("4", "D415", 424, 240, 30, "base")
     found = by_name(configuration.check_rig({"wrist": WRIST, "front": slow, "right_shoulder": small}, spec))
     assert [each.status for each in found.values()] == [Status.OK, Status.WARN, Status.FAIL, Status.FAIL]
-    assert "424x240, the checkpoint takes 640x480" in found["right_shoulder camera"].found
+    assert "image size differs from the checkpoint's (424x240, 640x480)" in found["right_shoulder camera"].found
     assert "the cameras file has wrist, front, right_shoulder" in found["left_shoulder camera"].found
 
 
