@@ -195,12 +195,12 @@ def _with_picture(sections: list[Section], spec: PolicySpec, pictures: list[Imag
 
 
 def _pictures(folder: Path) -> list[Image]:
-    """Return sample drawings of a checkpoint and the validation curves of a training, where they exist."""
+    """Return the target sheet of a checkpoint and the validation curves of a training, where they exist."""
     pictures = []
-    drawings = checkpoint.resolve(folder) / TARGET_SHEET
-    if drawings.is_file():
-        image = decode_colour(read_bytes(drawings, "drawings"), f"drawings {drawings}")
-        text = f"{drawings}: held-out observations, as drawn, as they should be"
+    sheet = checkpoint.resolve(folder) / TARGET_SHEET
+    if sheet.is_file():
+        image = decode_colour(read_bytes(sheet, "target sheet"), f"target sheet {sheet}")
+        text = f"{sheet}: held-out observations, as drawn, as they should be"
         pictures.append(add_caption(image, text))
     if metrics := read_metrics(folder):
         pictures.append(add_caption(_curves(metrics), f"{folder}: validation"))

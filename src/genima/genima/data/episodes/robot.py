@@ -62,7 +62,7 @@ def require_episode_robot(folder: Path, robot: RobotModel) -> None:
         why = f"of robot {recorded.name}, not {robot.name}"
         if recorded.name == robot.name:
             why = f"of another {robot.name}: its kinematics differ"
-        raise EpisodeError(folder, f"{why}; take it by itself", ROBOT_MODEL)
+        raise EpisodeError(folder, f"{why}; choose another demo, or name its robot", ROBOT_MODEL)
 
 
 def _parse(folder: Path, message: Any) -> RobotModel:
