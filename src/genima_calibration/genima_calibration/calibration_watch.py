@@ -117,10 +117,7 @@ class CalibrationWatchNode(Node):
 
     def _publish_status(self) -> None:
         for view, drift in self._drifts.items():
-            if drift.problem:
-                self._diagnostics.set_fault(f"camera {view}", drift.problem)
-            else:
-                self._diagnostics.clear_fault(f"camera {view}")
+            self._diagnostics.update_fault(f"camera {view}", drift.problem)
 
 
 main = node_main(CalibrationWatchNode, MONITOR_NICENESS)

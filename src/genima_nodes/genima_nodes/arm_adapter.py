@@ -200,16 +200,16 @@ class ArmAdapterNode(Node):
         if others := self._foreign_publishers(topic, self.get_name()):
             conflicts.append(f"{others} publishes on {topic}, bypassing the command guard")
         self._conflict = " and ".join(conflicts)
-        self._set_or_clear("publishers", f"{self._conflict}; holding, end that node" if conflicts else "")
+        self._diagnostics.update_fault("publishers", f"{self._conflict}; holding, end that node" if conflicts else "")
         text = f"no subscriber on {topic}; check that it is active and in this namespace"
         unsubscribed = self._publisher.get_subscription_count() == 0 and started
-        self._set_or_clear(f"controller {self._backend.controller}", text if unsubscribed else "")
+        self._diagnostics.update_fault(f"controller {self._backend.controller}", text if unsubscribed else "")
         lost = now - self._measured_at > (_START_TIMEOUT if self._measured is None else _STALE) and started
-        self._set_or_clear("arm", "no joint states from its driver" if lost else "")
+        self._diagnostics.update_fault("arm", "no joint states from its driver" if lost else "")
         lost = now - self._gripper_at > _GRIPPER_TIMEOUT and started
-        self._set_or_clear("gripper", "no joint state; joint_states need it" if lost else "")
+        self._diagnostics.update_fault("gripper", "no joint state; joint_states need it" if lost else "")
         others = self._foreign_publishers("joint_states", self.get_name())
-        self._set_or_clear("joint_states", f"{others} publishes it, too; remap its topic" if others else "")
+        self._diagnostics.update_fault("joint_states", f"{others} publishes it, too; remap its topic" if others else "")
 
     def _foreign_publishers(self, topic: str, owner: str) -> str:
         """Return the publishers of a topic except the node ``owner``, as text; empty without any."""
@@ -221,12 +221,6 @@ class ArmAdapterNode(Node):
         if owner in names:
             names.remove(owner)  # once: a second node of that name is foreign
         return ", ".join(sorted(names))
-
-    def _set_or_clear(self, key: str, text: str) -> None:
-        if text:
-            self._diagnostics.set_fault(key, text)
-        else:
-            self._diagnostics.clear_fault(key)
 
 
 main = node_main(ArmAdapterNode, CONTROL_NICENESS, real_time=True, role="robot")

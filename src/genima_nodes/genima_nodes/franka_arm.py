@@ -133,12 +133,10 @@ class FrankaArmNode(Node):
     def _report_stop(self) -> None:
         """Report a fault, and stop the guard so that no motion resumes by itself."""
         stopped, refused = self._arm.stopped, self._arm.refused
-        text = f"{stopped}; resume with {call_command(self, 'resume')}"
-        for key, line in (("arm", stopped and text), ("following", refused)):
-            if line and not (key == "following" and stopped):
-                self._diagnostics.set_fault(key, line)
-            else:
-                self._diagnostics.clear_fault(key)
+        self._diagnostics.update_fault(
+            "arm", f"{stopped}; resume with {call_command(self, 'resume')}" if stopped else ""
+        )
+        self._diagnostics.update_fault("following", "" if stopped else refused)
         if self._has_gripper and min(self._gripper_received.age, time.monotonic() - self._started) > _GRIPPER_TIMEOUT:
             never = "no message on gripper/joint_states; start franka_hand or gripper_adapter"
             lost = f"no message on gripper/joint_states for {_GRIPPER_TIMEOUT:g} s"

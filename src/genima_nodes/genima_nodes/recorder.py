@@ -281,10 +281,7 @@ class RecorderNode(Node):
             "lost": f"{lost} messages" if lost else "",
             "recording": self._problem or self._bag.statistics.stopped or "",
         }.items():
-            if problem:
-                self._diagnostics.set_fault(key, problem)
-            else:
-                self._diagnostics.clear_fault(key)
+            self._diagnostics.update_fault(key, problem)
 
     def _publish_status(self) -> None:
         status = RecorderStatus(recording=self._bag is not None, folder=str(self._episode))

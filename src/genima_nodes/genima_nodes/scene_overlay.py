@@ -117,10 +117,7 @@ class SceneOverlayNode(Node):
         result = self._compare()
         self._cost.add(time.monotonic() - begin)
         for view in self._views:
-            if view in result.problems:
-                self._diagnostics.set_fault(f"view {view}", result.problems[view])
-            else:
-                self._diagnostics.clear_fault(f"view {view}")
+            self._diagnostics.update_fault(f"view {view}", result.problems.get(view, ""))
         self._publish_status(result)
         for view, publisher in self._view_publishers.items():
             if publisher.get_subscription_count():

@@ -140,6 +140,13 @@ class DiagnosticUpdater:
                 self._open.discard(key)
                 self._node.get_logger().info(f"{key}: OK")
 
+    def update_fault(self, key: str, text: str) -> None:
+        """Set the fault ``key``, or clear it if ``text`` is empty."""
+        if text:
+            self.set_fault(key, text)
+        else:
+            self.clear_fault(key)
+
     def fault_text(self, key: str) -> str:
         """Return the text of the fault ``key``; empty where it is not set."""
         return self._faults.get(key, "")
