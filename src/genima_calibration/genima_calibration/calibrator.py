@@ -79,9 +79,7 @@ class CalibratorNode(Node):
         """
         super().__init__("calibrator", **options)
         view = parameters.view(self)
-        parent = parameters.text(self, "parent", "")
-        if parent not in get_args(Parent):
-            raise GenimaError(f"calibrator: parameter parent is {parent!r}; use base or flange")
+        parent = parameters.text(self, "parent", "", get_args(Parent))
         board = parameters.text(self, "board", "")
         robot = parameters.cell(self).robot
         samples = parameters.text(self, "samples", "")

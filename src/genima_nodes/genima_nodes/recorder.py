@@ -66,9 +66,7 @@ class RecorderNode(Node):
         self._folder = Path(parameters.text(self, "folder", "data/demos"))
         cell = parameters.calibrated_cell(self)
         self._views = parameters.views(self, cell.views)
-        self._images = parameters.text(self, "images", "jpeg")
-        if self._images not in ("raw", *ENCODINGS):
-            raise GenimaError(f"recorder: parameter images is {self._images!r}; use raw, {' or '.join(ENCODINGS)}")
+        self._images = parameters.text(self, "images", "jpeg", ("raw", *ENCODINGS))
         self._reserve = parameters.number(  # GB of the disk that must remain free
             self, "reserve", 2.0, apply=partial(setattr, self, "_reserve")
         )

@@ -512,7 +512,7 @@ def test_restarted_node_continues(graph: Graph, tmp_path: Path, recording: Any) 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"parent": ""}, "parent is ''; use base or flange"),
+        ({"parent": ""}, "parent is ''; it must be one of base, flange"),
         ({"board": "nowhere.yaml"}, "board nowhere.yaml does not exist"),
         ({"cell": "nobody"}, "nobody.yaml"),
         ({"speed": 2.0}, "speed is 2.0"),

@@ -331,7 +331,7 @@ def test_clock_set_back_is_reported_and_no_message_lost(graph, tmp_path: Path) -
 @pytest.mark.parametrize(
     "changes, expected",
     [
-        ({"images": "webp"}, "use raw, jpeg or png"),
+        ({"images": "webp"}, "images is webp; it must be one of raw, jpeg, png"),
         ({"calibration": "nowhere"}, "nowhere"),
         ({"views": ["front", "ceiling"]}, "has no view ceiling"),
         ({"reserve": -1.0}, "reserve"),
