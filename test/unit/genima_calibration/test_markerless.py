@@ -456,5 +456,5 @@ def test_unknown_calibration_is_not_simulator_calibration(robot: RobotModel, tmp
         check_main([str(tmp_path / "demo")])
     (tmp_path / "samples").mkdir()
     for arguments in ([str(tmp_path / "samples")], ["--live"]):
-        with pytest.raises(GenimaError, match="is unknown; give .*--calibration FOLDER"):
+        with pytest.raises(GenimaError, match="calibration: unknown; give .*--calibration FOLDER"):
             check_main(arguments)

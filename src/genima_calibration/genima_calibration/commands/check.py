@@ -37,10 +37,10 @@ class Check(CellOptions):
     folder: tyro.conf.Positional[Path | None] = None
     """Demo (rosbag2), or folder of samples (NAME.png with NAME.yaml)."""
     live: bool = False
-    """Instead look at the robot that runs, at its topics cameras/VIEW/color/image_raw and joint_states."""
+    """Instead check the running robot, by its topics cameras/VIEW/color/image_raw and joint_states."""
     calibration: str | None = None
-    """Folder of camera calibrations, or its name in calibration/; default: those that a demo holds, else those of
-    --cell."""
+    """Folder of camera calibrations, or its name in calibration/; default: those that the demo holds; for a folder of
+    samples and with --live, those of --cell."""
     view: tuple[RosName, ...] = ()
     """Views to check; default: all calibrated views with images."""
     images: Annotated[int, Field(ge=1, le=1000)] = 5
@@ -74,9 +74,6 @@ def main(argv: Sequence[str]) -> int:
     from genima_calibration.pose_check import PoseVerdict
 
     robot, cameras = options.load_robot(options.folder), _cameras(options)
-    if unknown := [view for view in options.view if view not in cameras]:
-        where = options.calibration or options.folder
-        raise GenimaError(f"{where} has no calibration of {', '.join(unknown)}; it has {', '.join(cameras)}")
     wanted = options.view or tuple(cameras)
     if options.folder is None:
         from genima_calibration.snapshots import take_snapshots  # only here: it needs ROS
@@ -100,23 +97,28 @@ def _cameras(options: Check) -> Mapping[str, Camera]:
     """Return the calibrations to check: those that are named, those of the demo, or those of the cell.
 
     Raises:
-        GenimaError: when they are unknown.
+        GenimaError: when they are unknown, or have no calibration of a requested view.
     """
     from genima.cameras.calibration_file import load_cameras
     from genima.cell import load_cell
     from genima.data.episodes.cameras import EpisodeCameras
     from genima.data.episodes.folders import is_demo
 
+    source: str
+    cameras: Mapping[str, Camera]
     if options.calibration is not None:
-        return load_cameras(options.calibration)
-    is_of_demo = options.folder is not None and options.folder.is_dir() and is_demo(options.folder)
-    if options.cell and not is_of_demo:
-        return load_cell(options.cell).load_cameras()
-    if options.folder is None or not is_of_demo:
-        raise GenimaError("which calibration is to be checked is unknown; give --cell, or --calibration FOLDER")
-    if not (found := EpisodeCameras.of(options.folder).calibrated):
-        raise GenimaError(f"demo {options.folder}: its calibration is unknown; give --calibration FOLDER")
-    return found
+        source, cameras = options.calibration, load_cameras(options.calibration)
+    elif options.folder is not None and is_demo(options.folder):
+        source, cameras = str(options.folder), EpisodeCameras.of(options.folder).calibrated
+        if not cameras:
+            raise GenimaError(f"demo {options.folder}: its calibration is unknown; give --calibration FOLDER")
+    elif options.cell:
+        source, cameras = f"cell {options.cell}", load_cell(options.cell).load_cameras()
+    else:
+        raise GenimaError("calibration: unknown; give --cell, or --calibration FOLDER")
+    if unknown := [view for view in options.view if view not in cameras]:
+        raise GenimaError(f"{source} has no calibration of {', '.join(unknown)}; it has {', '.join(cameras)}")
+    return cameras
 
 
 def _check(
@@ -161,8 +163,8 @@ def _print_verdict(view: str, checks: Sequence[PoseCheck]) -> PoseVerdict:
         float(np.median([getattr(checked, name) for checked in agreeing])) for name in ("pixels", "uncertain", "share")
     )
     print(
-        f"{view:<16}{verdict.value:<10}{pixels:.1f} +- {uncertain:.1f} px off, {share:.0%} of the outline found; "
-        f"so say {len(agreeing)} of {len(checks)} images"
+        f"{view:<16}{verdict.value:<10}{pixels:.1f} +- {uncertain:.1f} px off, {share:.0%} of the outline found, "
+        f"in {len(agreeing)} of {len(checks)} images"
         + (": it has moved since it was calibrated, calibrate again" if verdict is PoseVerdict.MOVED else "")
     )
     return verdict
