@@ -280,7 +280,7 @@ class CalibratorNode(Node):
             GenimaError: when none can be taken.
         """
         with self._lock:
-            seen, info = self._seen, self._info  # later messages replace them, not change them
+            seen, info = self._seen, self._info  # later messages replace these objects and do not change them
             if problem := self._problem_with(seen):
                 raise GenimaError(problem)
             assert seen is not None and info is not None and seen.joints is not None

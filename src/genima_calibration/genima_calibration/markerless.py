@@ -409,9 +409,8 @@ def _find_outline(
     one_side[:, middle + 2 :] = np.logical_and.accumulate(~drawn[:, middle + 2 :], axis=1)
     differs = np.where(one_side, differs, 0)
     none = np.zeros((M, 1))
-    within = np.concatenate(
-        [none, np.cumsum(np.maximum(differs, -0.3), axis=1)], axis=1
-    )  # the background may have the robot's colour
+    # limited to -0.3, as the background may have the robot's colour
+    within = np.concatenate([none, np.cumsum(np.maximum(differs, -0.3), axis=1)], axis=1)
     beyond = np.concatenate([none, np.cumsum(-differs, axis=1)], axis=1)
     score = within + beyond[:, -1:] - beyond
     border = slack + np.argmax(score[:, slack : S - slack + 1], axis=1)  # before this sample

@@ -94,7 +94,7 @@ class PosePlanner:
         Raises:
             GenimaError: when no such pose is allowed.
         """
-        held = self._held_object_regions(None)
+        held = self._held_object_region(None)
         turned = min(len(_MAX_ROTATION), len(around))
         for _ in range(_TRIES):
             turn = self._rng.uniform(_MIN_FRACTION, 1, turned) * self._rng.choice([-1, 1], turned)
@@ -113,7 +113,7 @@ class PosePlanner:
         Raises:
             GenimaError: when no such pose is allowed.
         """
-        held = self._held_object_regions(outcome)
+        held = self._held_object_region(outcome)
         seed = int(self._rng.integers(2**31))
         candidates = sample_candidates(outcome.samples, _CANDIDATES, _REACH, seed)
         fine = [self._rejection_reason(q, q, held) is None and not self._near_miss(q) for q in candidates]
@@ -144,7 +144,7 @@ class PosePlanner:
         Raises:
             GenimaError: when the trajectory is not allowed.
         """
-        if (rejected := self._rejection_reason(start, goal, self._held_object_regions(outcome))) is not None:
+        if (rejected := self._rejection_reason(start, goal, self._held_object_region(outcome))) is not None:
             raise GenimaError(f"trajectory: not free ({rejected})")
         apart = np.abs(goal - start)
         # a rest-to-rest cubic has a peak velocity of 1.5 times its mean velocity, and starts with an acceleration of 6
@@ -169,7 +169,7 @@ class PosePlanner:
     def _near_miss(self, goal: Array) -> bool:
         return any(np.abs(goal - miss).max() < _MISS_DISTANCE for miss in self._misses)
 
-    def _held_object_regions(self, outcome: HandEyeResult | None) -> ForbiddenRegion:
+    def _held_object_region(self, outcome: HandEyeResult | None) -> ForbiddenRegion:
         """Return the region of collisions of the held board or camera; before a first result, of a sphere around it."""
         if self._parent == "flange":
             at = np.zeros((1, 3)) if outcome is None else outcome.fit.hand_eye.T_parent_camera[None, :3, 3]

@@ -81,9 +81,8 @@ def in_view(T_camera_board: Array, fit: Fit, board: CalibrationBoard) -> NDArray
     outline = np.array([[0, 0, 0], [width, 0, 0], [width, height, 0], [0, height, 0], [width / 2, height / 2, 0]])
     points = transform(T_camera_board, fit.scale * outline)
     size = np.array([intrinsics.width, intrinsics.height])
-    plain = replace(
-        intrinsics, distortion=(0.0,) * 5
-    )  # distortion projects points far outside of the image back into it
+    # without distortion, too: it projects points far outside of the image back into it
+    plain = replace(intrinsics, distortion=(0.0,) * 5)
     inside = np.ones(len(points), bool)
     for lens, margin in ((intrinsics, _MARGIN), (plain, -0.3 * float(size.max()))):
         pixels = lens.project(points)

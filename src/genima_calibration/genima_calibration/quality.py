@@ -34,7 +34,7 @@ _SIGNIFICANCE, _CHANCE = 4.0, 2.0  # standard deviations
 class BoardSize:
     """Estimated scale of the printed board relative to its file."""
 
-    square: float  # m, as the file says
+    square: float  # m, in the board's file
     scale: float  # of the board: 1.005 is 0.5 % larger than in the file
     sigma: float  # standard deviation of the scale
     shift: Array  # (6,) twist in the camera's frame by the change of the size
@@ -103,8 +103,9 @@ def flange_rotation(samples: SampleStack, parent: Parent) -> tuple[Array, Array]
 
     A rotation about an axis does not move points on the axis: the camera's position along a direction is determined by
     rotations about axes across it. Directions are in the base's frame for a camera on the base, else in the flange's.
-    Source: Tsai and Lenz, A new technique for fully autonomous and efficient
-    3D robotics hand/eye calibration, IEEE Trans. Robotics and Automation 5(3), 1989, section IV.
+
+    Source: Tsai and Lenz, A new technique for fully autonomous and efficient 3D robotics hand/eye calibration, IEEE
+    Trans. Robotics and Automation 5(3), 1989, section IV.
     """
     R = samples.T_base_flange[:, :3, :3]
     if parent == "flange":

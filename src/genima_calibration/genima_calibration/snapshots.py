@@ -33,10 +33,10 @@ def take_snapshots(
     with ros_context():
         photos, published = _receive(views, robot, namespace)
     if not photos:
-        subject, problem = ("joint_states", f"none at the stamps of the images of {', '.join(published)}")
-        if not published:
-            subject, problem = "cameras", "no images"
-        raise GenimaError(f"{subject}: {problem}; start the robot's nodes, or set ROS_DOMAIN_ID and --namespace")
+        problem = "cameras: no images"
+        if published:
+            problem = f"joint_states: none at the stamps of the images of {', '.join(published)}"
+        raise GenimaError(f"{problem}; start the robot's nodes, or set ROS_DOMAIN_ID and --namespace")
     for view in set(views) - set(photos):
         print(f"{view:<16}no image")
     return {view: photos[view] for view in views if view in photos}

@@ -34,7 +34,7 @@ _LOADING_TIMEOUT = 900.0  # s for the first status of a node, which loads its mo
 _OWNER_TIMEOUT = 1.0  # s after which the guard's owner must be the controller
 _SOLVED_TIME = 2.0  # s for which a scene is solved from the start of a task on: it was not reset
 _REPLACED = "replaced by a new task"
-_NEEDED = ("command_guard", "controller")  # nodes that a task needs, with that of a policy
+_NEEDED = ("command_guard", "controller")  # nodes that a task needs, besides one of the policies
 _POLICIES = ("diffusion_agent", "policy")
 
 
@@ -224,11 +224,13 @@ class TaskRunnerNode(Node):
         return [name for name in self._needed(present) if name in present and name not in self._nodes]
 
     def _needed(self, present: Collection[str] = ()) -> tuple[str, ...]:
-        """Return the nodes without which nothing moves: of the policies' that which has reported last, or is there."""
+        """Return the required nodes, with the policy node of the newest status, else one of ``present``."""
         reporting = [name for name in _POLICIES if name in self._nodes]
         if reporting:
-            return (*_NEEDED, max(reporting, key=lambda name: self._nodes[name].received))
-        return (*_NEEDED, next((name for name in _POLICIES if name in present), _POLICIES[0]))
+            policy = max(reporting, key=lambda name: self._nodes[name].received)
+        else:
+            policy = next((name for name in _POLICIES if name in present), _POLICIES[0])
+        return (*_NEEDED, policy)
 
     def _problem(self, start: float) -> str:
         """Return the lasting fault for which the arm does not move; empty without one."""

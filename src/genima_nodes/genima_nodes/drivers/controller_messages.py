@@ -44,9 +44,8 @@ def controller_target(backend: ArmBackend, joints: Sequence[str]) -> ControllerT
         point.time_from_start = Duration(seconds=backend.ahead).to_msg()
         if backend.velocities:
             point.velocities = array.array("d", velocities)
-        return JointTrajectory(
-            joint_names=list(joints), points=[point]
-        )  # stamp 0: start at once, by the controller's clock
+        # stamp 0: start at once, by the controller's clock
+        return JointTrajectory(joint_names=list(joints), points=[point])
 
     def float64_array(stamp: float, positions: Array, velocities: Array) -> Float64MultiArray:
         # multipanda ignores a message whose first value is 0

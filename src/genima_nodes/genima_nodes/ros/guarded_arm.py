@@ -152,7 +152,7 @@ class GuardedArm:
             self._select.call_async(SelectSource.Request(source=SelectSource.Request.NONE))
 
     def _rejoin(self, timeout: float, check: Callable[[], None]) -> None:
-        """Command the measured joints, anew after each status that shows the arm held, until the guard follows."""
+        """Command the measured joints, again after each status with the arm held, until the guard follows."""
         command_time = -np.inf  # monotonic s
 
         def has_rejoined() -> bool:

@@ -24,7 +24,7 @@ Stage = Callable[[NDArray[np.float64]], JointTrajectory]  # of the leader's join
 
 
 class TrajectoryLeader(Node):
-    """Publisher of `leader/joint_states` at a fixed rate; `leader/status` says whether it moves."""
+    """Publisher of `leader/joint_states` at a fixed rate; `leader/status` has its state."""
 
     def __init__(self, name: str) -> None:
         """Raises:
@@ -100,7 +100,7 @@ class TrajectoryLeader(Node):
         self._publish_status()
 
     def set_resets(self, resets: int) -> None:
-        """Set the number of resets of the scene that is known, for the status."""
+        """Publish the number of resets of the newest SceneStatus in the leader's status."""
         if resets != self._resets:
             self._resets = resets
             self._publish_status()
