@@ -22,13 +22,12 @@ from genima.cameras.calibration_file import CameraCalibration, Frames, calibrati
 from genima.cameras.frame_tree import FrameAttachment, FrameTree, attach_camera, camera_link, require_frame
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
-from genima_nodes.ros import messages, parameters
+from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import node_main
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.transform_messages import transform_from, transform_message
 
-_STATIC_PUBLISHER = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _STATIC_SUBSCRIBER = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # as tf2: several publishers
 _MOVING = QoSProfile(depth=100)
 _CHECK_PERIOD, _DISCOVERY = 0.2, 2.0  # s: between checks, and for a driver's frames to arrive
@@ -59,7 +58,7 @@ class CameraTransformsNode(Node):
         self._diagnostics = DiagnosticUpdater(self)
         self._received = self._diagnostics.add_topic("transforms")
         self._diagnostics.add_value("cameras in tf", lambda: ", ".join(self._published) or "none")
-        self._publisher = self.create_publisher(TFMessage, "/tf_static", _STATIC_PUBLISHER)
+        self._publisher = self.create_publisher(TFMessage, "/tf_static", qos.LATCHED)
         self.create_subscription(TFMessage, "/tf_static", self._on_transforms, _STATIC_SUBSCRIBER)
         self.create_subscription(TFMessage, "/tf", self._on_moving_transforms, _MOVING)
         self.create_timer(_CHECK_PERIOD, self._publish_known, clock=STEADY)

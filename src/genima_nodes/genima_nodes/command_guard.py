@@ -181,7 +181,7 @@ class CommandGuardNode(Node):
 
     def _publish_status(self) -> None:
         owner, last = self._guard.owner, self._last
-        meters = [self._received[source] for source in SOURCES]
+        topics = [self._received[source] for source in SOURCES]
         status = GuardStatus(
             owner=owner or "",
             sources=list(SOURCES),
@@ -189,8 +189,8 @@ class CommandGuardNode(Node):
             reason=last.reason.value,
             text=f"{last.state.name}: {last.reason.text}".removesuffix(": "),
             reason_counts=[self._guard.counts[reason] for reason in GuardReason],
-            received=[meter.total for meter in meters],
-            rejected=[meter.dropped for meter in meters],
+            received=[topic.total for topic in topics],
+            rejected=[topic.dropped for topic in topics],
             sent=self._sent.total,
             late=self._pace.late,
         )

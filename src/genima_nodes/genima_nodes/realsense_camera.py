@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
 from tf2_msgs.msg import TFMessage
@@ -27,7 +26,6 @@ from genima_nodes.ros.transform_messages import transform_message
 
 _READ_TIMEOUT = 0.2  # s: longest wait for an image, and thus for the end of the thread
 _RETRY_PERIOD = 1.0  # s between attempts to open a missing camera
-_STATIC_TRANSFORM = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # as tf2's
 _MAX_AGE = 0.5  # s between the stamp of an image and now; more is a fault of a clock
 
 
@@ -60,7 +58,7 @@ class RealSenseCameraNode(Node):
 
         self._image = self.create_publisher(ImageMessage, f"cameras/{self._view}/color/image_raw", qos.IMAGE)
         self._info = self.create_publisher(CameraInfo, f"cameras/{self._view}/color/camera_info", qos.IMAGE)
-        self._transforms = self.create_publisher(TFMessage, "/tf_static", _STATIC_TRANSFORM)
+        self._transforms = self.create_publisher(TFMessage, "/tf_static", qos.LATCHED)
         self._on_open(self._properties)
         self._thread = threading.Thread(target=self._capture, name="images", daemon=True)
         self._thread.start()

@@ -83,7 +83,7 @@ class RecorderNode(Node):
         self._compressors: list[WorkerThread[tuple[Image, int]]] = []
         self._diagnostics = DiagnosticUpdater(self)
         self._diagnostics.add_check(self._watch)
-        self._meters: dict[str, TopicStats] = {}
+        self._stats: dict[str, TopicStats] = {}
         self._kinds: dict[str, type] = {}
         for view in self._views:
             topic = bag.raw_topic(view)
@@ -94,7 +94,7 @@ class RecorderNode(Node):
             self._record(CameraInfo, bag.camera_info_topic(view))
         self._record(JointState, bag.JOINT_STATES, reliable=False)
         self._record(JointState, bag.JOINT_COMMAND)
-        self._required = list(self._meters)
+        self._required = list(self._stats)
         self._record(JointState, "/teleop/command")
         self._record(JointState, "/leader/joint_states", reliable=False)
         self._record(Float32, "/leader/gripper", reliable=False)
@@ -123,30 +123,30 @@ class RecorderNode(Node):
     ) -> None:
         """Record ``topic`` as received, or compressed under another name."""
         name = name or topic
-        meter = self._meters[name] = self._diagnostics.add_topic(topic.removeprefix("/"))
+        stats = self._stats[name] = self._diagnostics.add_topic(topic.removeprefix("/"))
         self._kinds[name] = kind_in_bag or kind
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         compressor: WorkerThread[tuple[Image, int]] | None = None
         if kind_in_bag is not None:
-            compressor = WorkerThread(partial(self._compress, name, meter), _IMAGE_DEPTH, f"compress {topic}")
+            compressor = WorkerThread(partial(self._compress, name, stats), _IMAGE_DEPTH, f"compress {topic}")
             self._compressors.append(compressor)
 
         def on_message(message: Any) -> None:
-            meter.tick()
+            stats.tick()
             if self._bag is None:
                 return
             now = self._now()
             if compressor is None:
                 self._write(name, message, now)
             elif not compressor.put((message, now)):
-                self._count_lost(meter)
+                self._count_lost(stats)
 
         self.create_subscription(
             kind,
             topic.removeprefix("/"),
             on_message,
             QoSProfile(depth=_IMAGE_DEPTH if kind is Image else _DEPTH, reliability=reliability),
-            event_callbacks=SubscriptionEventCallbacks(message_lost=partial(self._on_lost, meter)),
+            event_callbacks=SubscriptionEventCallbacks(message_lost=partial(self._on_lost, stats)),
             raw=compressor is None,
         )
 
@@ -158,13 +158,13 @@ class RecorderNode(Node):
         self._last_stamp = now
         return now
 
-    def _on_lost(self, meter: TopicStats, event: Any) -> None:
-        self._count_lost(meter, event.total_count_change)
+    def _on_lost(self, stats: TopicStats, event: Any) -> None:
+        self._count_lost(stats, event.total_count_change)
 
-    def _count_lost(self, meter: TopicStats, count: int = 1) -> None:
+    def _count_lost(self, stats: TopicStats, count: int = 1) -> None:
         with self._lost_lock:
             self._lost += count
-            meter.dropped += count
+            stats.dropped += count
 
     def _write(self, name: str, cdr: bytes, stamp: int) -> None:
         if self._bag is None:
@@ -174,14 +174,14 @@ class RecorderNode(Node):
         except GenimaError as error:
             self._problem = str(error)
 
-    def _compress(self, name: str, meter: TopicStats, image: tuple[Image, int]) -> None:
+    def _compress(self, name: str, stats: TopicStats, image: tuple[Image, int]) -> None:
         message, stamp = image
         compressed = CompressedImage(header=message.header, format=f"rgb8; {self._images} compressed bgr8")
         try:
             compressed.data = array.array("B", encode(messages.image_from(message), self._images))
         except GenimaError as error:
             self._problem = f"{name}: {error}"
-            self._count_lost(meter)
+            self._count_lost(stats)
             return
         self._write(name, serialize_message(compressed), stamp)
 
@@ -206,7 +206,7 @@ class RecorderNode(Node):
         name = request.name.strip() or time.strftime(_NAME_FORMAT)
         if name != Path(name).name or name.startswith("."):
             raise GenimaError(f"recorder/start: {name!r} is not a name for a folder")
-        if missing := [topic for topic in self._required if self._meters[topic].age > _TIMEOUT]:
+        if missing := [topic for topic in self._required if self._stats[topic].age > _TIMEOUT]:
             raise GenimaError(f"recorder: no messages on {', '.join(missing)}")
         folder = self._folder / name
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -272,7 +272,7 @@ class RecorderNode(Node):
             for key in ("topics", "lost", "recording"):
                 self._diagnostics.clear_fault(key)
             return
-        missing = [topic for topic in self._required if self._meters[topic].age > _TIMEOUT]
+        missing = [topic for topic in self._required if self._stats[topic].age > _TIMEOUT]
         lost = self._lost + self._bag.statistics.dropped
         for key, problem in {
             "topics": f"no messages on {', '.join(missing)}" if missing else "",

@@ -180,7 +180,7 @@ class DiagnosticUpdater:
             node=self._node.get_name(),
             state=NodeStatus.FAULT if faults else NodeStatus.OK,
             message=text,
-            dropped=sum(meter.dropped for meter in list(self._topics.values()))
+            dropped=sum(stats.dropped for stats in list(self._topics.values()))
             + sum(get() for get in list(self._skipped.values())),
             measurements=list(numbers),
             values=list(numbers.values()),
@@ -190,11 +190,11 @@ class DiagnosticUpdater:
 
     def _rows(self) -> Mapping[str, object]:
         rows: dict[str, object] = {}
-        for name, meter in list(self._topics.items()):
-            rows[f"{name} rate [Hz]"] = meter.rate
-            rows[f"{name} age [s]"] = meter.age
-            rows[f"{name} total"] = meter.total
-            rows[f"{name} dropped"] = meter.dropped
+        for name, stats in list(self._topics.items()):
+            rows[f"{name} rate [Hz]"] = stats.rate
+            rows[f"{name} age [s]"] = stats.age
+            rows[f"{name} total"] = stats.total
+            rows[f"{name} dropped"] = stats.dropped
         for name, latency in list(self._latencies.items()):
             rows[f"{name} p50 [ms]"] = 1000 * latency.percentile(50)
             rows[f"{name} p99 [ms]"] = 1000 * latency.percentile(99)

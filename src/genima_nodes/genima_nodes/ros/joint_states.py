@@ -31,7 +31,7 @@ class JointStates:
         """``on_joints`` is called with every valid sample, in the executor's thread."""
         self._node, self._diagnostics, self._robot, self._on_joints = node, diagnostics, robot, on_joints
         self._samples: deque[Joints] = deque(maxlen=_HISTORY)
-        self._meter = diagnostics.add_topic("joint_states")
+        self._stats = diagnostics.add_topic("joint_states")
         node.create_subscription(JointState, "joint_states", self._on_message, qos.JOINT_STATES)
 
     @property
@@ -50,7 +50,7 @@ class JointStates:
         return nearest if nearest is not None and abs(nearest.stamp - stamp) <= tolerance else None
 
     def _on_message(self, message: JointState) -> None:
-        self._meter.tick()
+        self._stats.tick()
         try:
             joints = messages.joints_from(message, self._robot)
             last = self.newest.stamp if self.newest else float("-inf")
@@ -58,7 +58,7 @@ class JointStates:
             if back > 0 and last <= messages.now(self._node) + _MAX_AHEAD:
                 raise GenimaError(f"joint state: stamp {back:.3f} s before that of the previous one; dropped")
         except GenimaError as error:
-            self._meter.drop()
+            self._stats.drop()
             self._diagnostics.set_fault("joint_states", str(error))
             return
         self._diagnostics.clear_fault("joint_states")

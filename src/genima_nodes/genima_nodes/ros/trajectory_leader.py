@@ -110,11 +110,11 @@ class TrajectoryLeader(Node):
         status.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(status)
 
-    # The paced thread.
-
     def _load_robot(self) -> RobotModel:
         """Load the leader's robot model, by default that of the parameter ``cell``."""
         return parameters.cell(self).robot
+
+    # The paced thread.
 
     def _publish(self, deadline: float, periods: int) -> bool:
         now = messages.now(self)
