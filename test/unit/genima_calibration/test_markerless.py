@@ -373,7 +373,7 @@ def test_calibration_from_images_passes_check(
     wrong.save(tmp_path / "before")
     guess = tmp_path / "before" / "front.yaml"
     assert robot_main([str(samples), "--guess", str(guess), "--out", str(tmp_path / "found")]) == 0
-    assert "sure to" in capsys.readouterr().out
+    assert "standard deviation" in capsys.readouterr().out
     found = CameraCalibration.load(tmp_path / "found" / "front.yaml")
     assert pose_distance(found.camera.T_parent_camera, image_set.T_base_camera)[0] < 5e-3
     assert found.method == "outlines of the robot" and found.sigma and found.sigma[0] < 5

@@ -99,7 +99,7 @@ def test_calibration_from_sample_folder(
     np.testing.assert_allclose(loaded_calib.T_robot_tracking, found.camera.T_parent_camera, atol=1e-9)
 
     assert main([str(folder), "--out", str(out)]) == 0
-    assert "the former one is kept beside it" in capsys.readouterr().out
+    assert "the former one is kept, with a date to its name" in capsys.readouterr().out
     kept = [path for path in out.iterdir() if path.suffix != ".yaml"]
     assert len(kept) == 1 and yaml.safe_load(kept[0].read_text())["date"] == found.date
 
@@ -217,7 +217,7 @@ def test_swapped_cameras_are_rejected(setups: Any, tmp_path: Path) -> None:
         main([str(as_front), "--out", str(out)])
     (out / "wrist.yaml").unlink()
     CameraCalibration(replace(camera, view="front", parent="base")).save(out)  # with ambiguous frame names
-    with pytest.raises(GenimaError, match="front.yaml has front on the base, but in these samples .* on the flange"):
+    with pytest.raises(GenimaError, match="front.yaml: front on the base, but on the flange in these samples"):
         main([str(as_front), "--out", str(out)])
     (out / "front.yaml").write_text("damaged: [")
     assert main([str(as_front), "--out", str(out)]) == 0
@@ -329,10 +329,12 @@ def test_easy_handeye2_calibration_is_imported(setups: Any, demo: Path, tmp_path
     Calib.of(parameters, T, T_link_optical, T_flange_hand).save(file)
     lens = write_samples(tmp_path / "lens", samples[:1])
     arguments = ["import", str(file), "--view", "wrist", "--lens", str(lens), "--out", str(out)]
-    with pytest.raises(GenimaError, match="--effector is missing: where is panda_hand in panda_link8"):
+    with pytest.raises(GenimaError, match="--effector is missing; give the pose of panda_hand in panda_link8"):
         main(arguments)
     arguments += ["--effector", *"0 0 0 0 0 -45".split()]
-    with pytest.raises(GenimaError, match="--optical is missing: where is wrist_color_optical_frame in wrist_link"):
+    with pytest.raises(
+        GenimaError, match="--optical is missing; give the pose of wrist_color_optical_frame in wrist_link"
+    ):
         main(arguments)
     assert main([*arguments, "--optical", *"0 0.015 0 -90 0 -90".split()]) == 0
     found = CameraCalibration.load(out / "wrist.yaml")
@@ -349,7 +351,7 @@ def test_easy_handeye2_calibration_is_imported(setups: Any, demo: Path, tmp_path
     assert main(arguments) == 0
     np.testing.assert_allclose(CameraCalibration.load(out / "front.yaml").camera.T_parent_camera, T, atol=1e-6)
     Calib(base_parameters.model_copy(update={"robot_base_frame": "world"}), T).save(file)
-    with pytest.raises(GenimaError, match="--base is missing: where is world in panda_link0"):
+    with pytest.raises(GenimaError, match="--base is missing; give the pose of world in panda_link0"):
         main(arguments)
     assert main([*arguments, "--base", *"1 0 0 0 0 0".split()]) == 0
     moved = CameraCalibration.load(out / "front.yaml").camera.T_parent_camera

@@ -108,8 +108,8 @@ def _fixed(given: Transform, option: str, parent: str, child: str) -> Any:
     if given is None:
         if parent != child:
             raise GenimaError(
-                f"{option} is missing: where is {child or 'the other frame'} in {parent}? `ros2 run tf2_ros tf2_echo "
-                f"{parent} {child}` tells; where the two are one frame under two names, --{option[2:]} 0 0 0 0 0 0"
+                f"{option} is missing; give the pose of {child or 'the other frame'} in {parent}, as printed by `ros2 "
+                f"run tf2_ros tf2_echo {parent} {child}`; for one frame with two names, {option} 0 0 0 0 0 0"
             )
         return np.eye(4)
     return pose(Rotation.from_euler("xyz", given[3:], degrees=True).as_matrix(), np.array(given[:3]))

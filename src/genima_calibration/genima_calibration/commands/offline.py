@@ -28,12 +28,12 @@ if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
     from genima_calibration.sample_folder import CameraInfo, RawSample
     from genima_calibration.samples import Sample
 
-_STRANGE = 3  # markers beside the board: so many may be chance
+_MAX_FOREIGN = 3  # markers that are not on the board: as many may be false detections
 
 
 @dataclass
 class Offline(RobotOptions):
-    """Find where a camera is from a demo in which the arm rested in many poses, or from a folder of samples."""
+    """Calibrate a camera from a demo with many stationary poses, or from a folder of samples."""
 
     folder: tyro.conf.Positional[Path]
     """Demo (rosbag2) with images, camera_info and joint_states, or folder of samples (NAME.png with NAME.yaml)."""
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
         print(printable(line))
     former = file.exists()
     result.save(options.out)
-    print(f"{file} is written{'; the former one is kept beside it' if former else ''}")
+    print(f"{file} is written{'; the former one is kept, with a date to its name' if former else ''}")
     if options.easy_handeye2:
         backup(options.easy_handeye2)
         easy_handeye2(result, robot, options).save(options.easy_handeye2)
@@ -145,7 +145,7 @@ def _detect(
     raw: Iterable[RawSample]
     if is_demo(options.folder):
         if not options.view:
-            raise GenimaError("--view is missing: which of the demo's cameras is to be calibrated?")
+            raise GenimaError("--view is missing; name one of the demo's cameras")
         bag = BagSamples.find(options.folder, options.view, robot, options.max_samples)
         if not len(bag):
             raise GenimaError(
@@ -158,7 +158,7 @@ def _detect(
     samples: list[Sample] = []
     unseen: dict[str, str] = {}
     first_unseen: RawSample | None = None
-    strange: RawSample | None = None
+    first_foreign: RawSample | None = None
     for sample in tqdm(raw, desc="detect", unit="image", total=count, dynamic_ncols=True, disable=None):
         if options.view not in (None, sample.view):
             raise GenimaError(f"{options.folder} holds samples of {sample.view}, not of {options.view}")
@@ -167,8 +167,8 @@ def _detect(
         _ = sample.positions(robot), info.intrinsics  # what is wrong with these is wrong with all
         try:
             samples.append(sample.detected(board, robot))
-            if samples[-1].detection.foreign_markers > _STRANGE:
-                strange = strange or sample
+            if samples[-1].detection.foreign_markers > _MAX_FOREIGN:
+                first_foreign = first_foreign or sample
         except GenimaError as error:
             unseen[sample.name] = str(error)
             first_unseen = first_unseen or sample
@@ -179,8 +179,10 @@ def _detect(
             raise GenimaError(
                 f"the board is found in none of {count} images of {options.folder}; in {first_unseen.name}: {why}"
             )
-    if strange is not None and 2 * sum(sample.detection.foreign_markers > _STRANGE for sample in samples) > count:
-        print(printable(f"note: in most images there are markers beside the board; {diagnose(strange.image, board)}"))
+    with_foreign = sum(sample.detection.foreign_markers > _MAX_FOREIGN for sample in samples)
+    if first_foreign is not None and 2 * with_foreign > count:
+        diagnosis = diagnose(first_foreign.image, board)
+        print(printable(f"note: most images have markers that are not on the board; {diagnosis}"))
     return view, info, samples, unseen
 
 
@@ -194,15 +196,15 @@ def _likely_parent(samples: Sequence[Sample], info: CameraInfo, robot: RobotMode
 
 
 def _require_same_parent(file: Path, parent: Parent) -> None:
-    """Raise a GenimaError where a former calibration has the camera on something else."""
+    """Raise a GenimaError if a former calibration has the camera on the other parent."""
     from genima.cameras.calibration_file import CameraCalibration
 
     try:
         before = CameraCalibration.load(file).camera.parent
-    except GenimaError:  # there is none, or a damaged one, which is kept beside the new one
+    except GenimaError:  # missing, or damaged: such a file is kept, with a date to its name
         return
     if before != parent:
         raise GenimaError(
-            f"{file} has {file.stem} on the {before}, but in these samples it is on the {parent}: are two cameras' "
-            "names swapped? If it was mounted elsewhere, remove that file first"
+            f"{file}: {file.stem} on the {before}, but on the {parent} in these samples; check that two cameras' names "
+            "are not swapped; if the camera was mounted elsewhere, remove that file first"
         )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # OpenCV and SciPy are loaded after the arguments are parsed
 
 @dataclass
 class FromRobot(RobotOptions):
-    """Find where a camera on the base is from images of the arm at rest in three or more poses, without a board."""
+    """Calibrate a camera on the base without a board, from images of the arm at rest in three or more poses."""
 
     folder: tyro.conf.Positional[Path]
     """Demo (rosbag2) with images, camera_info and joint_states, or folder of samples (NAME.png with NAME.yaml)."""
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         camera = CameraCalibration.load(options.guess, view).camera
         if camera.parent != "base":
             raise GenimaError(
-                f"{options.guess} is of a camera on the flange, of which the robot's outline tells too little: "
+                f"--guess {options.guess}: camera on the flange, whose pose the robot's outline does not determine; "
                 "calibrate it with a board"
             )
         guess = camera.T_parent_camera
@@ -80,7 +80,7 @@ def load_stationary_poses(folder: Path, view: str, robot: RobotModel, most: int)
     """Return the stationary poses of a demo or a folder of samples.
 
     Raises:
-        GenimaError: where there is nothing.
+        GenimaError: when there is none.
     """
     from genima.data.episodes.folders import is_demo
     from genima_calibration.bag_samples import BagSamples
@@ -89,7 +89,7 @@ def load_stationary_poses(folder: Path, view: str, robot: RobotModel, most: int)
     if not is_demo(folder):
         return list(load_samples(folder, sample_names(folder)))
     if not view:
-        raise GenimaError("--view is missing: which of the demo's cameras is meant?")
+        raise GenimaError("--view is missing; name one of the demo's cameras")
     bag = BagSamples.find(folder, view, robot, most)
     if not len(bag):
         raise GenimaError(f"in {folder} the arm never rests: hold it still for half a second in each of 6 poses")
@@ -105,10 +105,9 @@ def _format_report(found: MarkerlessResult, guess: Any) -> list[str]:
     metres, angle = found.sigma
     x, y, z = (float(value) for value in found.T_base_camera[:3, 3])
     lines = [
-        f"T_base_camera: at {x:.4f}, {y:.4f}, {z:.4f} m; sure to {1e3 * metres:.1f} mm and {np.degrees(angle):.2f} deg "
-        "(1 sigma)",
-        f"{found.points} points of outlines, {found.found:.0%} of those that could be seen, fit to "
-        f"{found.pixels:.1f} px",
+        f"T_base_camera: at {x:.4f}, {y:.4f}, {z:.4f} m; standard deviation {1e3 * metres:.1f} mm and "
+        f"{np.degrees(angle):.2f} deg",
+        f"{found.points} points of outlines, {found.found:.0%} of the visible ones, fit to {found.pixels:.1f} px",
     ]
     for name, (shift, turn) in zip(found.names, found.left_out, strict=True):
         lines.append(f"  without {name}: {1e3 * shift:.1f} mm, {np.degrees(turn):.2f} deg elsewhere")
