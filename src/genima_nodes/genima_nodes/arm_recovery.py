@@ -194,7 +194,7 @@ class ArmRecoveryNode(Node):
                 "activate the robot's FCI and open its brakes"
             )
         await self._activate(self._settings.broadcasters)
-        await self._until(lambda: False, _SETTLING_TIME)
+        await self._wait_until(lambda: False, _SETTLING_TIME)
         await self._activate((self._controller,))
         if not await self._is_active():
             reason = self._errors or "see the log of its driver"
@@ -205,10 +205,10 @@ class ArmRecoveryNode(Node):
         if not self._recover.server_is_ready():
             raise GenimaError(f"action {self._settings.action}: not available; start the driver")
         name = "the robot's error recovery"
-        handle = await self._response(self._recover.send_goal_async(self._recovery_kind.Goal()), _TIMEOUT, name)
+        handle = await self._await_response(self._recover.send_goal_async(self._recovery_kind.Goal()), _TIMEOUT, name)
         if not handle.accepted:
             raise GenimaError(f"{name}: rejected")
-        result = await self._response(handle.get_result_async(), _RECOVERY_TIMEOUT, name)
+        result = await self._await_response(handle.get_result_async(), _RECOVERY_TIMEOUT, name)
         if result.status != GoalStatus.STATUS_SUCCEEDED:
             raise GenimaError(
                 f"{name}: failed{f' ({self._errors})' if self._errors else ''}; release the emergency stop, move the "
@@ -239,16 +239,16 @@ class ArmRecoveryNode(Node):
             raise GenimaError(f"{client.srv_name}: service not available; start the driver")
         future = client.call_async(client.srv_type.Request(**fields))
         try:
-            return await self._response(future, _TIMEOUT, client.srv_name)
+            return await self._await_response(future, _TIMEOUT, client.srv_name)
         finally:
             client.remove_pending_request(future)
 
-    async def _response(self, future: Future, seconds: float, name: str) -> Any:
-        if not await self._until(future.done, seconds):
+    async def _await_response(self, future: Future, seconds: float, name: str) -> Any:
+        if not await self._wait_until(future.done, seconds):
             raise GenimaError(f"{name}: no response within {seconds:.0f} s")
         return future.result()
 
-    async def _until(self, done: Callable[[], bool], seconds: float) -> bool:
+    async def _wait_until(self, done: Callable[[], bool], seconds: float) -> bool:
         """Wait for a condition; return False if it was not true in time."""
         deadline = time.monotonic() + seconds
         while not done():
