@@ -2,7 +2,7 @@
 `ros2 launch genima_bringup real_robot.launch.py cell:=mine.yaml checkpoint:=runs/mine`.
 
 With `policy:=false` on the robot's machine and `hardware:=false` on that with the GPU it runs on two; the cameras may
-be at either (`cameras:=false` at the other). docs/real_robot.md says what else that needs.
+be at either (`cameras:=false` at the other). docs/real_robot.md has the rest of the set-up.
 """
 
 import sys
@@ -35,9 +35,8 @@ from genima_bringup.node_specs import (
     CLOCK_WATCH,
     TASK_RUNNER,
     adapters,
-    camera_watch,
     own_drivers,
-    policy_nodes,
+    real_policy_nodes,
     recorder,
     safety_nodes,
 )
@@ -65,6 +64,9 @@ ARGUMENTS = {
     **GRAPH,
 }
 
+# arguments of the included launch files, too
+_SHARED = {name: LaunchConfiguration(name) for name in ("cell", NAMESPACE, DDS)}
+
 
 def generate_launch_description() -> LaunchDescription:
     """Describe drivers, guard, policy, visualisation and recorder."""
@@ -75,11 +77,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def _entities(cell: Cell, policy: str) -> list[LaunchDescriptionEntity]:
     flags = {name: LaunchConfiguration(name) for name in ("hardware", "cameras", "record", "rviz")}
-    here = {name: LaunchConfiguration(name) for name in (NAMESPACE, DDS)}
     task = LaunchConfiguration("task")
-    predicting = [] if policy == checks.NO_POLICY else policy_nodes(cell, policy_arguments(policy, text("device")))
-    if predicting:
-        predicting.append(camera_watch(cell))
+    arguments = None if policy == checks.NO_POLICY else policy_arguments(policy, text("device"))
     uncalibrated = f"cell {cell.name}: not calibrated yet ({cell.calibration}); no transforms of its cameras"
     return [
         *([] if cell.calibrated else [LogInfo(msg=uncalibrated)]),
@@ -91,18 +90,17 @@ def _entities(cell: Cell, policy: str) -> list[LaunchDescriptionEntity]:
         include(
             "genima_bringup",
             "cameras.launch.py",
-            here | {"cell": LaunchConfiguration("cell")},
+            _SHARED,
             condition=IfCondition(flags["cameras"]),
         ),
-        *map(node, predicting),
+        *map(node, real_policy_nodes(cell, arguments)),
         node(CLOCK_WATCH),
         node(recorder(cell, {"folder": text("folder")}), IfCondition(flags["record"])),
         include(
             "genima_bringup",
             "view.launch.py",
-            here
+            _SHARED
             | {
-                "cell": LaunchConfiguration("cell"),
                 "checkpoint": LaunchConfiguration("checkpoint"),
                 "describe": str(cell.require_driver().kind == "franka_arm").lower(),
             },
@@ -161,13 +159,5 @@ def _drivers(cell: Cell) -> list[LaunchDescriptionEntity]:
             ),
         ]
     if driver.gripper == ROBOTIQ:
-        here = {name: LaunchConfiguration(name) for name in (NAMESPACE, DDS)}
-        drivers.append(
-            include(
-                "genima_bringup",
-                "robotiq.launch.py",
-                here | {"cell": LaunchConfiguration("cell")},
-                condition=hardware,
-            )
-        )
+        drivers.append(include("genima_bringup", "robotiq.launch.py", _SHARED, condition=hardware))
     return drivers

@@ -10,7 +10,7 @@ from launch_ros.substitutions import FindPackageShare
 
 from genima.cell import Cell
 from genima_bringup import argument_checks as checks
-from genima_bringup.driver_launch import ForCell, xacro
+from genima_bringup.driver_launch import BaseFrame, ForCell, xacro
 from genima_bringup.launch_actions import GRAPH, NAMESPACE, REAL_CELL, check_arguments, environment
 from launch import LaunchDescription, LaunchDescriptionEntity
 
@@ -24,14 +24,15 @@ def _nodes(cell: Cell) -> list[LaunchDescriptionEntity]:
     grippers = PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "grippers"])
     namespace = PathJoinSubstitution([LaunchConfiguration(NAMESPACE), "robotiq"])
     model = PathJoinSubstitution([grippers, "robotiq_2f140.urdf.xacro"])
-    mount = [f" parent:={cell.robot.arm}_link8", f" com_port:={cell.require_driver().com_port}"]
+    port = cell.require_driver().com_port
+    description = xacro([model], [" parent:=", BaseFrame(flange=True), f" com_port:={port}"])
     controllers = PathJoinSubstitution([grippers, "robotiq_2f140.controllers.yaml"])
     return [
         Node(
             package="robot_state_publisher",
             executable="robot_state_publisher",
             namespace=namespace,
-            parameters=[{"robot_description": xacro([model], mount)}],
+            parameters=[{"robot_description": description}],
         ),
         Node(
             package="controller_manager",

@@ -43,5 +43,5 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _nodes(cell: Cell, policy: str) -> list[LaunchDescriptionEntity]:
-    predicting = policy_arguments(policy, seed=LaunchConfiguration("seed"))
-    return [node(spec) for spec in simulation_stack(cell, predicting, text("host"), LaunchConfiguration("port"))]
+    arguments = policy_arguments(policy, seed=LaunchConfiguration("seed"))
+    return [node(spec) for spec in simulation_stack(cell, arguments, text("host"), LaunchConfiguration("port"))]

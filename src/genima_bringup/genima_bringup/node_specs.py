@@ -23,7 +23,7 @@ _GUARD_STOP_TIMEOUT = 3.0  # s: the guard first brings the arm to rest
 # Where the user has not set these.
 ENVIRONMENT = {
     "SKIP_DEFAULT_XML_FILE": "1",  # Fast DDS reads a DEFAULT_FASTRTPS_PROFILES.xml in the current folder
-    "PYTHONUTF8": "1",  # files and streams are UTF-8, whatever the locale says
+    "PYTHONUTF8": "1",  # files and streams are UTF-8 in every locale
     "TRANSFORMERS_VERBOSITY": "error",  # the model libraries print notices of parts that are not used here
     "DIFFUSERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -295,10 +295,14 @@ def camera_watch(cell: Cell) -> NodeSpec:
     return NodeSpec("genima_calibration", "calibration_watch", {"cell": cell.reference})
 
 
+def real_policy_nodes(cell: Cell, policy: PolicyArguments | None) -> list[NodeSpec]:
+    """Nodes of a policy on a real robot, with the watch of its cameras; None: no policy."""
+    return [] if policy is None else [*policy_nodes(cell, policy), camera_watch(cell)]
+
+
 def driver_support_nodes(cell: Cell, policy: PolicyArguments | None = PolicyArguments()) -> list[NodeSpec]:
     """All nodes of a real robot but for drivers and adapters; without a policy to calibrate, teleoperate or record."""
-    predicting = [] if policy is None else [*policy_nodes(cell, policy), camera_watch(cell)]
-    return [*safety_nodes(cell), *predicting, TASK_RUNNER, CLOCK_WATCH]
+    return [*safety_nodes(cell), *real_policy_nodes(cell, policy), TASK_RUNNER, CLOCK_WATCH]
 
 
 def hardware(cell: Cell) -> list[NodeSpec]:
