@@ -52,9 +52,9 @@ def check_machine(options: Doctor) -> tuple[list[Group], Cell | None]:
     if cell is not None and cell.driver is not None:
         cell = cell.with_robot_ip(options.robot_ip)
     driver = None if cell is None else cell.driver
-    drives = driver is not None and options.hardware
     real = driver is not None
-    loop = driver is not None and drives and driver.kind == "franka_ros2"  # at 1 kHz, on this machine
+    controlled = driver if options.hardware else None  # of a robot that this machine controls
+    loop = controlled is not None and controlled.kind == "franka_ros2"  # at 1 kHz
     robot, rig = (None, {}) if cell is None else (cell.robot, cell.rig)
     named = options.checkpoint if options.checkpoint is not None else _default_checkpoint(cell)
     spec, folders, checkpoint_found = configuration.check_checkpoint(named, robot)
@@ -66,9 +66,9 @@ def check_machine(options: Doctor) -> tuple[list[Group], Cell | None]:
                                installation.check_rendering()]),
         Group("ROS and DDS", [*ros.check_variables(os.environ, installation.has_wheels(), real),
                               *ros.check_transport(os.environ, _PROC, _DEV / "shm", real)]),
-        Group("control in real time", list(kernel.check_kernel(_SYS, _PROC, drives, loop))),
+        Group("control in real time", list(kernel.check_kernel(_SYS, _PROC, controlled is not None, loop))),
         Group("cell", [cell_found]),
-        Group("robot", [configuration.describe_robot(cell), *_check_robot_link(driver if drives else None)]),
+        Group("robot", [configuration.describe_robot(cell), *_check_robot_link(controlled)]),
         Group("drivers", list(_check_drivers(cell, options))),
         Group("clocks", [clock.check_synchronisation(real), *_check_other_clock(options.clock_of)]),
         Group("cameras", [configuration.describe_cameras(cell), *usb.check_connections(_SYS, _DEV, connected),
@@ -103,24 +103,26 @@ def _check_calibration(cell: Cell | None, spec: PolicySpec | None) -> Iterator[F
 
 
 def _check_drivers(cell: Cell | None, options: Doctor) -> Iterator[Finding]:
-    if cell is None or cell.driver is None or not (options.hardware or options.cameras):
-        why = "unknown without the cell" if cell is None else "none on this machine"
-        yield skipped("drivers", why if cell is None or cell.driver else "not needed for the simulator")
-        return
-    if not options.hardware:
+    if cell is None:
+        yield skipped("drivers", "unknown without the cell")
+    elif cell.driver is None:
+        yield skipped("drivers", "not needed for the simulator")
+    elif options.hardware:
+        backend = cell.arm_backend
+        yield from drivers.check_drivers(
+            drivers.OURS if backend is None else backend.name, cell.robot.gripper,
+            cell.driver.cameras if options.cameras else "", Path(cell.driver.com_port), import_library,
+            TESTED_VERSIONS["pylibfranka"],
+        )  # fmt: skip
+    elif options.cameras:
         yield drivers.check_camera_driver(cell.driver.cameras, import_library)
-        return
-    backend = cell.arm_backend
-    yield from drivers.check_drivers(
-        drivers.OURS if backend is None else backend.name, cell.robot.gripper,
-        cell.driver.cameras if options.cameras else "", Path(cell.driver.com_port), import_library,
-        TESTED_VERSIONS["pylibfranka"],
-    )  # fmt: skip
+    else:
+        yield skipped("drivers", "none on this machine")
 
 
 def _check_robot_link(driver: DriverConfig | None) -> Iterator[Finding]:
     if driver is None:
-        yield skipped("way to the robot", "no robot is driven from here")
+        yield skipped("network", "no robot is driven from here")
     else:
         yield from network.check_robot_link(_SYS, driver.robot_ip)
 
