@@ -288,9 +288,9 @@ def _run_automatic(session: TeleopSession, most: int) -> None:
     Raises:
         GenimaError: when it does not start, or ends by a fault.
     """
-    operator = session.operator
     from tqdm import tqdm
 
+    operator = session.operator
     session.say(_wait_for_start(session))
     with tqdm(total=most, unit="sample", dynamic_ncols=True) as progress:
 
@@ -302,10 +302,10 @@ def _run_automatic(session: TeleopSession, most: int) -> None:
                 progress.set_postfix_str(f"{status.millimetres:.2f} mm, {status.degrees:.3f} deg", refresh=False)
             return status.automatic in (status.DONE, status.CANCELLED, status.FAILED)
 
-        finished = operator.spin_until(ended, _TIMEOUT, session.live)
+        operator.spin_until(ended, _TIMEOUT, session.live)
     status = operator.calibrator
     text = status.automatic_text if status else "no status received"
-    if not finished or status is None or status.automatic != status.DONE:
+    if status is None or status.automatic != status.DONE:
         raise GenimaError(f"calibrator: {text}")
     session.say(text)
 

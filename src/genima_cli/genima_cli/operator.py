@@ -36,7 +36,7 @@ _SERVICES = {
 }
 _RETRY_PERIOD = 0.3  # s between attempts to align the follower
 _SETTLE_TIME = 1.0  # s that the follower has after its leader
-_RECEIVED = 5.0  # s for the leader to receive the scene, and for its status to arrive
+_RECEIVE_TIMEOUT = 5.0  # s for the leader to receive the scene, and for its status to arrive
 _PLAY_TIMEOUT = 120.0  # s for an expert to play, or to move to its start
 _RENDER_TIMEOUT = 3.0  # s for images that are still being rendered
 
@@ -109,7 +109,7 @@ class Operator(GraphClient):
                 started, self.status = started or answer.success, None
             if self.spin_until(lambda: self._state() == TeleopStatus.MIRRORING, _RETRY_PERIOD, alive):
                 return
-        if not started and not answer.success:
+        if not started:
             raise GenimaError("; ".join([answer.message, *self.faults()]))
         raise GenimaError(f"teleop: not mirroring after {timeout:.0f} s; {self._state_text()}")
 
@@ -129,8 +129,8 @@ class Operator(GraphClient):
 
     def move_home(self, alive: Callable[[], None]) -> None:
         """Move the simulated leader near the start of its demo."""
-        if not self.spin_until(lambda: self.leader.resets >= self._scene.resets, _RECEIVED, alive):
-            raise GenimaError(f"leader: scene not received within {_RECEIVED:.0f} s")
+        if not self.spin_until(lambda: self.leader.resets >= self._scene.resets, _RECEIVE_TIMEOUT, alive):
+            raise GenimaError(f"leader: scene not received within {_RECEIVE_TIMEOUT:.0f} s")
         self.call_trigger("leader/home", alive)
 
     def approach(self, alive: Callable[[], None]) -> None:
@@ -155,7 +155,7 @@ class Operator(GraphClient):
 
     def _await_leader(self, service: str, alive: Callable[[], None], timeout: float) -> None:
         self.require(self.trigger(service, alive))
-        self.spin_until(lambda: self.leader.playing, _RECEIVED, alive)
+        self.spin_until(lambda: self.leader.playing, _RECEIVE_TIMEOUT, alive)
         if not self.spin_until(lambda: not self.leader.playing, timeout, alive):
             raise GenimaError(f"{service}: leader still playing after {timeout:.0f} s; wait for its end, or restart it")
 

@@ -81,12 +81,9 @@ def main(argv: Sequence[str]) -> int:
     speed = options.speed or (1.0 if options.sim else _REAL_SPEED)
     seconds = float(episode.stamps[-1] - episode.stamps[0]) / speed
     with interrupt_on_signals():
-        try:
-            if options.sim:
-                return _simulate(options, cell or _simulated_cell(options.demo, robot), speed, seconds)
-            return _replay_real(options, speed)
-        except KeyboardInterrupt:
-            return 130
+        if options.sim:
+            return _simulate(options, cell or _simulated_cell(options.demo, robot), speed, seconds)
+        return _replay_real(options, speed)
 
 
 def _simulated_cell(demo: Path, robot: RobotModel) -> Cell:

@@ -42,13 +42,13 @@ def main(argv: Sequence[str]) -> int:
     from genima.cell import load_cell  # only here: for --help, nothing slow is imported
 
     cell = load_cell(options.cell)
-    with interrupt_on_signals():
-        with teleop_session(teleop_stack(cell, "expert" if expert else "jog"), options.logs) as session:
-            return _run_expert(options, session) if expert else _run_manual(options, session)
+    stack = teleop_stack(cell, "expert" if expert else "jog")
+    with interrupt_on_signals(), teleop_session(stack, options.logs) as session:
+        return _run_expert(options, session) if expert else _run_manual(options, session)
 
 
 def _run_expert(options: Teleop, session: TeleopSession) -> int:
-    """Run episodes led by the scripted expert."""
+    """Run episodes with the scripted expert as the leader."""
     done, operator = 0, session.operator
     for seed in range(options.seed, options.seed + options.episodes):
         operator.reset(options.task, seed, session.live)

@@ -27,18 +27,18 @@ def main(argv: list[str]) -> int:
         print("\nExample: ./genima test test/unit/genima/control/test_command_guard.py")
         return 0
     checks: list[list[str]] = [["ruff", "check", "."], ["mypy"]]
+    environment = dict(os.environ)
     if argv == ["--nightly"]:
+        environment["GENIMA_ALL_MUTATIONS"] = "1"
         checks.append(["pytest", "-m", "nightly or mutations", *_LONGEST])
     elif argv:
         checks.append(["pytest", *argv])
     else:
         checks += [["pytest", *arguments] for arguments in _DAILY]
-    nightly = {"GENIMA_ALL_MUTATIONS": "1"} if argv == ["--nightly"] else {}
     codes = []
     for command in checks:
         print(f"== {' '.join(command)}", flush=True)
-        code = subprocess.run([sys.executable, "-P", "-m", *command], cwd=ROOT, env=os.environ | nightly).returncode
-        codes.append(code)
+        codes.append(subprocess.run([sys.executable, "-P", "-m", *command], cwd=ROOT, env=environment).returncode)
     results = [f"{command[0]} {'failed' if code else 'passed'}" for command, code in zip(checks, codes, strict=True)]
     print(f"== {', '.join(results)}")
     return next((code for code in codes if code), 0)

@@ -333,7 +333,7 @@ def _run_graph(
         driver, relays = create(lambda: (GraphClient("fault_bench"), Relays(robot, spec.views)))
         try:
             scene = Scene(supervisor, relays, relays, spec, file)
-            bench = FaultBench(driver, relays, scene, robot, [process.executable for process in processes])
+            bench = FaultBench(driver, relays, scene, robot, [process.node for process in processes])
             for fault, seed in faults:
                 yield bench.run(fault, seed)
         finally:
