@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
     cell = load_cell(options.cell)
     nodes = _nodes(options, cell)
     get_simulator(cell, real_time=True).require_task(options.task, cell)
-    require_fitting_policy(cell, options.policy, options.checkpoint, options.episode)  # before nodes take seconds to
+    require_fitting_policy(cell, options.policy, options.checkpoint, options.episode)  # before nodes start
     views = read_pair(options.checkpoint)[0].views if options.policy == GENIMA else cell.views
     out = out.absolute()
     report = Report(options.task, options.episodes)

@@ -72,11 +72,11 @@ class Evaluate:
     port: Port = DEFAULT_PORT
     """With coppeliasim: port of its ZeroMQ remote API."""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
-    """Faster drawings, which are others."""
+    """Sampling options of genima: faster, and other, drawn targets."""
     out: Path | None = None
     """JSON file for the result; one that the same command left is continued."""
     overwrite: bool = False
-    """Replace the result in --out, and evaluate anew."""
+    """Replace the result in --out, and evaluate all episodes."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -184,7 +184,7 @@ def _run_episodes(
 
 
 def settings(options: Evaluate, cell: Cell, folders: Mapping[str, Path]) -> dict[str, Any]:
-    """Return whatever a result depends on, as plain JSON types."""
+    """Return all settings that a result depends on, as plain JSON types."""
     from genima.evaluation.results import checkpoint_digest
 
     return {

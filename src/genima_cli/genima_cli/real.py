@@ -153,7 +153,7 @@ def require_alone(driver: GraphClient, nodes: Sequence[str]) -> None:
 
 
 def _watch(driver: GraphClient, nodes: Sequence[str], supervisor: Supervisor, policy: bool) -> None:
-    """Print the nodes' state until a key or the end of a node ends the session."""
+    """Print the nodes' state until Ctrl-C or the end of a node."""
     with tqdm(bar_format="{desc}", disable=None) as line:
 
         def live() -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Render(DemoRobot):
     """Render the target spheres of every sample of every demo, with the observations, to parquet shards.
 
-    Shards that are there already are kept: interrupted, the same command goes on. On several machines that share the
+    Shards that are there already are kept: interrupted, the same command resumes. On several machines that share the
     folder, run it on each with its --rank of --machines.
     """
 

@@ -154,10 +154,10 @@ def _command(process: NodeSpec) -> list[str]:
     return [
         *command,
         "--ros-args",
-        "--disable-external-lib-logs",
+        "--disable-external-lib-logs",  # the log file has all output
         *parameters,
         *remappings,
-    ]  # the log file has all output
+    ]
 
 
 def _end_with_parent() -> None:

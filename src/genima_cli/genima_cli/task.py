@@ -54,8 +54,8 @@ def main(argv: Sequence[str]) -> int:
             ended = driver.begin_task(options.instruction, options.time_limit, live)
             line.write(f"{options.instruction!r} is in force; Ctrl-C ends it")
             while not driver.spin_until(ended.done, 1.0, live):
-                if trouble := driver.problem("task_runner"):
-                    raise GenimaError(f"the task runner is {trouble}: does the robot's launch still run?")
+                if problem := driver.problem("task_runner"):
+                    raise GenimaError(f"task runner: {problem}; check that the robot's nodes still run")
             result = ended.result().result
             outcome = TaskOutcome(result.outcome)
             line.write(f"{outcome.name} after {result.elapsed:.1f} s ({result.reason})")

@@ -129,7 +129,7 @@ def teleop_session(
         processes: nodes to run.
         logs: folder for their logs; None: a temporary one.
         environment: variables of their graph; None: of one of their own on this machine.
-        what: names the processes in the line that says that they start.
+        what: name of the processes in the line that is printed at their start.
     """
     environment = dict(environment or ros_environment())
     os.environ.update(environment)

@@ -20,7 +20,7 @@ class TrainController:
 
     Defaults are the GENIMA paper's (table 4) and the released ACT's. For several GPUs or machines run
     `accelerate launch --num_processes N -m genima_cli train controller ...` in the environment of ./genima setup.
-    Interrupted, the same command goes on where the last checkpoint was written.
+    Interrupted, the same command resumes from the last checkpoint.
     """
 
     data: Path = Path("data/targets")

@@ -19,7 +19,7 @@ class TrainDiffusion:
 
     Defaults are the GENIMA paper's (table 3). For several GPUs or machines run
     `accelerate launch --num_processes N -m genima_cli train diffusion ...` in the environment of ./genima setup.
-    Interrupted, the same command goes on where the last checkpoint was written.
+    Interrupted, the same command resumes from the last checkpoint.
     """
 
     data: Path = Path("data/targets")

@@ -25,7 +25,7 @@ _SAVING = 120.0  # s after Ctrl-C for a step and a checkpoint of each training; 
 class TrainTiny:
     """Record demos of all tasks, render their targets, then train both small models from scratch, side by side.
 
-    Everything that is already there is kept: interrupted, the same command goes on where it was.
+    Everything that is already there is kept: interrupted, the same command resumes.
     """
 
     out: Path = Path("runs/tiny")

@@ -48,7 +48,7 @@ class Scene(Protocol):
         """Start an episode; raise a GenimaError for an unknown task."""
 
     def start_task(self) -> None:
-        """Judge success anew; it is true at once where the goal state holds already."""
+        """Judge success from now on; it is true at once where the goal state holds already."""
 
     def objects(self) -> Mapping[str, NDArray[np.float64]]:
         """Return the positions of the objects by name, (3,) m in the base frame each."""
@@ -69,7 +69,7 @@ class SceneNode(Node):
     def __init__(self, name: str, camera_rate: float = 10.0, **options: Any) -> None:
         """Args:
         name: of the node.
-        camera_rate: Hz, unless the parameter of that name says otherwise.
+        camera_rate: Hz; default of the parameter of that name.
         options: those of a node.
         """
         super().__init__(name, **options)

@@ -141,7 +141,7 @@ class Simulation:
         return float(turns[np.argmax(np.where((positions[:, -1] > low) & (positions[:, -1] < high), faces, -np.inf))])
 
     def start_task(self) -> None:
-        """Judge success anew; it is true at once where the goal state holds already."""
+        """Judge success from now on; it is true at once where the goal state holds already."""
         self.success = self._is_goal_state()
 
     @property

@@ -1,4 +1,4 @@
-"""Node: simulator of a module of the user's, which creates the node itself."""
+"""Node of a simulator in a user's module, which creates the node itself."""
 
 from __future__ import annotations
 

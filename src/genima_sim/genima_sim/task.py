@@ -198,7 +198,7 @@ def _are_apart(objects: Sequence[SceneObject], xy: Array) -> bool:
 
 
 def _check_methods(cls: type, checks: Mapping[str, Callable[[Any], str] | None]) -> None:
-    """Let methods that a class defines raise a GenimaError with the task's file, whatever goes wrong in them."""
+    """Let methods that a class defines raise a GenimaError with the task's file for every error."""
     for name, check in checks.items():
         if inspect.isfunction(method := vars(cls).get(name)):
             setattr(cls, name, _checked(method, cls.__module__.rpartition(".")[2], check))

@@ -49,8 +49,8 @@ class Import:
     """The dataset's gripper values when closed and when open; needed unless the dataset itself calls the gripper
     gripper_open_fraction."""
     cameras: Path | None = None
-    """Folder of camera calibrations by view, for images of their shape. Without it the demos hold none, and whatever
-    needs one asks for it."""
+    """Folder of camera calibrations by view, for images of their shape. Without it the demos hold none, and commands
+    that need one ask for it."""
     on_fault: Literal["skip", "refuse"] = "skip"
     """Leave out an episode with a fault, or end the command."""
     robot: str = ""

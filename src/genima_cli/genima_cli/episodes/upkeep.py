@@ -62,7 +62,7 @@ def list_demos(argv: Sequence[str]) -> int:
     print(f"{judged[True]} successes, {judged[False]} failures, {judged[None]} not judged; ", end="")
     print(f"{unreadable} cannot be read")
     if judged[None]:
-        print("./genima episodes judge says whether a demo succeeded; those not judged are not rendered")
+        print("./genima episodes judge records whether a demo succeeded; those not judged are not rendered")
     if uncalibrated := sum(bool(each.uncalibrated) for each in readable):
         print(f"{uncalibrated} hold no calibration of their cameras (unknown): ./genima render needs --cameras FOLDER")
     if unreadable:

@@ -53,7 +53,7 @@ class Fault:
     name: str
     inject: Callable[[Scene], AbstractContextManager[Onset]]
     seconds: float = _DURATION
-    must_hold: bool = True  # else the arm may go on
+    must_hold: bool = True  # else the arm may continue
     restarts: str = ""  # the node that is started again when the context closes
     clock: bool = False  # needs nodes whose clock can be set
 

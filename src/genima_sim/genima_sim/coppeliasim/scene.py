@@ -114,7 +114,7 @@ class CoppeliaScene:
             )
 
     def start_task(self) -> None:
-        """Judge success anew; it is true at once where the goal state holds already."""
+        """Judge success from now on; it is true at once where the goal state holds already."""
         self.success = False
         self.update_status()
 
