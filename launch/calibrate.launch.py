@@ -60,7 +60,7 @@ OTHERS = {
     ),
     "sim": Argument("false", "simulate arm, camera and board, with the guard", checks.flag),
     "rviz": Argument("false", "open RViz on the live view and the frames", checks.flag),
-    "easy_handeye2": Argument("false", "start easy_handeye2 beside it, where that is installed", checks.flag),
+    "easy_handeye2": Argument("false", "start easy_handeye2 as well, where that is installed", checks.flag),
     "robot_base_frame": Argument(
         BaseFrame(), "the robot's base in tf, for the calibration and easy_handeye2", checks.frame
     ),

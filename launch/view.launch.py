@@ -45,7 +45,7 @@ GHOST = "commanded"  # the namespace of its description, and before its frames
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Describe RViz, the nodes that it needs beside the robot's own, and the ghost."""
+    """Describe RViz, the nodes that it needs in addition to the robot's, and the ghost."""
     namespace = LaunchConfiguration(NAMESPACE)
     description = xacro([LaunchConfiguration("description")], [" hand:=false"])
     config = PathJoinSubstitution([FindPackageShare("genima_bringup"), "config", "rviz", "real_robot.rviz"])

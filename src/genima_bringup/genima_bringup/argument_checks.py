@@ -119,7 +119,7 @@ def device(text: str) -> None:
 
 
 def dds(text: str) -> None:
-    """Check a profile of config/dds, and the variables that ROS reads beside it."""
+    """Check a profile of config/dds, and the variables that ROS reads with it."""
     environment = os.environ | {ros.PROFILE: str(dds_profile(text))}
     ros.require_valid_environment(environment, installation.has_wheels())
 

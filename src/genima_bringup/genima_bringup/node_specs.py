@@ -291,7 +291,7 @@ def safety_nodes(cell: Cell) -> list[NodeSpec]:
 
 
 def camera_watch(cell: Cell) -> NodeSpec:
-    """Node that detects a moved camera; it runs beside the policy, where the images are."""
+    """Node that detects a moved camera, on the machine of the policy, which receives the images."""
     return NodeSpec("genima_calibration", "calibration_watch", {"cell": cell.reference})
 
 
@@ -316,7 +316,7 @@ def real_robot_stack(cell: Cell, policy: PolicyArguments | None = PolicyArgument
 
 
 def markers(checkpoint: Value) -> NodeSpec:
-    """Markers for RViz, beside the robot and the images."""
+    """Node of the markers that RViz shows in addition to the robot and the images."""
     return NodeSpec("genima_nodes", "rviz_markers", {"checkpoint": checkpoint})
 
 

@@ -1,7 +1,7 @@
 """`./genima calibrate live`: calibrate a camera on a real or simulated robot, by hand or automatically.
 
-Starts the simulator, the project's drivers of a real robot, or only the calibrator beside a running robot; or controls
-a running calibrator.
+Starts the simulator, the project's drivers of a real robot, or only the calibrator for a running robot; or controls a
+running calibrator.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CalibrateLive(GraphOptions):
     """Calibrate a camera on the robot: take samples by keys, or automatically.
 
     With --sim: on the simulated robot. With --robot-ip, --cell and --view: start the project's drivers of a real Franka
-    robot and of that camera, with the guard and the calibrator. With --view and --parent: start the calibrator beside a
+    robot and of that camera, with the guard and the calibrator. With --view and --parent: start the calibrator for a
     running robot. Without these: control a running calibrator by keys.
     """
 
@@ -291,7 +291,7 @@ def _run_automatic(session: TeleopSession, most: int) -> None:
     from tqdm import tqdm
 
     operator = session.operator
-    session.say(_wait_for_start(session))
+    session.write_line(_wait_for_start(session))
     with tqdm(total=most, unit="sample", dynamic_ncols=True) as progress:
 
         def ended() -> bool:
@@ -307,7 +307,7 @@ def _run_automatic(session: TeleopSession, most: int) -> None:
     text = status.automatic_text if status else "no status received"
     if status is None or status.automatic != status.DONE:
         raise GenimaError(f"calibrator: {text}")
-    session.say(text)
+    session.write_line(text)
 
 
 def _wait_for_start(session: TeleopSession) -> str:

@@ -172,7 +172,7 @@ def _record_one(folder: Path, options: Record, session: TeleopSession) -> bool:
                 Episode.load(folder, robot)
             return success
         except GenimaError as error:
-            session.say(f"{folder.name} once more: {error}")
+            session.write_line(f"{folder.name} once more: {error}")
             remove_recording(folder)
         finally:
             session.operator.trigger("teleop/end", session.live)
@@ -218,7 +218,7 @@ def _run_manual(options: Record) -> int:
         recording_stack(cell, "jog", options.camera_rate, str(options.out), options.images), options.logs
     ) as session:
         scenes = SceneSequence(session, options.task[0], options.seed)
-        session.say(scenes.begin())
+        session.write_line(scenes.begin())
         takes = EpisodeControls(session, options, lambda: options.instruction or scenes.instruction)
         with contextlib.closing(takes):
             session.run_keys(takes.keys() | {"n": Key("next scene", scenes.next)})
@@ -330,15 +330,15 @@ class EpisodeControls:
         return f"recording {folder}: {instruction}"
 
     def _keep(self, success: bool | None, alive: Callable[[], None]) -> str:
-        words = self._session.operator.finish_episode(success, alive)
+        text = self._session.operator.finish_episode(success, alive)
         self._recording = False
         self.kept += 1
-        return words if success is not None else f"{words}, and not judged"
+        return text if success is not None else f"{text}, and not judged"
 
     def _discard(self) -> str:
-        words = self._session.operator.call_trigger("recorder/discard", self._session.live)
+        text = self._session.operator.call_trigger("recorder/discard", self._session.live)
         self._recording = False
-        return words
+        return text
 
 
 def _request(options: Record, instruction: str, name: str) -> StartEpisode.Request:

@@ -57,7 +57,7 @@ def _run_expert(options: Teleop, session: TeleopSession) -> int:
         operator.approach(session.live)
         seconds = operator.play(session.live)
         done += operator.success
-        session.say(f"seed {seed}: {'done' if operator.success else 'not done'} after {seconds:.1f} s")
+        session.write_line(f"seed {seed}: {'done' if operator.success else 'not done'} after {seconds:.1f} s")
         operator.trigger("teleop/end", session.live)
     print(f"{done} of {options.episodes} done")
     return 0 if done == options.episodes else 1
@@ -66,7 +66,7 @@ def _run_expert(options: Teleop, session: TeleopSession) -> int:
 def _run_manual(options: Teleop, session: TeleopSession) -> int:
     """Run the keyboard or gamepad leader until the operator ends it."""
     scenes = SceneSequence(session, options.task, options.seed)
-    session.say(scenes.begin())
+    session.write_line(scenes.begin())
     session.run_keys({"n": Key("next scene", scenes.next)})
     return 0
 

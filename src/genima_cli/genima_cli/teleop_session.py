@@ -58,9 +58,9 @@ class TeleopSession:
         self._line.set_description_str(format_status(self.operator), refresh=False)
         self._line.refresh()
 
-    def say(self, words: str) -> None:
-        """Print above the live line."""
-        self._line.write(words)
+    def write_line(self, text: str) -> None:
+        """Print a line above the live line."""
+        self._line.write(text)
 
     def lead(self) -> None:
         """Take the follower, and wait until it mirrors."""
@@ -76,7 +76,7 @@ class TeleopSession:
         shown = {"space": follow, **keys} if self.operator.has_follower else keys
         helps = [f"{key} {what.help}" for key, what in shown.items()]
         with _terminal_keys() as read:
-            self.say("  ".join([*([_AXES_HELP] if self.operator.has_jog else []), *helps, "q end"]))
+            self.write_line("  ".join([*([_AXES_HELP] if self.operator.has_jog else []), *helps, "q end"]))
             try:
                 self._run_key({" ": follow, **keys}, read)
             finally:
@@ -86,16 +86,16 @@ class TeleopSession:
     def try_action(self, act: Callable[[], str]) -> None:
         """Run an action and print its text or its error."""
         try:
-            self.say(act())
+            self.write_line(act())
         except GenimaError as error:
-            self.say(str(error))
+            self.write_line(str(error))
 
     def _run_key(self, keys: Mapping[str, Key], read: Callable[[], str]) -> None:
         operator, done = self.operator, False
         while True:
             operator.spin_until(lambda: False, 0.02, self.live)
             if operator.success and not done:
-                self.say("done")
+                self.write_line("done")
             done = operator.success
             for key in read():
                 if key in _QUIT:

@@ -25,7 +25,7 @@ from genima_sim.scene_node import SceneNode
 from genima_sim.simulation import Simulation
 
 _STATE_RATE = 100.0  # Hz
-_CAMERA_RATE = 12.5  # Hz: a little more than two cores draw beside it
+_CAMERA_RATE = 12.5  # Hz: a little above the rate of the policy on two cores
 _NO_BOARD = "none"
 _BOARD_FILE = "calibration", "boards", "charuco_7x5_a4.yaml"
 

@@ -65,5 +65,5 @@ class Simulator(ABC):
         raise GenimaError(f"simulator {self.name}: node is simulator_node, but create_node is missing; add it")
 
     def node_parameters(self, host: Value, port: Value) -> dict[str, Value]:
-        """Return the parameters of the ROS node beside the cell."""
+        """Return the parameters of the ROS node in addition to the cell."""
         return {}

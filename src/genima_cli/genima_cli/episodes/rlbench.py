@@ -10,6 +10,7 @@ from typing import Literal
 import tyro
 
 from genima.system.command_line import parse_options
+from genima_sim.rlbench.tasks import ROBOT
 
 
 @dataclass
@@ -27,7 +28,7 @@ class ImportRLBench:
     """Folder of camera calibrations; default: those in the episodes."""
     on_fault: Literal["skip", "refuse"] = "skip"
     """Leave out an episode with a fault, or end the command."""
-    robot: str = "panda_franka_hand"
+    robot: str = ROBOT
     """Robot model: a name in config/robots or a YAML file."""
     images: Literal["png", "jpeg"] = "png"
     """png: as they are in the dataset; jpeg: a fraction of the size, with loss (quality 95)."""
