@@ -194,7 +194,7 @@ def _live_line(monitor: GraphMonitor, report: Report, seed: int) -> str:
 
 
 class _Pictures:
-    """Collects the video and the one picture."""
+    """Video and picture of a run."""
 
     def __init__(self, out: Path, headless: bool, views: Sequence[str]) -> None:
         from genima_cli import video as film

@@ -166,7 +166,7 @@ class GraphClient(Node):
         return self._client_cache[name]
 
     def wait_for(self, future: Future, name: str, timeout: float, alive: Callable[[], None]):  # type: ignore[no-untyped-def]
-        """Wait for the answer of a service or an action."""
+        """Wait for the response of a service or an action."""
         if not self.spin_until(future.done, timeout, alive):
             raise self._timeout(f"{name}: no response within {timeout:.0f} s")
         return future.result()

@@ -130,7 +130,7 @@ def _run_expert(options: Record) -> int:
     failed = _record_all(todo, len(folders), options) if todo else 0
     print(f"{len(folders) - failed} demos in {options.out}; the expert failed {failed} times")
     if failed == len(folders):
-        raise GenimaError("no expert succeeded; nothing was recorded")
+        raise GenimaError("record: no expert succeeded; nothing was recorded")
     return 0
 
 

@@ -25,7 +25,7 @@ _REST = 0.3  # s before the demo
 _ABOVE = 0.08  # m above a failed grasp: from there the tip comes down without touching anything
 
 Planner = Callable[[NDArray[np.float64], Positions], Trajectory]
-"""Plans a trajectory from joints (n,) in rad and positions of objects."""
+"""Planner of a trajectory from joints (n,) in rad and positions of objects."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from genima.types import Image
 
 
 class SceneRenderer:
-    """Renders every camera of the scene. Its OpenGL context belongs to the thread that made it."""
+    """Renderer of all cameras of the scene. Its OpenGL context belongs to the thread that made it."""
 
     def __init__(self, model: mujoco.MjModel, cameras: Mapping[str, Camera]) -> None:
         self._cameras = cameras
