@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from genima.cameras.calibration_file import load_cameras
 from genima.cameras.camera import Camera
 from genima.errors import GenimaError
+from genima.io.files import describe_error
 from genima.robot.body import GRIPPER
 from genima.robot.model import RobotModel
-from genima.system.registry import describe
 from genima.types import Joints
 from genima_sim.mounted_board import MountedBoard
 from genima_sim.scene import PHYSICS_HZ, build_scene
@@ -103,7 +103,9 @@ class Simulation:
             self._load_scene(objects)
         except ValueError as error:  # of MuJoCo's compiler
             file = TASKS.file(task)
-            raise GenimaError(f"task {task}: the scene cannot be built ({describe(error)}); correct {file}") from None
+            raise GenimaError(
+                f"task {task}: the scene cannot be built ({describe_error(error)}); correct {file}"
+            ) from None
         self.task, self.placements, self.success = found, placements, False
         mujoco.mj_resetData(self.model, self.data)
         place_objects(self.model, self.data, objects, placements)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
-from genima.system.registry import describe
+from genima.io.files import describe_error
 
 if TYPE_CHECKING:  # options name tasks: a help page must not load a simulator
     import mujoco
@@ -216,7 +216,7 @@ def _checked(method: Callable[..., Any], task: str, check: Callable[[Any], str] 
             raise
         except Exception as error:
             raise GenimaError(
-                f"task {task}: {method.__qualname__} failed ({describe(error)}); correct {file}"
+                f"task {task}: {method.__qualname__} failed ({describe_error(error)}); correct {file}"
             ) from error
         if problem:
             raise GenimaError(f"task {task}: {method.__qualname__} returned {problem}; correct {file}")

@@ -98,6 +98,12 @@ def shorten(text: str, limit: int = _SHOWN) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
+def describe_error(error: Exception) -> str:
+    """Return kind and text of an error in one line."""
+    text = shorten(" ".join(str(error).split()))
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 # -------------------------------------------------------------------------------------------------------------- read
 
 

@@ -15,8 +15,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from genima.errors import GenimaError
+from genima.io.files import describe_error
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
-from genima.system.registry import Registry, describe
+from genima.system.registry import Registry
 
 if TYPE_CHECKING:  # genima.policy.spec imports OpenCV and SciPy: too slow for --help
     from genima.policy.base import Policy
@@ -89,7 +90,7 @@ def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = No
         raise
     except Exception as error:  # a user's policy may raise anything
         file = POLICIES.file(name_or_folder)
-        raise GenimaError(f"policy {name_or_folder}: cannot be loaded ({describe(error)}); see {file}") from error
+        raise GenimaError(f"policy {name_or_folder}: cannot be loaded ({describe_error(error)}); see {file}") from error
     if missing := [part for part in ("spec", "reset", "predict_chunk") if not hasattr(policy, part)]:
         file = POLICIES.file(name_or_folder)
         raise GenimaError(

@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from genima.errors import GenimaError
+from genima.io.files import describe_error
 
 if TYPE_CHECKING:
     import mujoco
@@ -29,7 +30,7 @@ def mujoco_renderer(model: mujoco.MjModel, height: int, width: int) -> mujoco.Re
     except Exception as error:  # ImportError, AttributeError, RuntimeError, mujoco.FatalError
         device = os.environ.get("MUJOCO_EGL_DEVICE_ID")
         remedy = f"unset MUJOCO_EGL_DEVICE_ID ({device})" if device else f"install {_PACKAGES}, or NVIDIA's driver"
-        raise GenimaError(f"rendering: OpenGL cannot start ({_reason(error)}); {remedy}") from None
+        raise GenimaError(f"rendering: OpenGL cannot start ({describe_error(error)}); {remedy}") from None
 
 
 @cache
@@ -61,10 +62,6 @@ def _renderer_class() -> type[mujoco.Renderer]:
 _ABANDONED: list[object] = []  # contexts that no thread may free any more
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 class ProcessRenderer(Generic[T]):
     """Lazily created renderer of a process."""
 
@@ -93,7 +90,7 @@ class ProcessRenderer(Generic[T]):
                     self._started, self._process = self._start(), os.getpid()
                 except Exception as error:  # the libraries share no exception type
                     raise GenimaError(
-                        f"renderer {self._name}: cannot start ({_reason(error)}); "
+                        f"renderer {self._name}: cannot start ({describe_error(error)}); "
                         f"install {_PACKAGES}, or render with raycast"
                     ) from None
             yield self._started

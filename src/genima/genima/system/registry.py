@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Generic, TypeVar
 
 from genima.errors import GenimaError
-from genima.io.files import shorten
+from genima.io.files import describe_error, shorten
 from genima.io.paths import user_folders
 
 T = TypeVar("T")
@@ -123,15 +123,9 @@ class Registry(Mapping[str, T], Generic[T]):
             spec = importlib.util.find_spec(module_name)
             where = spec.origin if spec else name
             raise GenimaError(
-                f"{self._what} {name}: the module cannot be imported ({describe(error)}); correct {where}"
+                f"{self._what} {name}: the module cannot be imported ({describe_error(error)}); correct {where}"
             ) from None
         return str(module.__file__), self._create(name, module)
-
-
-def describe(error: Exception) -> str:
-    """Return kind and text of an error in one line."""
-    text = shorten(" ".join(str(error).split()))
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def only_class(what: str, base: type[T]) -> Callable[[str, ModuleType], T]:
@@ -158,7 +152,8 @@ def only_class(what: str, base: type[T]) -> Callable[[str, ModuleType], T]:
             return cls()
         except Exception as error:
             raise GenimaError(
-                f"{what} {name}: class {cls.__name__} cannot be created ({describe(error)}); correct {module.__file__}"
+                f"{what} {name}: class {cls.__name__} cannot be created ({describe_error(error)}); "
+                f"correct {module.__file__}"
             ) from None
 
     return create
