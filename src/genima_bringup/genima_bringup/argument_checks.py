@@ -242,7 +242,7 @@ def require_policy(cell: Cell, name: str = GENIMA, checkpoint: str = "", episode
     if name == GENIMA or Path(name).is_dir():
         folder = checkpoint if name == GENIMA else name
         spec, _ = checkpoints.read_pair(folder)
-        cell.require_policy(spec, f"the checkpoint {folder or 'of Genima'}")
+        cell.require_policy(spec, checkpoints.name_checkpoint(folder))
     elif name == "expert" and cell.driver is not None:
         raise GenimaError(f"policy expert: needs the objects of a simulated scene; cell {cell.name} is real")
     elif name == "replay":

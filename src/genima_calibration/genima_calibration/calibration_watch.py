@@ -23,6 +23,7 @@ from genima.cameras.calibration_file import load_cameras
 from genima.errors import GenimaError
 from genima.types import Image, Joints
 from genima_calibration.pose_check import CalibrationChecker, DriftDetector
+from genima_calibration.samples import JOINT_TOLERANCE
 from genima_calibration.stationary_detector import is_slow
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
@@ -31,7 +32,6 @@ from genima_nodes.ros.node_process import MONITOR_NICENESS, node_main
 from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.worker_thread import WorkerThread
 
-_JOINT_TOLERANCE = 0.05  # s between an image and its joints
 _SPEED_INTERVAL = 0.1  # s over which the arm's speed is measured
 
 
@@ -89,7 +89,7 @@ class CalibrationWatchNode(Node):
         if (message := self._newest.pop(view, None)) is None:
             return
         stamp = messages.seconds(message.header.stamp)
-        joints, before = (self._joint_states.at(stamp - ago, _JOINT_TOLERANCE) for ago in (0.0, _SPEED_INTERVAL))
+        joints, before = (self._joint_states.at(stamp - ago, JOINT_TOLERANCE) for ago in (0.0, _SPEED_INTERVAL))
         if joints is None or before is None or not is_slow(before, joints, self._max_speed):
             return
         try:

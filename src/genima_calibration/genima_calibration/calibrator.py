@@ -36,7 +36,7 @@ from genima_calibration.auto_calibration import AutoCalibration, AutoCalibration
 from genima_calibration.detection_diagnosis import diagnose
 from genima_calibration.image_feedback import ImageFeedback, picture
 from genima_calibration.sample_folder import CameraInfo
-from genima_calibration.samples import Sample
+from genima_calibration.samples import JOINT_TOLERANCE, Sample
 from genima_calibration.session import Result, Session
 from genima_calibration.stationary_detector import StationaryDetector
 from genima_interfaces.msg import CalibratorStatus
@@ -57,7 +57,6 @@ _DETECTION_PERIOD = 0.15  # s
 _STATUS_PERIOD = 0.2  # s
 _TIMEOUT = 1.0  # s without images or joints
 _DIAGNOSIS_PERIOD = 4.0  # s between diagnoses of a missing board: each takes up to a second
-_JOINT_TOLERANCE = 0.05  # s between an image and its joints
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ class CalibratorNode(Node):
             return
         self._diagnostics.clear_fault("image")
         feedback = self._diagnose(ImageFeedback.detect(image, stamp, self.session.board, info.intrinsics))
-        self._seen = CameraState(feedback, self._joints.at(stamp, _JOINT_TOLERANCE))
+        self._seen = CameraState(feedback, self._joints.at(stamp, JOINT_TOLERANCE))
         if feedback.T_camera_board is not None:
             board = f"{self.session.view}_board"
             transform = transform_message(stamp, info.frame_id, board, feedback.T_camera_board)

@@ -15,6 +15,8 @@ from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse
 from genima_calibration.board_detection import Detection, board_pose
 
+JOINT_TOLERANCE = 0.05  # s between an image and its joints
+
 Array = NDArray[np.float64]
 
 

@@ -11,11 +11,11 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.system.ros_names import require_namespace, require_ros_name
 from genima_calibration.markerless import RobotImage
+from genima_calibration.samples import JOINT_TOLERANCE
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.ros_environment import joining_environment
 
 _TIMEOUT = 5.0  # s
-_JOINT_TOLERANCE = 0.05  # s between an image and its joints
 
 
 def take_snapshots(
@@ -70,7 +70,7 @@ def _receive(
             executor.spin_once(timeout_sec=0.1)
             for view in set(newest) - set(photos):
                 stamp = messages.seconds(newest[view].header.stamp)
-                if joints := joint_states.at(stamp, _JOINT_TOLERANCE):
+                if joints := joint_states.at(stamp, JOINT_TOLERANCE):
                     photos[view] = [RobotImage(view, messages.image_from(newest[view]).copy(), joints)]
         return photos, newest.keys()
     finally:

@@ -137,10 +137,10 @@ def _load_policy(options: Evaluate, cell: Cell) -> tuple[Policy, Mapping[str, Pa
     torch.set_num_threads(options.threads)
     folders: Mapping[str, Path] = {}
     if options.policy == GENIMA:
-        from genima.policy.spec import read_pair
+        from genima.policy.spec import name_checkpoint, read_pair
 
         spec, folders = read_pair(options.checkpoint)
-        _require_fitting(options, cell, spec, f"the checkpoint {options.checkpoint or 'of Genima'}")
+        _require_fitting(options, cell, spec, name_checkpoint(options.checkpoint))
         policy = load_policy(GENIMA, policy_options(options, cell))
     else:
         policy = load_policy(options.policy, policy_options(options, cell))

@@ -28,7 +28,6 @@ from genima_nodes.ros.paced_thread import STEADY
 from genima_nodes.ros.services import call_command
 
 _TARGET = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-_STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # compatible with reliable drivers, too
 _KEEP_ALIVE = 0.02  # s between targets for a controller with a time-out
 _EARLY = 0.5e-3  # s: samples of a driver at 1 kHz jitter
 _STALE = 0.1  # s: maximum age of a set-point and of the arm's joints
@@ -80,8 +79,8 @@ class ArmAdapterNode(Node):
         self._publisher = self.create_publisher(self._target.kind, backend.target, _TARGET)
         self._joint_states = self.create_publisher(JointState, "joint_states", qos.JOINT_STATES)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
-        self.create_subscription(JointState, backend.states, self._on_arm, _STATES)
-        self.create_subscription(JointState, "gripper/joint_states", self._on_gripper, _STATES)
+        self.create_subscription(JointState, backend.states, self._on_arm, qos.DRIVER_STATES)
+        self.create_subscription(JointState, "gripper/joint_states", self._on_gripper, qos.DRIVER_STATES)
         self.create_timer(PERIOD, self._tick, clock=STEADY)
         self._diagnostics.add_check(self._check_publishers)
 

@@ -16,7 +16,6 @@ from rclpy.action import ActionClient
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.task import Future
 from std_srvs.srv import Trigger
@@ -24,7 +23,7 @@ from std_srvs.srv import Trigger
 from genima.cell import ROS_DRIVER
 from genima.errors import GenimaError
 from genima.robot.backend import ArmBackend
-from genima_nodes.ros import parameters
+from genima_nodes.ros import parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import node_main
 from genima_nodes.ros.optional_messages import message_type
@@ -37,7 +36,6 @@ _TIMEOUT = 3.0  # s for a response of the controller manager
 _RECOVERY_TIMEOUT = 15.0  # s for the robot: it may have to lock and open its brakes
 _SETTLING_TIME = 0.3  # s until joint states are published, and arm_adapter has commanded the controller to hold there
 _STRICT = 2  # SwitchController's constant
-_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class ArmRecoveryNode(Node):
@@ -141,7 +139,9 @@ class ArmRecoveryNode(Node):
     def _subscribe(self) -> None:
         if self._state_subscription is None:
             topic = self._settings.state
-            self._state_subscription = self.create_subscription(self._state_kind, topic, self._on_state, _NEWEST)
+            self._state_subscription = self.create_subscription(
+                self._state_kind, topic, self._on_state, qos.DRIVER_STATES
+            )
 
     def _unsubscribe(self) -> None:
         if self._state_subscription is not None:

@@ -20,7 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from genima.control.chunk_stream import ChunkStream, Mode
 from genima.errors import GenimaError
-from genima.policy.spec import CONTROLLER, read_pair
+from genima.policy.spec import CONTROLLER, name_checkpoint, read_pair
 from genima.policy.target_consistency import TargetConsistency
 from genima.policy.temporal_ensemble import TemporalEnsemble
 from genima.types import ActionChunk, DrawnTarget, Joints
@@ -76,7 +76,7 @@ class ControllerNode(Node):
         if drawn_targets:
             if controller is None:
                 controller = _load_controller(checkpoint, device, self._threads)
-                cell.require_policy(controller.spec, f"the checkpoint {checkpoint or 'of Genima'}")
+                cell.require_policy(controller.spec, name_checkpoint(checkpoint))
             if cell.calibration:
                 self._consistency = TargetConsistency(controller.spec, cell.robot, cell.load_cameras())
         self._robot, self._controller = cell.robot, controller

@@ -15,7 +15,7 @@ from genima.errors import GenimaError
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 from genima.policy.diffusion_agent.execution_config import inference_threads
-from genima.policy.spec import DIFFUSION_AGENT, read_pair
+from genima.policy.spec import DIFFUSION_AGENT, name_checkpoint, read_pair
 from genima.types import DrawnTarget
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
 from genima_nodes.ros import messages, parameters, qos
@@ -48,7 +48,7 @@ class DiffusionAgentNode(Node):
         self._diagnostics = DiagnosticUpdater(self)
         if agent is None:
             agent = DiffusionAgent.from_pretrained(read_pair(checkpoint)[1][DIFFUSION_AGENT], device)
-            cell.require_policy(agent.spec, f"the checkpoint {checkpoint or 'of Genima'}")
+            cell.require_policy(agent.spec, name_checkpoint(checkpoint))
             pipeline = agent.pipeline = CompiledPipeline(agent, sampling)
             duration = "; takes minutes the first time" if pipeline.config.compile else ""
             self.get_logger().info(f"model: preparing ({pipeline.config}){duration}")

@@ -14,7 +14,6 @@ from typing import Any
 from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient, get_action_names_and_types
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 
@@ -28,7 +27,6 @@ from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.optional_messages import message_type
 from genima_nodes.ros.paced_thread import STEADY
 
-_STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # compatible with reliable drivers, too
 _GOAL_PERIOD = 0.05  # s between checks of the commanded fraction, and thus between goals
 _STATE_PERIOD = 0.009  # s between joint states, if the driver's rate is higher
 _MIN_CHANGE = 0.03  # of the open fraction; a smaller change is no new goal, except to fully open or closed
@@ -85,7 +83,7 @@ class GripperAdapterNode(Node):
         self._goals = self._diagnostics.add_topic("goals")
         self._publisher = self.create_publisher(JointState, "gripper/joint_states", qos.JOINT_STATES)
         self.create_subscription(JointState, "joint_command", self._on_command, qos.JOINT_COMMAND)
-        self.create_subscription(JointState, self._backend.states, self._on_state, _STATES)
+        self.create_subscription(JointState, self._backend.states, self._on_state, qos.DRIVER_STATES)
         self.create_timer(_GOAL_PERIOD, self._update_goal, clock=STEADY)
         self._diagnostics.add_check(self._check_server)
 

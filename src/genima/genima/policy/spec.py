@@ -238,6 +238,11 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
+def name_checkpoint(folder: str | Path | None) -> str:
+    """Return how errors name a checkpoint; without a folder, the bundled one."""
+    return f"the checkpoint {folder or 'of Genima'}"
+
+
 def read_pair(folder: str | Path | None) -> tuple[PolicySpec, dict[str, Path]]:
     """Read the common specification of a folder's diffusion agent and controller, and their folders; None: bundled.
 

@@ -249,7 +249,7 @@ def main(argv: Sequence[str]) -> int:
 
     cell = load_cell(options.cell)
     spec, folders = checkpoint.read_pair(options.checkpoint)
-    cell.require_policy(spec, f"the checkpoint {options.checkpoint or 'of Genima'}")
+    cell.require_policy(spec, checkpoint.name_checkpoint(options.checkpoint))
     settings = {
         "task": TASK,
         "cell": cell.name,

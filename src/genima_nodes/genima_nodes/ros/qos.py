@@ -10,6 +10,8 @@ IMAGE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 DRAWN_TARGET = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 OBSERVED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 JOINT_STATES = qos_profile_sensor_data
+# Of drivers: their newest state alone; compatible with reliable publishers, too.
+DRIVER_STATES = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # a late subscriber gets the last sample
 TASK = LATCHED
 GUARD_STATUS = LATCHED
