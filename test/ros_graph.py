@@ -11,6 +11,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 from genima_interfaces.msg import GuardStatus, NodeStatus
@@ -89,7 +90,7 @@ class Graph:
             time.sleep(0.02)
 
     def reports_fault(self, node: str, text: str) -> Callable[[], bool]:
-        """Return a condition: the node's diagnostics are at ERROR and contain ``words``."""
+        """Return a condition: the node's diagnostics are at ERROR and contain ``text``."""
 
         def condition() -> bool:
             status = self.diagnostics.get(node)
@@ -131,6 +132,11 @@ class Graph:
                 self.executor.spin_once(timeout_sec=0.1)
         except Exception as error:
             self._error = error
+
+
+def overrides(**values: Any) -> list[Parameter]:
+    """Return parameter overrides of a node."""
+    return [Parameter(name, value=value) for name, value in values.items()]
 
 
 def diagnostic_values(status: DiagnosticStatus) -> dict[str, str]:

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import rclpy
 from rclpy.action import ActionServer, CancelResponse
-from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
-from ros_graph import Graph
+from ros_graph import Graph, overrides
 from sensor_msgs.msg import JointState
 from standins import interfaces
 from standins.robotiq import FreeGripper, RobotiqDriver
@@ -41,10 +40,6 @@ TARGETS: dict[str, tuple[type, str]] = {
 GELLO = "gello/joint_states"  # published by a GELLO, subscribed by its controller
 
 
-def options(**values: object) -> dict[str, Any]:
-    return {"parameter_overrides": [Parameter(name, value=value) for name, value in values.items()]}
-
-
 # ------------------------------------------------------------------------------------------------------ arm adapter
 
 
@@ -53,7 +48,7 @@ class Arm:
 
     def __init__(self, graph: Graph, backend: str) -> None:
         self.graph = graph
-        self.adapter = graph.add(ArmAdapterNode(**options(backend=backend)))
+        self.adapter = graph.add(ArmAdapterNode(parameter_overrides=overrides(backend=backend)))
         self.targets = graph.subscribe(*TARGETS[backend], 10)  # type: ignore[arg-type]
         self.joint_states = graph.subscribe(JointState, "joint_states", qos_profile_sensor_data)
         self._publish_arm = graph.publisher(JointState, "/franka/joint_states", 1)  # type: ignore[arg-type]
@@ -223,7 +218,7 @@ def test_leader_does_not_reach_gello_controller(graph) -> None:
 @pytest.mark.any_pace
 def test_missing_controller_is_reported(graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arm_adapter, "_START_TIMEOUT", 0.3)
-    graph.add(ArmAdapterNode(**options(backend="crisp")))
+    graph.add(ArmAdapterNode(parameter_overrides=overrides(backend="crisp")))
     expected = "controller joint_impedance_controller: no subscriber on /target_joint"
     graph.until(graph.reports_fault("arm_adapter", expected), "fault not reported")
 
@@ -353,7 +348,7 @@ def test_franka_hand_grasps_to_close_and_moves_to_open(graph) -> None:
 
     serve(Grasp, "grasp")
     serve(Move, "move")
-    graph.add(GripperAdapterNode(**options(backend="franka_hand")))
+    graph.add(GripperAdapterNode(parameter_overrides=overrides(backend="franka_hand")))
     publish = graph.publisher(JointState, "/franka_gripper/joint_states", 1)  # type: ignore[arg-type]
     hand = Hand(graph)
 

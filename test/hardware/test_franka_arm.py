@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
-from rclpy.parameter import Parameter
-from ros_graph import Graph, diagnostic_values
+from ros_graph import Graph, diagnostic_values, overrides
 from sensor_msgs.msg import JointState
 from standins import pylibfranka
 from standins.signatures import Signatures, signatures
@@ -339,7 +338,7 @@ class Cell:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.arm = pylibfranka.add_robot(HERE, FR3, FR3.home, real_time=True)
-        options = {"parameter_overrides": [Parameter("robot_ip", value=HERE)]}
+        options = {"parameter_overrides": overrides(robot_ip=HERE)}
         self.node = graph.add(FrankaArmNode(**options))
         self.hand = graph.add(FrankaHandNode(**options))
         self.states = graph.subscribe(JointState, "joint_states", qos.JOINT_STATES)
@@ -430,9 +429,8 @@ def test_node_without_robot_does_not_start(graph: Graph) -> None:
 
 
 def test_guard_resume_recovers_reflex(graph: Graph, nodes: Cell) -> None:
-    options = {"cell": "fr3_own_driver", "recovery": "franka_arm/recover", "rate": 100.0}
-    overrides = [Parameter(name, value=value) for name, value in options.items()]
-    graph.add(CommandGuardNode(parameter_overrides=overrides))
+    values = {"cell": "fr3_own_driver", "recovery": "franka_arm/recover", "rate": 100.0}
+    graph.add(CommandGuardNode(parameter_overrides=overrides(**values)))
     publish = graph.publisher(JointState, "controller/command", qos.JOINT_COMMAND)
     start = time.time()
 

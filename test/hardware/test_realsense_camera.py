@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros_graph import Graph, diagnostic_values
+from ros_graph import Graph, diagnostic_values, overrides
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image as ImageMessage
@@ -174,8 +173,7 @@ class CameraFixture:
         from genima_nodes.realsense_camera import RealSenseCameraNode
 
         self.graph, self.bus = graph, bus
-        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        self.node = graph.add(RealSenseCameraNode(bus, parameter_overrides=overrides))
+        self.node = graph.add(RealSenseCameraNode(bus, parameter_overrides=overrides(**parameters)))
         self.images = graph.subscribe(ImageMessage, "cameras/front/color/image_raw", qos.IMAGE)
         self.infos = graph.subscribe(CameraInfo, "cameras/front/color/camera_info", qos.IMAGE)
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rclpy.parameter import Parameter
-from ros_graph import Graph
+from ros_graph import Graph, overrides
 from sensor_msgs.msg import JointState
 from standins import arm as standin_arm
 from standins import interfaces
@@ -141,10 +140,6 @@ def test_unguarded_step_trips_arm(arm: TorqueArm) -> None:
 # -------------------------------------------------------------------------------------------------------------- loop
 
 
-def options(**values: object) -> dict[str, Any]:
-    return {"parameter_overrides": [Parameter(name, value=value) for name, value in values.items()]}
-
-
 class Cell:
     """Guard, adapters and a stand-in for the hardware, with scripted commands instead of a teleoperator's."""
 
@@ -154,13 +149,13 @@ class Cell:
 
         self.graph = graph
         self.targets = graph.subscribe(JointState, "joint_command", qos.COMMAND_LOG)
-        self.driver = Hardware(simulation, **options(backend=backend, state_every=5))
+        self.driver = Hardware(simulation, parameter_overrides=overrides(backend=backend, state_every=5))
         for node in (
             self.driver,
-            ArmAdapterNode(**options(backend=backend)),
+            ArmAdapterNode(parameter_overrides=overrides(backend=backend)),
             GripperAdapterNode(),
-            ArmRecoveryNode(**options(backend=backend)),
-            CommandGuardNode(**options(cell="fr3_crisp", recovery="robot/recover")),
+            ArmRecoveryNode(parameter_overrides=overrides(backend=backend)),
+            CommandGuardNode(parameter_overrides=overrides(cell="fr3_crisp", recovery="robot/recover")),
         ):
             graph.add(node)
         self._publish = graph.publisher(JointState, "teleop/command", qos.SOURCE_COMMAND)
@@ -283,14 +278,14 @@ def test_emergency_stop_is_recovered_only_when_released(graph, simulation: Simul
 
 
 def test_resume_reports_missing_recovery_service(graph) -> None:
-    graph.add(CommandGuardNode(**options(cell="fr3_crisp", recovery="robot/recover")))
+    graph.add(CommandGuardNode(parameter_overrides=overrides(cell="fr3_crisp", recovery="robot/recover")))
     response = graph.call(Trigger, "command_guard/resume", Trigger.Request())
     assert not response.success and "robot/recover: service not available" in response.message
 
 
 def test_backend_without_recovery_has_no_recovery_node(graph) -> None:
     with pytest.raises(GenimaError, match="multipanda: no recovery"):
-        ArmRecoveryNode(**options(backend="multipanda"))
+        ArmRecoveryNode(parameter_overrides=overrides(backend="multipanda"))
 
 
 def test_messages_are_built_with_installed_ros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

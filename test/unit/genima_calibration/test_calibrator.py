@@ -17,7 +17,7 @@ import rclpy
 from domains import free_domain
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from ros_graph import Graph
+from ros_graph import Graph, overrides
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo as CameraInfoMessage
 from sensor_msgs.msg import Image as ImageMessage
@@ -212,7 +212,7 @@ def parameters(folder: Path, **changes: Any) -> list[Parameter]:
         "samples": str(folder / "samples"),
         "calibration": str(folder / "out"),
     }
-    return [Parameter(name, value=value) for name, value in (defaults | {"settle": 0.1} | changes).items()]
+    return overrides(**(defaults | {"settle": 0.1} | changes))
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from rclpy.parameter import Parameter
-from ros_graph import Graph
+from ros_graph import Graph, overrides
 from scipy.spatial import cKDTree
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
@@ -421,7 +420,7 @@ def test_camera_on_flange_requires_board(
 
 def test_moved_camera_is_fault_until_restored(graph: Graph, scenes: list[Scene], robot: RobotModel) -> None:
     values = {"views": ["front", "left_shoulder"], "period": 0.4}
-    graph.add(CalibrationWatchNode(parameter_overrides=[Parameter(n, value=v) for n, v in values.items()]))
+    graph.add(CalibrationWatchNode(parameter_overrides=overrides(**values)))
     image_publishers = {
         v: graph.publisher(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in ("front", "left_shoulder")
     }
@@ -444,7 +443,7 @@ def test_moved_camera_is_fault_until_restored(graph: Graph, scenes: list[Scene],
 )
 def test_invalid_parameters_are_rejected(graph: Graph, changes: dict[str, object], expected: str) -> None:
     with pytest.raises(GenimaError, match=expected):
-        CalibrationWatchNode(parameter_overrides=[Parameter(n, value=v) for n, v in changes.items()])
+        CalibrationWatchNode(parameter_overrides=overrides(**changes))
 
 
 def test_unknown_calibration_is_not_simulator_calibration(robot: RobotModel, tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros_graph import Graph
+from ros_graph import Graph, overrides
 from scipy.spatial.transform import RigidTransform, Rotation
 from tf2_msgs.msg import TFMessage
 
@@ -106,9 +105,7 @@ class TransformsFixture:
         values = {"calibration": str(folder), "wait": 0.3} | parameters
         self.received = graph.subscribe(TFMessage, "/tf_static", STATIC)
         self._publisher = graph.probe.create_publisher(TFMessage, "/tf_static", STATIC)
-        self.node = graph.add(
-            CameraTransformsNode(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()])
-        )
+        self.node = graph.add(CameraTransformsNode(parameter_overrides=overrides(**values)))
 
     def publish(self, *transforms: tuple[str, str, np.ndarray]) -> None:
         now = time.time()

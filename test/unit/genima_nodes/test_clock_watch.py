@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import rclpy
 from domains import free_domain
-from rclpy.parameter import Parameter
-from ros_graph import diagnostic_values
+from ros_graph import diagnostic_values, overrides
 from sensor_msgs.msg import TimeReference
 
 from genima.errors import GenimaError
@@ -97,6 +96,6 @@ def test_negative_limit_is_rejected() -> None:
     rclpy.init(domain_id=free_domain())
     try:
         with pytest.raises(GenimaError, match="allowed"):
-            ClockWatchNode("robot", parameter_overrides=[Parameter("allowed", value=-1.0)])
+            ClockWatchNode("robot", parameter_overrides=overrides(allowed=-1.0))
     finally:
         rclpy.shutdown()

@@ -23,6 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
+from ros_graph import overrides
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
 
@@ -62,7 +63,7 @@ _NUMBERS = (float("nan"), float("inf"), float("-inf"), 0.0, -1.0, 1e308, 1e-308,
 
 
 def _with(kind: Callable[..., Node], **values: Any) -> Callable[[], Node]:
-    return lambda: kind(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()])
+    return lambda: kind(parameter_overrides=overrides(**values))
 
 
 NODES: dict[str, Callable[[], Any]] = {
@@ -74,7 +75,7 @@ NODES: dict[str, Callable[[], Any]] = {
     "checkup": CheckupNode,
     "clock_watch": ClockWatchNode,
     "command_guard": CommandGuardNode,
-    "controller": lambda: ControllerNode(StandInController(), parameter_overrides=[Parameter("calibration", value="")]),  # type: ignore[arg-type]
+    "controller": lambda: ControllerNode(StandInController(), parameter_overrides=overrides(calibration="")),  # type: ignore[arg-type]
     "controller_of_chunks": _with(ControllerNode, input="action_chunk"),
     "diffusion_agent": lambda: DiffusionAgentNode(StandInAgent()),  # type: ignore[arg-type]
     "driver": lambda: GraphClient("driver"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rclpy.parameter import Parameter
-from ros_graph import Graph
+from ros_graph import Graph, overrides
 from sensor_msgs.msg import JointState
 
 from genima.cell import load_cell
@@ -23,7 +23,7 @@ UR5E: RobotModel = load_cell(CELL).robot
 
 
 def parameters(**values: object) -> list[Parameter]:
-    return [Parameter(name, value=value) for name, value in ({"cell": CELL} | values).items()]
+    return overrides(cell=CELL, **values)
 
 
 def state(positions: np.ndarray, graph: Graph, gripper: float = 0.0) -> JointState:

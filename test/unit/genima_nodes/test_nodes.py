@@ -24,7 +24,7 @@ from policy_standins import PANDA, SIZE, VIEWS, StandInAgent, StandInController
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from ros_graph import Graph
+from ros_graph import Graph, overrides
 from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import String
@@ -267,7 +267,7 @@ def test_images_are_undistorted_and_other_intrinsics_rejected(graph, tmp_path: P
     cameras = {view: lens.camera(view, "base", np.eye(4)) for view in VIEWS}
     for camera in cameras.values():
         CameraCalibration(camera).save(tmp_path)
-    options = {"parameter_overrides": [Parameter("calibration", value=str(tmp_path))]}
+    options = {"parameter_overrides": overrides(calibration=str(tmp_path))}
     graph.add(DiffusionAgentNode(StandInAgent(), **options))  # type: ignore[arg-type]
     received = graph.subscribe(DrawnTargetMessage, "drawn_target", qos.DRAWN_TARGET)
     graph.publisher(String, "task", qos.TASK)(String(data="wave"))
@@ -341,7 +341,7 @@ class StandInPolicy:
 
 def test_policy_node_publishes_chunks(graph) -> None:
     policy = StandInPolicy()
-    graph.add(PolicyNode(policy, parameter_overrides=[Parameter("seed", value=5)]))
+    graph.add(PolicyNode(policy, parameter_overrides=overrides(seed=5)))
     received = graph.subscribe(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
     cameras, publish_task = Cameras(graph), graph.publisher(String, "task", qos.TASK)
     publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
@@ -410,9 +410,9 @@ class Arm:
 
     def __init__(self, graph: Graph, kind: str = "drawn_target") -> None:
         if kind == "drawn_target":
-            graph.add(ControllerNode(StandInController(), parameter_overrides=[Parameter("calibration", value="")]))  # type: ignore[arg-type]
+            graph.add(ControllerNode(StandInController(), parameter_overrides=overrides(calibration="")))  # type: ignore[arg-type]
         else:
-            graph.add(ControllerNode(parameter_overrides=[Parameter("input", value=kind)]))
+            graph.add(ControllerNode(parameter_overrides=overrides(input=kind)))
         self._kind = kind
         self.corrupt: Callable[[JointTrajectory], object] | None = None
         self.ago = 0.0  # s, age of chunks

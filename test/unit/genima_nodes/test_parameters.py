@@ -14,6 +14,7 @@ import rclpy
 from domains import free_domain
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from ros_graph import overrides
 
 from genima.errors import GenimaError
 from genima_nodes.ros import parameters
@@ -34,7 +35,7 @@ def make() -> Iterator[Callable[..., Node]]:
     nodes: list[Node] = []
 
     def node(**given: Any) -> Node:
-        nodes.append(Node("tried", parameter_overrides=[Parameter(name, value=value) for name, value in given.items()]))
+        nodes.append(Node("tried", parameter_overrides=overrides(**given)))
         return nodes[-1]
 
     yield node

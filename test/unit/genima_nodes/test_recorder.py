@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from mcap.reader import make_reader
-from rclpy.parameter import Parameter
-from ros_graph import Graph
+from ros_graph import Graph, overrides
 from rosbags.highlevel import AnyReader
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -46,7 +45,7 @@ class RecorderFixture:
     def __init__(self, graph: Graph, folder: Path, **parameters: object) -> None:
         self.graph, self.folder = graph, folder
         values = {"folder": str(folder), "views": list(VIEWS), "calibration": "sim", "images": "raw"} | parameters
-        graph.add(RecorderNode(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]))
+        graph.add(RecorderNode(parameter_overrides=overrides(**values)))
         self.statuses = graph.subscribe(RecorderStatus, "recorder/status", qos.STATUS)
         self._images = {v: graph.publisher(Image, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
         self._infos = {v: graph.publisher(CameraInfo, f"cameras/{v}/color/camera_info", qos.IMAGE) for v in VIEWS}

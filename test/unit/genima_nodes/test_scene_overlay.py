@@ -10,9 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from rclpy.parameter import Parameter
 from recorded_messages import compressed, raw, record, table
-from ros_graph import Graph
+from ros_graph import Graph, overrides
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
@@ -48,8 +47,7 @@ class OverlayFixture:
     def __init__(self, graph: Graph, folder: Path, **parameters: object) -> None:
         self.graph = graph
         values = {"views": list(VIEWS), "picture": str(folder / "saved" / "overlay.png")} | parameters
-        overrides = [Parameter(name, value=value) for name, value in values.items()]
-        graph.add(SceneOverlayNode(parameter_overrides=overrides))
+        graph.add(SceneOverlayNode(parameter_overrides=overrides(**values)))
         self.statuses = graph.subscribe(SceneDifference, "scene_overlay/status", qos.STATUS)
         self._images = {v: graph.publisher(Image, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in VIEWS}
         self.stamp = 0.0

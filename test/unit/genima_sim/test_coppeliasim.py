@@ -18,7 +18,7 @@ import yaml
 from cells import write_cell
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rclpy.parameter import Parameter
+from ros_graph import overrides
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
@@ -277,7 +277,7 @@ def bridge(graph, stand_in, names_file) -> CoppeliaBridge:
 
 def make_bridge(port: int, names: Path, stepping: bool = True) -> CoppeliaBridge:
     parameters = {"scene": str(names), "host": "127.0.0.1", "port": port, "stepping": stepping}
-    return CoppeliaBridge(parameter_overrides=[Parameter(name, value=value) for name, value in parameters.items()])
+    return CoppeliaBridge(parameter_overrides=overrides(**parameters))
 
 
 @pytest.mark.any_pace

@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
-from ros_graph import PATIENCE, Graph
+from ros_graph import PATIENCE, Graph, overrides
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Float32
@@ -382,7 +381,7 @@ class LeaderFollowerFixture:
         if guard:
             graph.add(CommandGuardNode())
         values = {"leader": leader, "late": late, **others}
-        graph.add(TeleopNode(parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]))
+        graph.add(TeleopNode(parameter_overrides=overrides(**values)))
         self.leader, self.follower = PANDA.home + 0.05, PANDA.home.copy()
         self.names = [f"panda_joint{i + 1}" for i in range(N)]
         self.silent, self.late = False, 0.0  # s
