@@ -163,6 +163,14 @@ def environment() -> Iterator[Environment]:
     environment.close()
 
 
+@pytest.fixture
+def shared_environment(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """Lock-step environment that commands use in place of one of their own."""
+    monkeypatch.setattr(environment, "close", lambda: None)
+    monkeypatch.setattr("genima_sim.environment.Environment", lambda *_: environment)
+    return environment
+
+
 @pytest.fixture(scope="session")
 def demos_folder(recorder: DemoRecorder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with one recorded demo of each task."""

@@ -92,11 +92,7 @@ def pair(kind: str, folder: Path, bases: Path, controller: Path, targets: Target
 
 
 @pytest.mark.parametrize("kind", QUICK)
-def test_eval_runs_every_trained_option(
-    kind: str, pair: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(environment, "close", lambda: None)
-    monkeypatch.setattr("genima_sim.environment.Environment", lambda *_: environment)
+def test_eval_runs_every_trained_option(kind: str, pair: Path, shared_environment: Environment, tmp_path: Path) -> None:
     description = json.loads((pair / "diffusion_agent/best" / FILE).read_text())
     assert description["scheduler"] == ("DDIMScheduler" if "small" in kind else "EulerAncestralDiscreteScheduler")
     assert description["tiled"] == ("no-tiled" not in kind) and description["conditioning"] in kind

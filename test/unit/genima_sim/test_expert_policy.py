@@ -54,11 +54,7 @@ def test_expert_rejects_unknown_instructions_and_missing_positions(robot: RobotM
         policy.predict_chunk(Observation(0.0, {}, joints, TASKS["push_button"].instruction))
 
 
-def test_eval_runs_any_policy(
-    environment: Environment, demos_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(environment, "close", lambda: None)
-    monkeypatch.setattr("genima_sim.environment.Environment", lambda *_: environment)
+def test_eval_runs_any_policy(shared_environment: Environment, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     options = ["--task", "push_button", "--episodes", "1", "--policy", "expert", "--out", str(out)]
     assert evaluate.main(options) == 0

@@ -75,18 +75,11 @@ def test_blank_targets_are_grey_drawn_targets(checkpoint_folder: Path) -> None:
 # The command
 
 
-@pytest.fixture
-def shared(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command use the workcell that all tests share."""
-    monkeypatch.setattr(environment, "close", lambda: None)
-    monkeypatch.setattr("genima_sim.environment.Environment", lambda *_: environment)
-
-
 Evaluate = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def evaluated(checkpoint_folder: Path, tmp_path: Path, shared: None) -> Evaluate:
+def evaluated(checkpoint_folder: Path, tmp_path: Path, shared_environment: Environment) -> Evaluate:
     def run(*arguments: str, task: str = "push_button") -> dict[str, Any]:
         out = tmp_path / "results" / "result.json"
         options = ["--task", task, "--checkpoint", str(checkpoint_folder), "--out", str(out), "--overwrite", *arguments]
@@ -96,7 +89,7 @@ def evaluated(checkpoint_folder: Path, tmp_path: Path, shared: None) -> Evaluate
     return run
 
 
-def watched(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """Return all set-points of the arm."""
     commands: list[np.ndarray] = []
     apply = Environment.apply
@@ -120,10 +113,10 @@ def test_result_holds_settings_and_successes(evaluated: Evaluate, capsys: pytest
 
 
 def test_equal_runs_are_equal_and_targets_and_seeds_matter(
-    evaluated: Evaluate, environment: Environment, monkeypatch: pytest.MonkeyPatch
+    evaluated: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--episodes", "1", "--time-limit", "0.5")
-    commands = watched(environment, monkeypatch)
+    commands = watched(monkeypatch)
     paths, results = [], []
     for extra in ((), (), ("--blank-targets",), ("--seed", "1")):
         commands.clear()
@@ -165,7 +158,7 @@ def test_success_is_counted_with_its_seed(
     (["--seed", "-1"], "-1"),
 ])  # fmt: skip
 def test_bad_input_is_rejected_in_one_line_without_file(
-    checkpoint_folder: Path, tmp_path: Path, shared: None, arguments: list[str], named: str
+    checkpoint_folder: Path, tmp_path: Path, shared_environment: Environment, arguments: list[str], named: str
 ) -> None:
     good = ["--task", "push_button", "--checkpoint", str(checkpoint_folder), "--out", str(tmp_path / "result.json")]
     with pytest.raises(GenimaError) as caught:
@@ -223,7 +216,7 @@ def test_instructions_of_tasks_are_distinct() -> None:
 
 
 def test_interrupted_evaluation_is_resumed(
-    checkpoint_folder: Path, tmp_path: Path, shared: None, environment: Environment, monkeypatch: pytest.MonkeyPatch
+    checkpoint_folder: Path, tmp_path: Path, shared_environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds: list[int] = []
     interrupt_at = 2
@@ -233,9 +226,9 @@ def test_interrupted_evaluation_is_resumed(
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)  # the signal comes here
         seeds.append(seed)
-        Environment.reset(environment, task, seed)
+        Environment.reset(shared_environment, task, seed)
 
-    monkeypatch.setattr(environment, "reset", reset)
+    monkeypatch.setattr(shared_environment, "reset", reset)
     out = tmp_path / "result.json"
     options = ["--task", "push_button", "--checkpoint", str(checkpoint_folder), "--time-limit", "0.02"]
     options += ["--out", str(out)]
@@ -256,7 +249,7 @@ def test_interrupted_evaluation_is_resumed(
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
 def test_other_file_is_neither_resumed_nor_replaced(
-    checkpoint_folder: Path, tmp_path: Path, shared: None, overwrite: list[str]
+    checkpoint_folder: Path, tmp_path: Path, shared_environment: Environment, overwrite: list[str]
 ) -> None:
     out = tmp_path / "notes.json"
     out.write_text('{"mine": 1}')

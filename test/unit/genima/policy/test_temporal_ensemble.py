@@ -66,15 +66,8 @@ def test_chunks_without_overlap_are_unchanged() -> None:
 # ./genima eval --ensemble
 
 
-@pytest.fixture
-def shared(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command uses the one workcell of all tests instead of building its own."""
-    monkeypatch.setattr(environment, "close", lambda: None)
-    monkeypatch.setattr("genima_sim.environment.Environment", lambda *_: environment)
-
-
 def test_evaluation_with_temporal_ensemble(
-    checkpoint_folder: Path, tmp_path: Path, shared: None, monkeypatch: pytest.MonkeyPatch
+    checkpoint_folder: Path, tmp_path: Path, shared_environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[tuple[float, int]] = []
 
