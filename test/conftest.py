@@ -214,11 +214,14 @@ def copied(tmp_path: Path) -> Callable[[Path], Path]:
 
 
 @pytest.fixture
-def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
-    """Write a file, such as ``tasks/wave.py``, into a folder of the user's that GENIMA_PATH names."""
+def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Function that writes ``tasks/wave.py`` or another file, with texts replaced, into the user's GENIMA_PATH."""
     monkeypatch.setenv("GENIMA_PATH", str(tmp_path))
 
-    def write(name: str, text: str) -> Path:
+    def write(name: str, text: str, *changes: tuple[str, str]) -> Path:
+        for before, after in changes:
+            assert before in text
+            text = text.replace(before, after)
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")

@@ -148,7 +148,7 @@ FILES = {
 
 
 @pytest.fixture
-def folder(write_module: Callable[[str, str], Path], tmp_path: Path) -> Path:
+def folder(write_module: Callable[..., Path], tmp_path: Path) -> Path:
     for name, text in FILES.items():
         write_module(name, text)
     return tmp_path

@@ -47,7 +47,7 @@ class Mine(Simulator):
 '''
 
 
-def test_user_simulator_is_found_by_module(write_module: Callable[[str, str], Path]) -> None:
+def test_user_simulator_is_found_by_module(write_module: Callable[..., Path]) -> None:
     write_module("simulators/mine.py", MINE)
     cell = replace(load_cell("sim_panda"), name="my_cell", simulator="mine")
     found = get_simulator(cell)
@@ -80,7 +80,7 @@ NODE = """
 
 
 @pytest.mark.any_pace
-def test_user_simulator_runs_as_node(write_module: Callable[[str, str], Path], tmp_path: Path) -> None:
+def test_user_simulator_runs_as_node(write_module: Callable[..., Path], tmp_path: Path) -> None:
     write_module("simulators/mine.py", MINE + NODE)
     cell = load_cell(write_cell(tmp_path, "sim_panda", simulator="mine"))
     (node,) = simulator(cell)
@@ -107,9 +107,7 @@ def test_checkpoint_of_other_robot_is_rejected_before_start(
     assert not list(tmp_path.iterdir())
 
 
-def test_demos_are_recorded_by_each_simulator_with_experts(
-    write_module: Callable[[str, str], Path], tmp_path: Path
-) -> None:
+def test_demos_are_recorded_by_each_simulator_with_experts(write_module: Callable[..., Path], tmp_path: Path) -> None:
     write_module("simulators/mine.py", MINE)
     cell = replace(load_cell("sim_panda"), name="my_cell", simulator="mine")
     recorder = DemoRecorder(cell)
@@ -130,11 +128,11 @@ def test_impossible_lockstep_recording_is_one_line(
         assert line in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_invalid_simulators_are_rejected_in_one_line(write_module: Callable[[str, str], Path]) -> None:
+def test_invalid_simulators_are_rejected_in_one_line(write_module: Callable[..., Path]) -> None:
     cell = load_cell("sim_panda")
     with pytest.raises(GenimaError, match="simulator 'mujocco': unknown; .*did you mean mujoco"):
         get_simulator(replace(cell, simulator="mujocco"))
-    write_module("simulators/mine.py", MINE.replace("def environment", "def start"))
+    write_module("simulators/mine.py", MINE, ("def environment", "def start"))
     with pytest.raises(GenimaError, match="simulator mine: class Mine lacks environment; add them in .*mine.py"):
         get_simulator(replace(cell, simulator="mine"))
     with pytest.raises(GenimaError, match="cell lab: a real robot"):
