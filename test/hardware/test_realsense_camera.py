@@ -211,9 +211,7 @@ def test_node_publishes_as_ros_driver(graph: Graph, tf: list[Any]) -> None:
     assert (values["serial"], values["usb"], values["requested rate [Hz]"]) == ("0123", "3.2", "30")
 
 
-def test_unplugged_camera_is_fault_until_reconnected(
-    graph: Graph, tf: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unplugged_camera_is_fault_until_reconnected(graph: Graph, tf: list[Any]) -> None:
     camera = CameraFixture(graph, Bus(SoftwareCamera("1")), serial_no="_1", **{"rgb_camera.color_profile": "64x48x30"})
     camera.until(graph.has_no_fault("realsense_camera"), "fault reported although the camera is connected")
     camera.bus.cameras.clear()

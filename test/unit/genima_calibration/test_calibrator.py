@@ -369,7 +369,7 @@ def regions() -> Any:
 
 
 @pytest.mark.parametrize("parent", ["base", "flange"])
-def test_planner_avoids_collisions_of_arm_and_board(regions: Any, recording: Any, parent: Parent) -> None:
+def test_planner_avoids_collisions_of_arm_and_board(regions: Any, parent: Parent) -> None:
     planner, present = (
         PosePlanner(PANDA, parent, BOARD, regions, 0.03),
         PANDA.home + np.array([0, -0.05, 0, 0.55, 0, -0.6, 0]),

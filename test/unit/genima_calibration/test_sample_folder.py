@@ -282,7 +282,7 @@ def demo(setups: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return record(tmp_path_factory.mktemp("demos") / "one", [*samples, *samples[:3]])
 
 
-def test_calibration_from_demo(setups: Any, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_calibration_from_demo(setups: Any, demo: Path, tmp_path: Path) -> None:
     setup, _ = setups["base"]
     assert main([str(demo), "--view", "front", "--out", str(tmp_path)]) == 0
     found = CameraCalibration.load(tmp_path / "front.yaml")

@@ -532,7 +532,7 @@ def test_damaged_chunk_loses_only_its_messages(
     assert mcap_of(repaired.folder).with_suffix(".mcap.torn").read_bytes() == damaged, "the original stays"
 
 
-def test_data_after_complete_file_is_kept(whole: bytes, unfinished: Callable[[bytes], Path], tmp_path: Path) -> None:
+def test_data_after_complete_file_is_kept(whole: bytes, unfinished: Callable[[bytes], Path]) -> None:
     repaired = mend(unfinished(whole + whole))
     assert repaired.bytes_cut == len(whole) and len(repaired.notes) == 1 and read(repaired.folder) == messages()
     aside = mcap_of(repaired.folder).with_suffix(".mcap.torn")

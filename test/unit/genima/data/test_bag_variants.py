@@ -394,7 +394,7 @@ def test_compressed_files_are_read_and_repaired(content: Content, tmp_path: Path
         EpisodeIndex.of(folder)
 
 
-def test_compressed_messages_are_read_trimmed_and_repaired(content: Content, tmp_path: Path, robot: RobotModel) -> None:
+def test_compressed_messages_are_read_trimmed_and_repaired(content: Content, tmp_path: Path) -> None:
     packed = object.__new__(Content)
     packed.topics = content.topics
     packed.messages = [m._replace(cdr=zstandard.compress(m.cdr)) for m in content.messages]
@@ -606,7 +606,7 @@ def test_mutated_databases_end_in_one_line(tmp_path: Path, robot: RobotModel) ->
         require_clean(readers[k % 4], f"mutation {k}")
 
 
-def test_mutated_metadata_end_in_one_line(tmp_path: Path, robot: RobotModel) -> None:
+def test_mutated_metadata_end_in_one_line(tmp_path: Path) -> None:
     folder, content = small(tmp_path)
     information = content.information(["source.mcap"])
     for k, data in enumerate(mutated_data({"rosbag2_bagfile_information": information}, 700)):

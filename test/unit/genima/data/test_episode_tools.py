@@ -376,7 +376,7 @@ def test_trimmed_demo_has_no_faults(tmp_path: Path, robot: RobotModel) -> None:
 
 
 def test_trimming_resumes_after_interruption(
-    tmp_path: Path, robot: RobotModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     demos, out = tmp_path / "demos", tmp_path / "out"
     RESTING.write(demos / "a")
@@ -479,7 +479,7 @@ def test_checking_prints_and_writes_all_findings(tmp_path: Path, capsys: pytest.
 
 
 def test_parallel_check_has_same_findings(
-    tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for k in range(2):
         CLEAN.drop(FRONT, slice(10 * k + 20, 10 * k + 22)).write(tmp_path / f"{k}")

@@ -117,7 +117,7 @@ def check_equal(back: Episode, truth: Episode, every: int = 1) -> None:
 
 
 def test_lerobot_round_trip_keeps_stamps_joints_commands_and_images(
-    episodes: list[Episode], dataset: Path, tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
+    episodes: list[Episode], dataset: Path, tmp_path: Path, robot: RobotModel
 ) -> None:
     reader = DatasetReader(dataset, robot)
     assert len(reader) == len(episodes)
@@ -332,9 +332,8 @@ def test_frames_with_large_jitter_are_counted() -> None:
 
 
 def test_episodes_spread_over_files_of_limited_size(
-    episodes: list[Episode], tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    episodes: list[Episode], tmp_path: Path, robot: RobotModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writer, "_VIDEO_MB", 0)
     monkeypatch.setattr(writer.layout, "CHUNK_SIZE", 2)
     export(episodes, tmp_path / "set", robot)
@@ -363,9 +362,12 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_damaged_demo_is_skipped_or_rejected(
-    demos: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera],
+    demos: Path,
+    copied: Callable[[Path], Path],
+    tmp_path: Path,
+    robot: RobotModel,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     folder = copied(demos)
     damage(folder / "demo-0")
     assert run("export", folder, "--out", tmp_path / "set") == 0
@@ -470,7 +472,7 @@ def test_concurrent_exports_are_rejected(episodes: list[Episode], tmp_path: Path
 
 
 def test_only_datasets_are_replaced(
-    demos: Path, copied: Callable[[Path], Path], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    demos: Path, copied: Callable[[Path], Path], dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = copied(dataset)
     before = (folder / "meta/info.json").read_bytes()
@@ -578,7 +580,7 @@ def test_unknown_joint_names_are_reported_and_can_be_mapped(
 
 
 def test_degrees_and_decreasing_stamps_are_reported(
-    dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera]
+    dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel
 ) -> None:
     path = copied(dataset) / "data/chunk-000/file-000.parquet"
     reader = DatasetReader(path.parents[2], robot)
@@ -599,9 +601,8 @@ def test_degrees_and_decreasing_stamps_are_reported(
 
 
 def test_images_in_tables_are_read_as_well(
-    dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, cameras: Mapping[str, Camera],
-    episodes: list[Episode],
-) -> None:  # fmt: skip
+    dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, episodes: list[Episode]
+) -> None:
     folder = copied(dataset)
     feature = {"dtype": "image", "shape": [3, 64, 96], "names": ["channels", "height", "width"]}
     features = json.loads((folder / "meta/info.json").read_text())["features"]

@@ -170,7 +170,7 @@ def test_tile_has_requested_views_in_order(short_targets: Path) -> None:
         TargetDataset.load(short_targets, ("ceiling", *PolicySpec.views[1:]))
 
 
-def test_cameras_are_cropped_as_their_images(robot: RobotModel) -> None:
+def test_cameras_are_cropped_as_their_images() -> None:
     """A point projects to its pixel in the cropped and resized image."""
     camera = Camera("front", "base", np.eye(4), 640, 480, 600.0, 610.0, 330.0, 250.0)
     point = np.array([0.1, -0.05, 1.2])

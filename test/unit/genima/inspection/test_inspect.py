@@ -220,7 +220,7 @@ def test_checkpoint_of_unknown_cameras_has_no_picture(checkpoint_folder: Path, c
 # Datasets
 
 
-def test_rendered_targets_are_counted_and_shown(targets: Path, spec: PolicySpec) -> None:
+def test_rendered_targets_are_counted_and_shown(targets: Path) -> None:
     report = inspect(targets, verify=True)
     values = rows(report)
     assert values["moments"].startswith("77 of 3 demos; 21 to 31 each")
@@ -339,7 +339,7 @@ def test_unknown_folders_are_reported(tmp_path: Path) -> None:
             inspect(path)
 
 
-def test_escape_codes_of_texts_are_printable(tmp_path: Path) -> None:
+def test_escape_codes_of_texts_are_printable() -> None:
     report = Report([Section("a\x1b[31m", {"task\x07": "x\x1b]0;y\x07\nb\u202e"})], None)
     assert not set(str(report)) & set("\x1b\x07\u202e")
 

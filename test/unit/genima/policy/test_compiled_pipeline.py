@@ -476,7 +476,7 @@ def test_every_gpu_config_matches_agent(whole: DiffusionAgent, shortcuts: Sampli
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_fallback_restores_exact_weights(tiny: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_fallback_restores_exact_weights(tiny: DiffusionAgent) -> None:
     expected = CompiledPipeline(copy.deepcopy(tiny), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     agent = copy.deepcopy(tiny)
     for module in agent.modules.values():

@@ -548,7 +548,7 @@ os.wait()
     assert drawn == "1" and "forked" in forked and "spawn" in forked
 
 
-def test_unknown_renderer_is_rejected(robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+def test_unknown_renderer_is_rejected(cameras: Mapping[str, Camera]) -> None:
     with pytest.raises(GenimaError, match=r"renderer: unknown \('opengl'\); use raycast or pyrender"):
         render_spheres(cameras["front"], [], APPEARANCE, "opengl")
 
