@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Measure the machine beside a test that has deadlines."""
+    """Measure the machine's load during a test that has deadlines."""
     if item.get_closest_marker("real_time") is not None:
         stash = item.config.stash
         if PROBE not in stash:

@@ -1,4 +1,4 @@
-"""Mutations of valid files: a reader must return or raise a GenimaError, whatever is in a file."""
+"""Mutations of valid files: a reader must return or raise a GenimaError for any content."""
 
 from __future__ import annotations
 

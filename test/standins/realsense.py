@@ -2,7 +2,7 @@
 
 Topics, frames and metadata are those of realsense-ros's ros_sensor.cpp, rs_node_setup.cpp and tfs.cpp. As in its
 realsense_node_factory.cpp, the node of a missing camera runs and retries, without the camera's topics. The depth sensor
-is beside the colour lens and has its intrinsics.
+is next to the colour lens and has its intrinsics.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy as np
 import pyrealsense2 as rs
 from numpy.typing import NDArray
 
-# Of a D415: the colour lens is 15 mm beside the depth sensor, slightly rotated.
+# Of a D415: the colour lens is 15 mm from the depth sensor, slightly rotated.
 TRANSLATION = (0.015, 0.0001, -0.0002)  # m, colour lens in the depth sensor's optical frame
 ANGLE = 0.004  # rad, about the vertical
 RATES = (30, 15)

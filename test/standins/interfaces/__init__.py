@@ -43,7 +43,7 @@ _MANIFEST = """<package format="3">
 
 
 def environment() -> dict[str, str]:
-    """What a process needs that uses them, beside this one's own environment."""
+    """Return environment variables for a process that uses the messages, in addition to this one's."""
     prefix = _built()
     if prefix is None:
         return {}
@@ -56,7 +56,7 @@ def environment() -> dict[str, str]:
 
 
 def provide() -> None:
-    """Make them importable in this process. The first time takes a minute or two; skips the test where it cannot."""
+    """Make the messages importable in this process, or skip the test. The first build takes a minute or two."""
     prefix = _built()
     if prefix is None or (python := str(_python_path(prefix))) in sys.path:
         return
@@ -110,7 +110,7 @@ def _build(package: str, prefix: Path) -> None:
     repair = paths.shared("src", "genima_interfaces", "cmake", "ros_wheels.cmake")
     configure = ["cmake", "-S", source, "-B", build, f"-DCMAKE_INSTALL_PREFIX={prefix}", "-DBUILD_TESTING=OFF"]
     configure += [f"-DCMAKE_PROJECT_INCLUDE={repair}", f"-DPython3_EXECUTABLE={sys.executable}"]
-    # beside this environment, an installed ROS 2 that is sourced
+    # this environment first, then an installed ROS 2 that is sourced
     prefixes = {name: _joined(sys.prefix, name) for name in ("CMAKE_PREFIX_PATH", "AMENT_PREFIX_PATH")}
     environment = os.environ | prefixes
     build_all = ["cmake", "--build", build, "--parallel", str(os.cpu_count())]

@@ -21,13 +21,13 @@ import rclpy
 from sensor_msgs.msg import JointState
 rclpy.init()
 node = rclpy.create_node("node")
-heard = []
-node.create_subscription(JointState, "here", heard.append, 1)
-node.create_subscription(JointState, "elsewhere", heard.append, 1)
+received = []
+node.create_subscription(JointState, "here", received.append, 1)
+node.create_subscription(JointState, "elsewhere", received.append, 1)
 publishers = [node.create_publisher(JointState, name, 1) for name in ("here", "elsewhere")]
 message = JointState()
 message.header.stamp.sec, message.header.stamp.nanosec = 3, 7
-while len(heard) < 4:
+while len(received) < 4:
     for publisher in publishers:
         publisher.publish(message)
     rclpy.spin_once(node, timeout_sec=0.05)

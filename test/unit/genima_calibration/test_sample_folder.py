@@ -81,12 +81,12 @@ def test_calibration_from_sample_folder(
     calib = tmp_path / "one.calib"
     assert main([str(folder), "--out", str(out), "--easy-handeye2", str(calib)]) == 0
     printed = capsys.readouterr().out
-    for words in (
+    for expected in (
         "99 is left out: board: not detected", f"{view} on the {parent}: x, y, z",
         "standard deviation", f"{COUNT} used, 0 outliers",
         "park", "daniilidis", "recommended next pose", f"{view}.yaml is written\n",
     ):  # fmt: skip
-        assert words in printed
+        assert expected in printed
     found = CameraCalibration.load(out / f"{view}.yaml")
     millimetres, degrees = bench.error(replace(setup.truth, T_parent_camera=found.camera.T_parent_camera), setup.truth)
     assert found.sigma and millimetres < 4 * found.sigma[0] and degrees < 4 * found.sigma[1]

@@ -243,9 +243,9 @@ def test_nodes_and_workers_import_nothing_from_current_folder(hostile_folder: Pa
 @pytest.mark.parametrize("command", ["inspect models/tiny", "eval --task push_button", "record --lockstep --out OUT"])
 def test_ctrl_c_during_imports_has_no_traceback(tmp_path: Path, command: str) -> None:
     """The interpreter's start, some 50 ms before our first line, has its own message."""
-    words = [str(tmp_path) if word == "OUT" else word for word in command.split()]
+    argv = [str(tmp_path) if word == "OUT" else word for word in command.split()]
     for seconds in (0.15, 0.4, 0.8, 1.6):
-        code = f"import genima_cli; print(flush=True); from genima_cli.__main__ import end, main; end(main({words}))"
+        code = f"import genima_cli; print(flush=True); from genima_cli.__main__ import end, main; end(main({argv}))"
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", code],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,

@@ -28,7 +28,7 @@ from genima_nodes.ros.transform_messages import transform_from, transform_messag
 PANDA = RobotModel.load("panda")
 STATIC = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 LINK, COLOR, OPTICAL = "front_link", "front_color_frame", "front_color_optical_frame"
-# Of a D435: the colour sensor is 15 mm beside the link's origin, rotated by a fraction of a degree.
+# Of a D435: the colour sensor is 15 mm from the link's origin, rotated by a fraction of a degree.
 T_LINK_COLOR = pose(Rotation.from_quat([-0.0012, 0.0034, -0.0008, 1.0]).as_matrix(), np.array([0.0002, 0.0149, 0.0001]))
 DRIVER = ((LINK, COLOR, T_LINK_COLOR), (COLOR, OPTICAL, T_LINK_OPTICAL))
 numbers = st.floats(-2, 2)

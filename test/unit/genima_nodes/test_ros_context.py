@@ -32,9 +32,9 @@ def clean_environment(**changes: str | None) -> dict[str, str]:
     return {name: value for name, value in (given | changes).items() if value is not None}
 
 
-def run(words: list[str], wrapper: tuple[str, ...] = (), **changes: str | None) -> tuple[int, list[str]]:
+def run(arguments: list[str], wrapper: tuple[str, ...] = (), **changes: str | None) -> tuple[int, list[str]]:
     """Run a process; return its exit code and lines on standard error. A node is ended when it is ready."""
-    command = [*wrapper, sys.executable, "-P", *words]
+    command = [*wrapper, sys.executable, "-P", *arguments]
     with subprocess.Popen(command, env=clean_environment(**changes), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines = []
@@ -99,7 +99,7 @@ def test_local_profile_with_discovery_server_is_rejected() -> None:
     ros.require_valid_environment(environment | {ros.PROFILE: OPEN}, wheels=True)
 
 
-@pytest.mark.parametrize("words", [CALL, NODE], ids=["command", "node"])
+@pytest.mark.parametrize("arguments", [CALL, NODE], ids=["command", "node"])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -111,8 +111,8 @@ def test_local_profile_with_discovery_server_is_rejected() -> None:
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_process_with_invalid_environment_ends_with_one_line(words: list[str], changes: dict[str, str]) -> None:
-    code, lines = run(words, **changes)
+def test_process_with_invalid_environment_ends_with_one_line(arguments: list[str], changes: dict[str, str]) -> None:
+    code, lines = run(arguments, **changes)
     (line,) = (line for line in lines if line)
     assert code and next(iter(changes)) in line or "RMW implementation" in line
 
@@ -168,8 +168,8 @@ def test_unusable_shared_memory_is_one_line(options: str) -> None:
         or subprocess.run([*wrapper, "true"], capture_output=True).returncode
     ):
         pytest.skip("only root mounts")
-    for words in (CALL, NODE):
-        code, (line,) = run(words, wrapper)
+    for arguments in (CALL, NODE):
+        code, (line,) = run(arguments, wrapper)
         assert code == 2 and line.startswith("genima: error: ROS: cannot start (shared memory /dev/shm"), line
 
 

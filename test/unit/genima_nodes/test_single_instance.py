@@ -41,9 +41,9 @@ class TaskRunners:
     def log(self, number: int) -> str:
         return (self._folder / f"{number}.log").read_text("utf-8")
 
-    def until(self, number: int, words: str) -> None:
+    def until(self, number: int, text: str) -> None:
         deadline = time.monotonic() + 60
-        while words not in self.log(number):
+        while text not in self.log(number):
             assert time.monotonic() < deadline, self.log(number)
             time.sleep(0.05)
 

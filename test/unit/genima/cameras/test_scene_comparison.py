@@ -159,12 +159,12 @@ def test_episode_without_start_is_rejected_in_one_line(tmp_path: Path) -> None:
     no_image = types().types["std_msgs/msg/String"](data="wave")
     folders = {
         "cannot be read": tmp_path / "nowhere",
-        "no camera was recorded": record(tmp_path / "words", {"/task": [no_image]}),
+        "no camera was recorded": record(tmp_path / "task", {"/task": [no_image]}),
         "/cameras/front/color/image_raw/compressed: image cannot be decoded": record(
             tmp_path / "broken", {compressed_topic("front"): [broken]}
         ),
     }
-    for words, folder in folders.items():
-        with pytest.raises(EpisodeError, match=words) as error:
+    for expected, folder in folders.items():
+        with pytest.raises(EpisodeError, match=expected) as error:
             first_images(folder)
         assert "\n" not in str(error.value)

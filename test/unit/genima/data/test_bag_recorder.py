@@ -49,8 +49,8 @@ class Written(NamedTuple):
     data: bytes
 
 
-def text(words: str) -> bytes:
-    return bytes(types().serialize_cdr(types().types[STRING](data=words), STRING))
+def text(value: str) -> bytes:
+    return bytes(types().serialize_cdr(types().types[STRING](data=value), STRING))
 
 
 def messages(number: int = 60) -> list[Written]:
@@ -402,7 +402,7 @@ def test_unfinished_recording_is_replaced_only_by_its_kind_without_other_files(
 
 
 def test_only_unfinished_recording_of_own_kind_is_removed(tmp_path: Path) -> None:
-    left = BagRecorder(tmp_path / "anew", reserve_bytes=0, replace=True)
+    left = BagRecorder(tmp_path / "new", reserve_bytes=0, replace=True)
     left.close()
     remove_recording(left.partial)
     remove_recording(left.partial)  # nothing is there any more
@@ -543,10 +543,10 @@ def test_data_after_complete_file_is_kept(whole: bytes, unfinished: Callable[[by
     assert aside.read_bytes() == mcap_of(repaired.folder).read_bytes() == whole + whole
 
 
-@pytest.mark.parametrize("words", [b"history", b"topic_type_hash", b"JointState", b"/silent", b"ros2msg"])
-def test_damaged_index_is_rebuilt(whole: bytes, unfinished: Callable[[bytes], Path], words: bytes) -> None:
+@pytest.mark.parametrize("field", [b"history", b"topic_type_hash", b"JointState", b"/silent", b"ros2msg"])
+def test_damaged_index_is_rebuilt(whole: bytes, unfinished: Callable[[bytes], Path], field: bytes) -> None:
     damaged = bytearray(whole)
-    damaged[whole.rindex(words)] ^= 1
+    damaged[whole.rindex(field)] ^= 1
     repaired = mend(unfinished(bytes(damaged)))
     assert set(repaired.messages) == {"/a", "/b", "/silent"}
     assert not repaired.healthy and repaired.bytes_cut == 0

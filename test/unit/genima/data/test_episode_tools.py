@@ -93,11 +93,11 @@ _BRIGHT = np.where(np.arange(32)[None, :, None] % 32 < 16, picture(7), 255).asty
 _MIDDLE = slice(60, 61)
 
 FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
-    # what is wrong: the demo, severity, topic, time, words
+    # fault: demo, severity, topic, time, expected text
     "no joint states": (CLEAN.without(STATES), "error", STATES, None, "no messages"),
     "silent commands": (CLEAN.with_entries(COMMANDS, []), "error", COMMANDS, None, "no messages"),
     "no task": (CLEAN.without("/task"), "error", "/task", None, "no messages"),
-    "no words": (CLEAN.with_entries("/task", [BagEntry(text(" "), 0.0)]), "error", "/task", None, "says nothing"),
+    "empty task": (CLEAN.with_entries("/task", [BagEntry(text(" "), 0.0)]), "error", "/task", None, "says nothing"),
     "no camera_info": (CLEAN.without(WRIST_INFO), "warning", WRIST_INFO, None, "no messages"),
     "image lost": (
         CLEAN.drop(FRONT, _MIDDLE), "warning", FRONT, since_start(FRONT, 59), "the next is 0.067 s later: replaced",

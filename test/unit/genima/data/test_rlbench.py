@@ -366,7 +366,7 @@ def test_impossible_values_are_rejected_with_cause(dataset, tmp_path, act, expec
     observations = [observation(i) for i in range(LENGTH)]
     act(observations[0])
     (folder / "low_dim_obs.pkl").write_bytes(pickle.dumps(observations))
-    if expected is None:  # the first observation's action led to it from before the episode
+    if expected is None:  # the action of the first observation is from before the episode
         write_demo(folder, tmp_path / "demo", PANDA)
         assert (tmp_path / "demo").exists()
         return

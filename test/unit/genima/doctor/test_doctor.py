@@ -553,7 +553,7 @@ def test_only_full_size_models_require_gpu() -> None:
     [large] = judged("no driver", "", 1.65e9)
     assert (small.status, large.status) == (Status.OK, Status.WARN)
     [fits] = judged([CARD], "", 1.65e9)
-    assert fits.status is Status.OK and "about 8.7 GB" in fits.found  # 4 bytes a weight, and what is beside
+    assert fits.status is Status.OK and "about 8.7 GB" in fits.found  # 4 bytes per weight, CUDA, decoding
     [tight] = judged([CARD._replace(used=20.0)], "", 1.65e9)
     [too_small] = judged([CARD._replace(total=8.1)], "", 1.65e9)
     assert (tight.status, too_small.status) == (Status.WARN, Status.FAIL)

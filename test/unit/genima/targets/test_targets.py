@@ -276,7 +276,7 @@ def test_camera_plane_may_intersect_sphere(robot: RobotModel) -> None:
     for seed in range(5):
         camera = looking_at(robot, robot.home, np.random.default_rng(seed).normal(size=3), 0.0)
         aside = camera.T_parent_camera.copy()
-        aside[:3, 3] += 0.1 * aside[:3, 0] - 0.05 * aside[:3, 2]  # out of the sphere, which lies beside and ahead
+        aside[:3, 3] += 0.1 * aside[:3, 0] - 0.05 * aside[:3, 2]  # out of the sphere, which lies to the side and ahead
         camera = replace(camera, T_parent_camera=aside, fx=30.0, fy=30.0)
         drawn = draw_targets(black(camera), camera, robot, only("gripper"), robot.home, True, robot.home)
         expected = cast(camera, robot, only("gripper"), robot.home, True, robot.home)

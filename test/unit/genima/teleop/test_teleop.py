@@ -449,7 +449,7 @@ def test_pedal_opens_and_closes_gripper(graph, tmp_path: Path) -> None:
 
     np.testing.assert_allclose([message.position[N] for message in pair.commands], 0.3)  # nor does it drop that
     for opening in (1.0, 0.0, 1.0):
-        for buttons in ([0, 1], [0, 1], [1, 0]):  # held, then let go of
+        for buttons in ([0, 1], [0, 1], [1, 0]):  # held, then released
             press(Joy(buttons=buttons))
             time.sleep(0.02)
             pair.work()
