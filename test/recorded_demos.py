@@ -128,9 +128,8 @@ def recorded(
         elif topic != STATES:
             values[:, 7] = 1 - values[:, 7] / 0.7
         entries[topic] = [entry_at(t, joint_state(t, row, names)) for t, row in zip(times[topic], values, strict=True)]
-    robot_model = paths.config_file("panda", "config", "robots").read_text(
-        encoding="utf-8"
-    )  # as the recorder stores it
+    # as the recorder stores it
+    robot_model = paths.config_file("panda", "config", "robots").read_text(encoding="utf-8")
     latched = {"/task": text("wave"), "/episode": text(EXPERT), "/robot_model": text(robot_model)}
     entries |= {topic: [BagEntry(message_, 0.0)] for topic, message_ in latched.items()}
     entries["/success"] = [BagEntry(message("std_msgs/Bool", data=True), seconds)]

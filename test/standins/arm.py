@@ -83,9 +83,8 @@ class Gello(Controller):
         self._goal: Array | None = None
         self._valid = False
         self._last_stamp: float | None = None
-        self._start: tuple[float, Array, Array, float] | None = (
-            None  # first motion: start time, start, goal, duration in s
-        )
+        # first motion: start time, start, goal, duration in s
+        self._start: tuple[float, Array, Array, float] | None = None
         self._arrived = False
 
     def activate(self, now: float, q: Array) -> None:

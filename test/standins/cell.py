@@ -92,8 +92,10 @@ def prepare(driver: GraphClient) -> None:
 
 
 def set_scene(driver: GraphClient, task: str, seed: int, check_processes: Callable[[], None]) -> str:
-    """Set the scene of a task and the arm's start with the user stop pressed, then recover the robot; return the
-    instruction."""
+    """Set the scene of a task and the arm's start, and return the instruction.
+
+    The user stop is pressed meanwhile; then the robot recovers.
+    """
 
     def all_are(state: int) -> bool:
         return all(driver.statuses[name].state == state for name in ("arm_recovery", "command_guard"))

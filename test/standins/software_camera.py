@@ -1,6 +1,6 @@
 """Stand-in for a RealSense D415: librealsense's software device with colour and depth sensors.
 
-Programmes with librealsense's bindings open it like a real camera; tests connect and disconnect it.
+Programs with librealsense's bindings open it like a real camera; tests connect and disconnect it.
 """
 
 from __future__ import annotations

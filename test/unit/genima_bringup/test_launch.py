@@ -319,8 +319,10 @@ def default_arguments(trained: dict[str, str], tmp_path: Path) -> Any:
 
 @pytest.fixture
 def evaluate(prefix: Path, default_arguments: Any) -> Any:
-    """Function that evaluates a launch file without starting it; returns "package/executable" of every node, and the
-    parameters of our nodes."""
+    """Function that evaluates a launch file without starting it.
+
+    It returns "package/executable" of every node, and the parameters of our nodes.
+    """
     import asyncio
 
     from launch.actions import ExecuteProcess, IncludeLaunchDescription

@@ -167,13 +167,13 @@ def keep_four(folder: Path) -> None:
             change_all(lambda d: d["joints"].update(panda_joint4=-134.6)),
             [],
             "01: joints outside the range of panda.*unit .rad",
-        ),  # noqa: E501
+        ),
         (change("03.yaml", lambda d: d.update(view="wrist")), [], "samples of two views .01 of front, 03 of wrist"),
         (
             change("03.yaml", lambda d: d["camera_info"].update(d=[0.0] * 5)),
             [],
             "samples of two cameras .camera_info of 03 differs",
-        ),  # noqa: E501
+        ),
         (change("03.yaml", lambda d: d["camera_info"].update(width=1280)), [], "03.png: 640x480, but .* of 1280x480"),
         (change("03.yaml", lambda d: d["camera_info"].update(width=float("inf"))), [], "camera_info.width: .*inf"),
         (change("03.yaml", lambda d: d.update(view="left-shoulder")), [], "03.yaml: view: .*for example left_shoulder"),
@@ -227,8 +227,10 @@ def test_swapped_cameras_are_rejected(setups: Any, tmp_path: Path) -> None:
 
 
 def record(folder: Path, samples: Sequence[RawSample], rest: float = 0.8, view: str = "front") -> Path:
-    """Write a bag of an arm that rests ``rest`` s at each pose; images at 10 Hz, joints at 50 Hz. Images in motion are
-    empty."""
+    """Write a bag of an arm that rests ``rest`` s at each pose.
+
+    Images are at 10 Hz, and empty while the arm moves; joints are at 50 Hz.
+    """
 
     def serialize(kind: str, **fields: Any) -> bytes:
         return types().serialize_cdr(types().types[kind](**fields), kind)

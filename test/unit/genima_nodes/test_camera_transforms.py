@@ -58,7 +58,7 @@ def test_link_pose_places_optical_frame_as_calibrated(T_expected: Any, one: Any,
     np.testing.assert_allclose(driver.T("panda_link0", OPTICAL), T_expected, atol=1e-9)
 
 
-def test_realsense_link_is_15_mm_beside_colour_sensor() -> None:
+def test_realsense_link_is_15_mm_from_colour_sensor() -> None:
     T_expected = pose(T_LINK_OPTICAL[:3, :3], np.array([0.5, 0.0, 0.4]))  # looks along the base's x
     (attachment,) = attach_camera(tree(*DRIVER), "panda_link0", OPTICAL, T_expected)
     np.testing.assert_allclose(attachment.T_parent_child[:3, 3], [0.5, -0.015, 0.4], atol=3e-4)
