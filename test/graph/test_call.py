@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
+from command import run_call
 
 from genima.cell import load_cell
 from genima.doctor.ros import PROFILE
@@ -26,13 +26,8 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., tup
     terminal = {name: value for name, value in os.environ.items() if name not in environment}
     terminal["ROS_DOMAIN_ID"] = environment["ROS_DOMAIN_ID"]
 
-    def run(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "genima_cli", "call", *arguments]
-        done = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=120)
-        return done.returncode, (done.stdout + done.stderr).strip()
-
     with Supervisor([command_guard(load_cell("sim_panda")), TASK_RUNNER], tmp_path_factory.mktemp("logs"), environment):
-        yield run
+        yield partial(run_call, terminal)
 
 
 def test_arm_stops_and_resumes(call: Callable[..., tuple[int, str]]) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 
 import pytest
 import yaml
+from command import run_call
 from real_command import MISSING, SERIALS, Command, RobotSetup
 
 from genima.doctor.ros import PROFILE
@@ -22,9 +21,7 @@ NODES = {"franka_arm", "franka_hand", "front_camera", "command_guard", "task_run
 def call(environment: Mapping[str, str], *arguments: str) -> tuple[int, str]:
     """Return exit code and output of `./genima call`, in a terminal without a DDS profile."""
     terminal = {k: v for k, v in os.environ.items() if k != PROFILE} | environment
-    command = [sys.executable, "-m", "genima_cli", "call", *arguments]
-    result = subprocess.run(command, env=terminal, capture_output=True, text=True, timeout=120)
-    return result.returncode, (result.stdout + result.stderr).strip()
+    return run_call(terminal, *arguments)
 
 
 def test_robot_runs_without_models_or_calibration(robot_setup: RobotSetup) -> None:

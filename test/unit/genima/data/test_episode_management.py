@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command import run_episodes
 from recorded_demos import CLEAN, SHORT, BagEntry, text
 
 from genima.data.episodes import Episode, find_episodes
@@ -40,34 +41,31 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def run(*arguments: object) -> int:
-    return main(["episodes", *map(str, arguments)])
-
-
 def assert_rejected(capsys: pytest.CaptureFixture[str], expected: str, *arguments: object) -> None:
     capsys.readouterr()
-    assert run(*arguments) == 2
+    assert run_episodes(*arguments) == 2
     error = capsys.readouterr().err.strip()
     assert expected in error and "\n" not in error, error
 
 
 def test_judge_and_undo(demos: Path, tmp_path: Path, robot: RobotModel, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(demos / "b")
-    assert run("list", demos) == 0 and "3 not judged" in capsys.readouterr().out
-    assert run("judge", demos / "a", demos / "b", "--success") == 0 and run("judge", demos / "b", "--failure") == 0
+    assert run_episodes("list", demos) == 0 and "3 not judged" in capsys.readouterr().out
+    assert run_episodes("judge", demos / "a", demos / "b", "--success") == 0
+    assert run_episodes("judge", demos / "b", "--failure") == 0
     assert Episode.load(demos / "a", robot).success is True and Episode.load(demos / "b", robot).success is False
     capsys.readouterr()
-    assert run("list", demos) == 0
+    assert run_episodes("list", demos) == 0
     assert "1 successes, 1 failures, 1 not judged" in capsys.readouterr().out
-    assert run("trim", demos / "a", "--out", tmp_path / "out") == 0
+    assert run_episodes("trim", demos / "a", "--out", tmp_path / "out") == 0
     assert Episode.load(tmp_path / "out" / "a", robot).success is True  # by the copy's own bag
     assert not (tmp_path / "out" / "a" / "judgement.yaml").exists()
-    assert run("judge", demos, "--undo") == 0
+    assert run_episodes("judge", demos, "--undo") == 0
     assert Episode.load(demos / "b", robot).success is None and contents(demos / "b") == before
     failed = CLEAN.write(demos / "judged")
-    run("judge", failed, "--failure")
+    run_episodes("judge", failed, "--failure")
     assert Episode.load(failed, robot).success is False
-    run("judge", failed, "--undo")
+    run_episodes("judge", failed, "--undo")
     assert Episode.load(failed, robot).success is True
     (demos / "a" / "judgement.yaml").write_text("success: maybe\n")
     assert_rejected(capsys, "judge it again", "replay", demos / "a", "--sim")
@@ -94,7 +92,7 @@ def test_robot_of_demo(tmp_path: Path, robot: RobotModel, capsys: pytest.Capture
     model = text(yaml.safe_dump(mine.to_dict()))
     held = SHORT.with_entries("/robot_model", [BagEntry(model, 0.0)]).write(tmp_path / "demos" / "held")
     assert load_episode_robot(held, robot).to_dict() == mine.to_dict()
-    assert run("show", held, "--picture", tmp_path / "held.png") == 0
+    assert run_episodes("show", held, "--picture", tmp_path / "held.png") == 0
     assert "mine" in capsys.readouterr().out
     old = SHORT.without("/robot_model").write(tmp_path / "demos" / "old")
     assert load_episode_robot(old, mine).name == "mine"
@@ -108,15 +106,15 @@ def test_deleted_demos_are_restored(demos: Path, capsys: pytest.CaptureFixture[s
     before = contents(demos)
     assert_rejected(capsys, "--yes", "delete", demos / "a")
     assert names(demos) == ["a", "b", "c"]
-    assert run("delete", demos / "a", demos / "b", "--yes") == 0
+    assert run_episodes("delete", demos / "a", demos / "b", "--yes") == 0
     assert names(demos) == ["c"] and len(list((demos / DELETED).glob("*/a"))) == 1
     assert names(demos / DELETED)[0].endswith("/a")  # they can be looked at there
     shutil.copytree(demos / "c", demos / "a")
     assert_rejected(capsys, "exists already", "delete", "--undo", demos / "a")
-    assert run("delete", demos / "a", "--yes") == 0 and len(list((demos / DELETED).glob("*/a"))) == 2
-    assert run("delete", "--undo", demos / "a") == 0 and run("delete", "--undo", demos / "b") == 0
-    assert run("delete", demos / "a", "--yes") == 0
-    assert run("delete", "--undo", demos / "a") == 0
+    assert run_episodes("delete", demos / "a", "--yes") == 0 and len(list((demos / DELETED).glob("*/a"))) == 2
+    assert run_episodes("delete", "--undo", demos / "a") == 0 and run_episodes("delete", "--undo", demos / "b") == 0
+    assert run_episodes("delete", demos / "a", "--yes") == 0
+    assert run_episodes("delete", "--undo", demos / "a") == 0
     assert_rejected(capsys, "no demo none", "delete", "--undo", demos / "none")
     assert {name: data for name, data in contents(demos).items() if not name.startswith(DELETED)} == before
 
@@ -137,13 +135,13 @@ def test_only_demos_are_deleted(demos: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_demos_are_renamed_by_scheme_and_nothing_is_replaced(demos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("rename", demos / "a", "--to", "lid one") == 0
+    assert run_episodes("rename", demos / "a", "--to", "lid one") == 0
     assert names(demos) == ["b", "c", "lid one"]
-    assert run("rename", demos, "--to", "{task}-{number}") == 0
+    assert run_episodes("rename", demos, "--to", "{task}-{number}") == 0
     assert names(demos) == ["wave-001", "wave-002", "wave-003"]
-    assert run("rename", demos, "--to", "wave-{number}", "--first", "2") == 0  # each takes the next one's name
+    assert run_episodes("rename", demos, "--to", "wave-{number}", "--first", "2") == 0  # each takes the next one's name
     assert names(demos) == ["wave-002", "wave-003", "wave-004"]
-    assert run("rename", demos / "wave-002", demos / "wave-003", "--to", "{date}_{name}") == 0
+    assert run_episodes("rename", demos / "wave-002", demos / "wave-003", "--to", "{date}_{name}") == 0
     assert names(demos)[0] == "2023-11-14_22-13-20_wave-002" or "_wave-002" in names(demos)[0]
     before = contents(demos)
     other = demos / "wave-004"
@@ -170,9 +168,9 @@ def test_folders_are_merged_and_nothing_is_replaced(
 ) -> None:
     shutil.copytree(unjudged, tmp_path / "more" / "deep" / "d")
     out = tmp_path / "all"
-    assert run("merge", demos, tmp_path / "more", "--out", out) == 0
+    assert run_episodes("merge", demos, tmp_path / "more", "--out", out) == 0
     assert names(out) == ["a", "b", "c", "d"] and names(demos) == ["a", "b", "c"]
-    assert run("merge", demos, tmp_path / "more", "--out", out) == 0
+    assert run_episodes("merge", demos, tmp_path / "more", "--out", out) == 0
     assert "0 demos copied" in capsys.readouterr().out.splitlines()[-1]
     before = contents(tmp_path)
     CLEAN.write(tmp_path / "others" / "a")
@@ -180,7 +178,7 @@ def test_folders_are_merged_and_nothing_is_replaced(
     assert_rejected(capsys, "another demo", "merge", tmp_path / "others", "--out", out)
     assert_rejected(capsys, "same name", "merge", demos, tmp_path / "others", "--out", tmp_path / "new")
     assert contents(tmp_path) == before and not (tmp_path / "new").exists()
-    assert run("merge", tmp_path / "others", "--out", tmp_path / "moved", "--move") == 0
+    assert run_episodes("merge", tmp_path / "others", "--out", tmp_path / "moved", "--move") == 0
     assert names(tmp_path / "moved") == ["a"] and not (tmp_path / "others" / "a").exists()
 
 
@@ -189,14 +187,14 @@ def test_demos_being_recorded_are_skipped(demos: Path, capsys: pytest.CaptureFix
         recorder.add_topic("/task", "std_msgs/msg/String")
         assert names(demos) == ["a", "b", "c"]
         for arguments in (["judge", "--success"], ["delete", "--yes"], ["rename", "--to", "x"]):
-            assert run(arguments[0], demos / PARTIAL / "live", *arguments[1:]) == 2
+            assert run_episodes(arguments[0], demos / PARTIAL / "live", *arguments[1:]) == 2
         assert_rejected(capsys, "is being recorded", "rename", demos / "a", "--to", "live")
         with open(demos / "b" / "demo.mcap", "ab"):  # by another recorder
             assert_rejected(capsys, "is being recorded", "delete", demos / "b", "--yes")
             assert_rejected(capsys, "is being recorded", "judge", demos / "b", "--success")
-        assert run("judge", demos / "a", "--success") == 0
-        assert run("rename", demos / "a", "--to", "renamed") == 0
-        assert run("delete", demos / "c", "--yes") == 0
+        assert run_episodes("judge", demos / "a", "--success") == 0
+        assert run_episodes("rename", demos / "a", "--to", "renamed") == 0
+        assert run_episodes("delete", demos / "c", "--yes") == 0
     assert names(demos) == ["b", "live", "renamed"]
 
 
@@ -215,9 +213,9 @@ def test_reports_and_pictures_replace_only_their_kind(
     assert contents(tmp_path) == before
     for command in (["check", demos, "--out", tmp_path / "new.json"], ["show", demos / "a"]):
         monkeypatch.chdir(tmp_path / "demos")
-        assert run(*command) == 0
+        assert run_episodes(*command) == 0
         assert_rejected(capsys, "--overwrite", *command)
-        assert run(*command, "--overwrite") == 0
+        assert run_episodes(*command, "--overwrite") == 0
 
 
 @pytest.mark.parametrize("command", ["list", "show", "check", "trim", "repair", "judge", "delete", "rename", "merge"])

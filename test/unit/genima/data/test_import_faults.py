@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command import run_episodes
 from mutation import mutated_bytes, mutated_data, require_clean
 
 from genima.cameras.calibration_file import load_cameras
@@ -125,13 +126,9 @@ def write_dataset(
     return folder
 
 
-def run(*arguments: str | Path) -> int:
-    return main(["episodes", *map(str, arguments)])
-
-
 def error_line(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """Run a command that must fail with one line; return the line."""
-    assert run(*arguments) == 2
+    assert run_episodes(*arguments) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("genima: error: ")
     return line
@@ -164,8 +161,8 @@ def bounded() -> Iterator[None]:
 def test_demo_of_other_dataset_is_not_reused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     monday = write_dataset(tmp_path / "monday" / "set")
-    assert run("import", monday, "--out", out) == 0
-    assert run("import", monday, "--out", out) == 0
+    assert run_episodes("import", monday, "--out", out) == 0
+    assert run_episodes("import", monday, "--out", out) == 0
     assert "0 of them new" in capsys.readouterr().out
     before = {path: path.read_bytes() for path in out.rglob("*.mcap")}
     tuesday = write_dataset(tmp_path / "tuesday" / "set")
@@ -187,7 +184,7 @@ def test_demos_are_not_written_into_dataset_nor_to_empty_path(
         assert "choose a folder outside" in error_line(capsys, "import", dataset, "--out", out)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
-        run("import", dataset, "--out", "")
+        run_episodes("import", dataset, "--out", "")
     assert "an empty path" in capsys.readouterr().err and sorted(tmp_path.rglob("*")) == before
 
 
@@ -199,13 +196,13 @@ def test_images_without_calibration_stay_uncalibrated(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset, out = write_dataset(tmp_path / "theirs", kind=kind), tmp_path / "demos"
-    assert run("import", dataset, "--out", out) == 0
+    assert run_episodes("import", dataset, "--out", out) == 0
     assert "calibration: unknown; give --cameras FOLDER" in capsys.readouterr().out
     demo = find_episodes(out)[0]
     with BagReader(demo) as bag:
         assert not {calibration_topic("front"), camera_info_topic("front")} & set(bag.types)
     assert EpisodeCameras.of(demo).calibrated == {} == EpisodeCameras.of(demo).lenses
-    assert run("list", out) == 0
+    assert run_episodes("list", out) == 0
     assert "2 hold no calibration of their cameras (unknown)" in capsys.readouterr().out
     assert main(["inspect", str(out)]) == 0
     assert "calibration" in (output := capsys.readouterr().out) and "unknown (--cameras FOLDER" in output
@@ -213,7 +210,7 @@ def test_images_without_calibration_stay_uncalibrated(
     line = capsys.readouterr().err.splitlines()[-1]
     assert "no camera calibration of view wrist, front" in line and "the demos hold none; give --cameras FOLDER" in line
     assert not (tmp_path / "targets").exists()
-    assert run("show", demo, "--picture", tmp_path / "demo.png") == 0
+    assert run_episodes("show", demo, "--picture", tmp_path / "demo.png") == 0
     assert "unknown of front" in capsys.readouterr().out
 
 
@@ -240,20 +237,20 @@ def test_unknown_gripper_range_must_be_given(tmp_path: Path, capsys: pytest.Capt
     assert "gripper (0 to 0.08 in its statistics)" in line and "--gripper-range CLOSED OPEN" in line
     for bad in (("nan", "1"), ("0", "inf"), ("1", "1")):
         assert "--gripper-range" in error_line(capsys, *command, "--gripper-range", *bad)
-    assert run(*command, "--gripper-range", "0", "1") == 0
+    assert run_episodes(*command, "--gripper-range", "0", "1") == 0
 
 
 def test_robot_is_from_dataset_or_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = write_dataset(tmp_path / "hand", description() | {"robot_type": "panda_franka_hand"})
     command = ("import", dataset, "--out", tmp_path / "demos")
     assert "give --robot panda_franka_hand" in error_line(capsys, *command, "--robot", "panda")
-    assert run(*command) == 0
+    assert run_episodes(*command) == 0
     assert load_episode_robot(find_episodes(tmp_path / "demos")[0]).name == "panda_franka_hand"
     capsys.readouterr()
     dataset = write_dataset(tmp_path / "other", description() | {"robot_type": "so\x1b[31m100"})
     command = ("import", dataset, "--out", tmp_path / "others")
     assert "robot so\\x1b[31m100 is none of fr3," in error_line(capsys, *command)
-    assert run(*command, "--robot", "panda") == 0
+    assert run_episodes(*command, "--robot", "panda") == 0
     assert "of robot so\\x1b[31m100; its joints are taken for those of panda" in capsys.readouterr().out
 
 
@@ -310,7 +307,7 @@ def test_remedy_for_duplicate_dimension_names_works(tmp_path: Path, capsys: pyte
     assert "2 times, as numbers 7, 8" in line
     advised = line.partition("as --joints ")[2].split()
     assert advised == ["8=gripper_open_fraction"]
-    assert run(*command, "--joints", *advised) == 0
+    assert run_episodes(*command, "--joints", *advised) == 0
     np.testing.assert_allclose(Episode.load(find_episodes(tmp_path / "demos")[0], ROBOT).gripper, 0.25)
     for bad, expected in (
         ("9=gripper_open_fraction", "no dimension '9'"),
@@ -327,7 +324,7 @@ def test_remedy_for_invalid_view_name_works(tmp_path: Path, capsys: pytest.Captu
     command = ("import", write_dataset(tmp_path / "theirs", info, data), "--out", tmp_path / "demos")
     line = error_line(capsys, *command)
     assert "(cam-high)" in line and "--views THEIRS=OURS" in line and "for example cam_high" in line
-    assert run(*command, "--views", "observation.images.cam-high=cam_high") == 0
+    assert run_episodes(*command, "--views", "observation.images.cam-high=cam_high") == 0
     assert Episode.load(find_episodes(tmp_path / "demos")[0], ROBOT).views == ("cam_high",)
 
 
@@ -395,7 +392,7 @@ def test_depth_images_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[
     data["observation.images.depth"] = [{"bytes": depth, "path": None}] * (2 * FRAMES)
     info["features"]["observation.images.depth"] = {"dtype": "image", "shape": [24, 32, 1], "names": None}
     command = ("import", write_dataset(tmp_path / "theirs", info, data), "--out", tmp_path / "demos")
-    assert run(*command) == 0
+    assert run_episodes(*command) == 0
     assert "not in colour, left out: observation.images.depth" in capsys.readouterr().out
     assert Episode.load(find_episodes(tmp_path / "demos")[0], ROBOT).views == ("front",)
     line = error_line(capsys, *command, "--views", "observation.images.depth=depth")

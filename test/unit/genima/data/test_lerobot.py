@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command import run_episodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -29,7 +30,6 @@ from genima.data.lerobot.video import Schedule
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Image, Joints
-from genima_cli.__main__ import main
 
 VIEWS = ("front", "left_shoulder", "right_shoulder", "wrist")
 FPS = 30
@@ -95,10 +95,6 @@ def export(episodes: list[Episode], folder: Path, robot: RobotModel) -> None:
             assert dataset.add(episode) == 0
 
 
-def run(*arguments: str | Path) -> int:
-    return main(["episodes", *map(str, arguments)])
-
-
 def psnr(image: Image, truth: Image) -> float:
     return float(10 * np.log10(255**2 / np.square(image.astype(float) - truth).mean()))
 
@@ -133,14 +129,14 @@ def test_recorded_demo_round_trip_by_commands(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     demo = copied(demos_folder / "push_button-1")
-    assert run("export", demo.parent, "--out", tmp_path / "set") == 0
+    assert run_episodes("export", demo.parent, "--out", tmp_path / "set") == 0
     command = ("import", tmp_path / "set", "--out", tmp_path / "back", "--on-fault", "refuse")
-    assert run(*command) == 0
+    assert run_episodes(*command) == 0
     assert "1 episodes in" in (output := capsys.readouterr()).out and "1/1" in output.err
     (back,) = find_episodes(tmp_path / "back")
     check_equal(Episode.load(back, robot), Episode.load(demo, robot), every=7)
     written = back.stat().st_mtime_ns
-    assert run(*command) == 0
+    assert run_episodes(*command) == 0
     assert back.stat().st_mtime_ns == written
 
 
@@ -370,15 +366,15 @@ def test_damaged_demo_is_skipped_or_rejected(
 ) -> None:
     folder = copied(demos)
     damage(folder / "demo-0")
-    assert run("export", folder, "--out", tmp_path / "set") == 0
+    assert run_episodes("export", folder, "--out", tmp_path / "set") == 0
     output = capsys.readouterr().out
     assert f"skipped: episode {folder / 'demo-0'}" in output and "2 episodes in" in output and "1 skipped" in output
     assert len(DatasetReader(tmp_path / "set", robot)) == 2
-    assert run("export", folder, "--out", tmp_path / "other", "--on-fault", "refuse") == 2
+    assert run_episodes("export", folder, "--out", tmp_path / "other", "--on-fault", "refuse") == 2
     assert str(folder / "demo-0") in error_line(capsys)
     for name in ("demo-1", "demo-2"):
         damage(folder / name)
-    assert run("export", folder, "--out", tmp_path / "other") == 2
+    assert run_episodes("export", folder, "--out", tmp_path / "other") == 2
     assert "none of the 3 demos" in error_line(capsys)
     assert {path.name for path in tmp_path.iterdir()} == {"copy", "set"}
 
@@ -477,17 +473,17 @@ def test_only_datasets_are_replaced(
     folder = copied(dataset)
     before = (folder / "meta/info.json").read_bytes()
     (folder / "thesis.txt").write_text("mine")
-    assert run("export", demos, "--out", folder, "--overwrite") == 2
+    assert run_episodes("export", demos, "--out", folder, "--overwrite") == 2
     assert "already exists and is not one" in error_line(capsys)
     assert (folder / "thesis.txt").read_text() == "mine" and (folder / "meta/info.json").read_bytes() == before
     (folder / "thesis.txt").unlink()
     (folder / "meta/stats.json").unlink()
-    assert run("export", demos, "--out", folder, "--overwrite") == 0
+    assert run_episodes("export", demos, "--out", folder, "--overwrite") == 0
     assert (folder / "meta/stats.json").is_file()
 
 
 def test_dataset_is_never_overwritten(demos: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("export", demos, "--out", dataset) == 2
+    assert run_episodes("export", demos, "--out", dataset) == 2
     assert f"dataset {dataset}: already exists; name another, or replace it with --overwrite" in error_line(capsys)
 
 
@@ -515,7 +511,7 @@ def test_incomplete_dataset_is_reported_in_one_line(
 ) -> None:  # fmt: skip
     folder = copied(dataset)
     corrupt(folder)
-    assert run("import", folder, "--out", tmp_path / "demos") == 2
+    assert run_episodes("import", folder, "--out", tmp_path / "demos") == 2
     line = error_line(capsys)
     assert str(folder) in line and expected in line
     assert not list(tmp_path.glob("demos/*/metadata.yaml"))
@@ -551,27 +547,27 @@ def test_unknown_joint_names_are_reported_and_can_be_mapped(
     pq.write_table(table.rename_columns([name.replace("front", "cam_high") for name in table.column_names]), path)
 
     command = ["import", folder, "--out", tmp_path / "demos"]
-    assert run(*command, "--cameras", "sim") == 2
+    assert run_episodes(*command, "--cameras", "sim") == 2
     assert "no camera is called cam_high" in error_line(capsys)
-    assert run(*command, "--views", "observation.images.top=front") == 2
+    assert run_episodes(*command, "--views", "observation.images.top=front") == 2
     assert "has no images observation.images.top; it has" in error_line(capsys)
     command += ["--views", "observation.images.cam_high=front", "observation.images.wrist=wrist"]
-    assert run(*command) == 2
+    assert run_episodes(*command) == 2
     line = error_line(capsys)
     assert "observation.state" in line and "panda_joint1" in line and "gripper_open_fraction" in line and "j6" in line
     joints = [f"j{i}={name}" for i, name in enumerate(robot.joint_names)]
-    assert run(*command, "--joints", *joints, "grip") == 2
+    assert run_episodes(*command, "--joints", *joints, "grip") == 2
     assert "--joints takes THEIRS=OURS, not 'grip'" in error_line(capsys)
     command += ["--joints", *joints, "grip=gripper_open_fraction"]
-    assert run(*command) == 2
+    assert run_episodes(*command) == 2
     assert "unknown range of the gripper (observation.state's grip" in (line := error_line(capsys))
     assert "give --gripper-range CLOSED OPEN" in line
     command_of_fractions = [*command, "--gripper-range", "0", "1"]
-    assert run(*command_of_fractions) == 2
+    assert run_episodes(*command_of_fractions) == 2
     assert "none of the 3 episodes" in error_line(capsys)
-    assert run(*command_of_fractions, "--on-fault", "refuse") == 2
+    assert run_episodes(*command_of_fractions, "--on-fault", "refuse") == 2
     assert "episode 0: observation.state: the gripper goes from" in error_line(capsys)
-    assert run(*command, "--gripper-range", "100", "0") == 0
+    assert run_episodes(*command, "--gripper-range", "100", "0") == 0
     for truth, demo in zip(episodes, find_episodes(tmp_path / "demos"), strict=True):
         back = Episode.load(demo, robot)
         assert back.views == ("front", "wrist") and back.success is None
@@ -664,7 +660,7 @@ def test_lerobot_library_reads_our_dataset(
 def test_dataset_of_lerobot_library_is_imported(tmp_path: Path, robot: RobotModel) -> None:
     call_library("write", tmp_path / "theirs")
     joints = [f"joint_{i}.pos={name}" for i, name in enumerate(robot.joint_names)]
-    assert 0 == run(
+    assert 0 == run_episodes(
         "import", tmp_path / "theirs", "--out", tmp_path / "demos", "--gripper-range", "0", "100",
         "--views", "observation.images.cam_high=front", "--joints", *joints, "gripper.pos=gripper_open_fraction",
     )  # fmt: skip
