@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
+import pytest
+
 from genima_cli.__main__ import main
 
 
@@ -25,6 +27,14 @@ def outcome(*arguments: str) -> tuple[object, str]:
 def run_episodes(*arguments: object) -> int:
     """Return the exit code of `./genima episodes` in this process."""
     return main(["episodes", *map(str, arguments)])
+
+
+def error_line(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run `./genima episodes`, which must fail, and return its error line."""
+    assert run_episodes(*arguments) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("genima: error: ")
+    return line
 
 
 def run_call(environment: Mapping[str, str], *arguments: str) -> tuple[int, str]:

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from command import run_episodes
+from command import error_line, run_episodes
 from mutation import mutated_bytes, mutated_data, require_clean
 
 from genima.cameras.calibration_file import load_cameras
@@ -124,14 +124,6 @@ def write_dataset(
     if kind == "video":
         write_video(folder / f"videos/{IMAGES}/chunk-000/file-000.mp4", 2 * FRAMES)
     return folder
-
-
-def error_line(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """Run a command that must fail with one line; return the line."""
-    assert run_episodes(*arguments) == 2
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("genima: error: ")
-    return line
 
 
 def read_all(folder: Path, **options: Any) -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from command import run_episodes
+from command import error_line, run_episodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -351,12 +351,6 @@ def damage(demo: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("genima: error: ")
-    return line
-
-
 def test_damaged_demo_is_skipped_or_rejected(
     demos: Path,
     copied: Callable[[Path], Path],
@@ -370,12 +364,12 @@ def test_damaged_demo_is_skipped_or_rejected(
     output = capsys.readouterr().out
     assert f"skipped: episode {folder / 'demo-0'}" in output and "2 episodes in" in output and "1 skipped" in output
     assert len(DatasetReader(tmp_path / "set", robot)) == 2
-    assert run_episodes("export", folder, "--out", tmp_path / "other", "--on-fault", "refuse") == 2
-    assert str(folder / "demo-0") in error_line(capsys)
+    assert str(folder / "demo-0") in error_line(
+        capsys, "export", folder, "--out", tmp_path / "other", "--on-fault", "refuse"
+    )
     for name in ("demo-1", "demo-2"):
         damage(folder / name)
-    assert run_episodes("export", folder, "--out", tmp_path / "other") == 2
-    assert "none of the 3 demos" in error_line(capsys)
+    assert "none of the 3 demos" in error_line(capsys, "export", folder, "--out", tmp_path / "other")
     assert {path.name for path in tmp_path.iterdir()} == {"copy", "set"}
 
 
@@ -473,8 +467,7 @@ def test_only_datasets_are_replaced(
     folder = copied(dataset)
     before = (folder / "meta/info.json").read_bytes()
     (folder / "thesis.txt").write_text("mine")
-    assert run_episodes("export", demos, "--out", folder, "--overwrite") == 2
-    assert "already exists and is not one" in error_line(capsys)
+    assert "already exists and is not one" in error_line(capsys, "export", demos, "--out", folder, "--overwrite")
     assert (folder / "thesis.txt").read_text() == "mine" and (folder / "meta/info.json").read_bytes() == before
     (folder / "thesis.txt").unlink()
     (folder / "meta/stats.json").unlink()
@@ -483,8 +476,9 @@ def test_only_datasets_are_replaced(
 
 
 def test_dataset_is_never_overwritten(demos: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_episodes("export", demos, "--out", dataset) == 2
-    assert f"dataset {dataset}: already exists; name another, or replace it with --overwrite" in error_line(capsys)
+    assert f"dataset {dataset}: already exists; name another, or replace it with --overwrite" in error_line(
+        capsys, "export", demos, "--out", dataset
+    )
 
 
 def change_info(dataset: Path, **changes: Any) -> None:
@@ -511,8 +505,7 @@ def test_incomplete_dataset_is_reported_in_one_line(
 ) -> None:  # fmt: skip
     folder = copied(dataset)
     corrupt(folder)
-    assert run_episodes("import", folder, "--out", tmp_path / "demos") == 2
-    line = error_line(capsys)
+    line = error_line(capsys, "import", folder, "--out", tmp_path / "demos")
     assert str(folder) in line and expected in line
     assert not list(tmp_path.glob("demos/*/metadata.yaml"))
 
@@ -547,26 +540,23 @@ def test_unknown_joint_names_are_reported_and_can_be_mapped(
     pq.write_table(table.rename_columns([name.replace("front", "cam_high") for name in table.column_names]), path)
 
     command = ["import", folder, "--out", tmp_path / "demos"]
-    assert run_episodes(*command, "--cameras", "sim") == 2
-    assert "no camera is called cam_high" in error_line(capsys)
-    assert run_episodes(*command, "--views", "observation.images.top=front") == 2
-    assert "has no images observation.images.top; it has" in error_line(capsys)
+    assert "no camera is called cam_high" in error_line(capsys, *command, "--cameras", "sim")
+    assert "has no images observation.images.top; it has" in error_line(
+        capsys, *command, "--views", "observation.images.top=front"
+    )
     command += ["--views", "observation.images.cam_high=front", "observation.images.wrist=wrist"]
-    assert run_episodes(*command) == 2
-    line = error_line(capsys)
+    line = error_line(capsys, *command)
     assert "observation.state" in line and "panda_joint1" in line and "gripper_open_fraction" in line and "j6" in line
     joints = [f"j{i}={name}" for i, name in enumerate(robot.joint_names)]
-    assert run_episodes(*command, "--joints", *joints, "grip") == 2
-    assert "--joints takes THEIRS=OURS, not 'grip'" in error_line(capsys)
+    assert "--joints takes THEIRS=OURS, not 'grip'" in error_line(capsys, *command, "--joints", *joints, "grip")
     command += ["--joints", *joints, "grip=gripper_open_fraction"]
-    assert run_episodes(*command) == 2
-    assert "unknown range of the gripper (observation.state's grip" in (line := error_line(capsys))
+    assert "unknown range of the gripper (observation.state's grip" in (line := error_line(capsys, *command))
     assert "give --gripper-range CLOSED OPEN" in line
     command_of_fractions = [*command, "--gripper-range", "0", "1"]
-    assert run_episodes(*command_of_fractions) == 2
-    assert "none of the 3 episodes" in error_line(capsys)
-    assert run_episodes(*command_of_fractions, "--on-fault", "refuse") == 2
-    assert "episode 0: observation.state: the gripper goes from" in error_line(capsys)
+    assert "none of the 3 episodes" in error_line(capsys, *command_of_fractions)
+    assert "episode 0: observation.state: the gripper goes from" in error_line(
+        capsys, *command_of_fractions, "--on-fault", "refuse"
+    )
     assert run_episodes(*command, "--gripper-range", "100", "0") == 0
     for truth, demo in zip(episodes, find_episodes(tmp_path / "demos"), strict=True):
         back = Episode.load(demo, robot)
