@@ -199,7 +199,7 @@ def targets(demos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tar
 
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """diffusion_agent/ and controller/ with random weights; read only: tests that damage it use ``copied``."""
+    """diffusion_agent/ and controller/ with random weights; read only: tests that damage it use ``copy_folder``."""
     from untrained import save_checkpoints
 
     folder = tmp_path_factory.mktemp("checkpoint")
@@ -208,7 +208,7 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copied(tmp_path: Path) -> Callable[[Path], Path]:
+def copy_folder(tmp_path: Path) -> Callable[[Path], Path]:
     """Function that copies a folder, so that the test may damage it."""
     return lambda folder: Path(shutil.copytree(folder, tmp_path / "copy" / folder.name))
 

@@ -110,7 +110,7 @@ def camera_info(time: float) -> Any:
     )  # fmt: skip
 
 
-def recorded(
+def make_demo(
     warp: Callable[[NDArray[np.float64]], NDArray[np.float64]] = lambda times: times, seconds: float = SECONDS
 ) -> Demo:
     """Return a demo without faults; ``warp`` maps message times to times of the motion."""
@@ -136,8 +136,8 @@ def recorded(
     return Demo(entries, dict.fromkeys((*latched, "/success"), LATCHED))
 
 
-CLEAN = recorded()
-SHORT = recorded(seconds=0.8)
+CLEAN = make_demo()
+SHORT = make_demo(seconds=0.8)
 
 
 def stamped(time: float) -> Callable[[BagEntry], BagEntry]:

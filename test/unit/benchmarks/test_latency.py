@@ -35,7 +35,7 @@ rclpy.shutdown()
 """
 
 
-def written(folder: Path, exposures: np.ndarray, offset: float, lost: tuple[str, str, str] | None = None) -> None:
+def write_trace(folder: Path, exposures: np.ndarray, offset: float, lost: tuple[str, str, str] | None = None) -> None:
     """Traces of observations that took :data:`DELAYS`; ``lost`` is an event that the second one lacks."""
     lines: dict[str, list[tuple[float, str, str, float]]] = {}
 
@@ -68,7 +68,7 @@ def written(folder: Path, exposures: np.ndarray, offset: float, lost: tuple[str,
 
 def test_observation_is_traced_through_all_stages(tmp_path: Path) -> None:
     exposures, offset = 100.0 + 0.2 * np.arange(5), 1.7e9
-    written(tmp_path, exposures, offset)
+    write_trace(tmp_path, exposures, offset)
     traces = latency.read(tmp_path, offset)
     stamps = traces["diffusion_agent", "publish", DRAWN].stamps
     np.testing.assert_allclose(stamps, exposures, atol=1e-6)
@@ -90,7 +90,7 @@ def test_observation_is_traced_through_all_stages(tmp_path: Path) -> None:
 )
 def test_lost_messages_are_not_counted(tmp_path: Path, lost: tuple[str, str, str]) -> None:
     exposures = 100.0 + 0.2 * np.arange(3)
-    written(tmp_path, exposures, 0.0, lost)
+    write_trace(tmp_path, exposures, 0.0, lost)
     traces = latency.read(tmp_path, 0.0)
     followed = [latency.follow(traces, stamp) is not None for stamp in exposures]
     assert followed == [True, False, True]

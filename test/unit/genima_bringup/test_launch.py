@@ -291,7 +291,7 @@ def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of checkpoints by robot."""
     folder = tmp_path_factory.mktemp("checkpoints")
     robots = ("fr3", "fr3_franka_hand", "panda")
@@ -299,7 +299,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def default_arguments(trained: dict[str, str], tmp_path: Path) -> Any:
+def default_arguments(checkpoints: dict[str, str], tmp_path: Path) -> Any:
     """Function that returns the arguments of a launch file, with valid ones where the defaults are not."""
     rig = yaml.safe_load(paths.shared("config", "cameras", "four_d415.yaml").read_text())
     square = tmp_path / "square.yaml"
@@ -312,7 +312,7 @@ def default_arguments(trained: dict[str, str], tmp_path: Path) -> Any:
         calibration = given.pop("calibration", "sim")
         if not cell.endswith(".yaml"):
             cell = write_cell(tmp_path, cell, calibration=calibration, cameras=str(square))
-        return {"cell": cell, "checkpoint": trained.get(load_cell(cell).robot.name, "")} | given
+        return {"cell": cell, "checkpoint": checkpoints.get(load_cell(cell).robot.name, "")} | given
 
     return arguments
 
@@ -525,7 +525,7 @@ def test_launch_file_evaluates(evaluate: Any, file: str) -> None:
 
 
 @pytest.fixture
-def launched(prefix: Path, default_arguments: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def launch_file(prefix: Path, default_arguments: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Function that launches a file; returns the exit code, the started nodes and the logged errors."""
     from launch.actions import IncludeLaunchDescription, Shutdown, TimerAction
     from launch.launch_description_sources import PythonLaunchDescriptionSource
@@ -613,8 +613,8 @@ INVALID: list[tuple[str, dict[str, str]]] = [
 
 
 @pytest.mark.parametrize(("file", "arguments"), INVALID, ids=lambda value: str(value))
-def test_invalid_argument_starts_nothing(launched: Any, file: str, arguments: dict[str, str]) -> None:
-    code, started, errors = launched(file, **arguments)
+def test_invalid_argument_starts_nothing(launch_file: Any, file: str, arguments: dict[str, str]) -> None:
+    code, started, errors = launch_file(file, **arguments)
     assert (code, started) == (1, [])
     name, value = next(iter(arguments.items()))
     assert any(name in line or value in line for line in errors), errors
@@ -639,7 +639,7 @@ def test_invalid_argument_starts_nothing(launched: Any, file: str, arguments: di
     ],
 )
 def test_missing_package_starts_nothing(
-    launched: Any, prefix: Path, file: str, arguments: dict[str, str], missing: str
+    launch_file: Any, prefix: Path, file: str, arguments: dict[str, str], missing: str
 ) -> None:
     package, _, executable = missing.partition("/")
     if executable:
@@ -648,7 +648,7 @@ def test_missing_package_starts_nothing(
         (prefix / "bin" / "xacro").unlink()
     else:
         (prefix / "share" / "ament_index" / "resource_index" / "packages" / package).unlink()
-    code, started, errors = launched(file, **arguments)
+    code, started, errors = launch_file(file, **arguments)
     assert (code, started) == (1, [])
     assert any((executable or package) in line for line in errors), errors
 
@@ -658,29 +658,31 @@ def test_missing_package_starts_nothing(
     [("ROS_DOMAIN_ID", "abc"), ("ROS_DISCOVERY_SERVER", "10.0.0.1:11811"), ("RCUTILS_COLORIZED_OUTPUT", "yes")],
 )
 def test_invalid_ros_environment_starts_nothing(
-    launched: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    launch_file: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    code, started, errors = launched("real_robot")
+    code, started, errors = launch_file("real_robot")
     assert (code, started) == (1, []) and name in errors[-1]
 
 
 @pytest.mark.parametrize("file", [*LAUNCH_ARGUMENTS])
-def test_launch_file_starts_and_ends_nodes(launched: Any, evaluate: Any, file: str) -> None:
+def test_launch_file_starts_and_ends_nodes(launch_file: Any, evaluate: Any, file: str) -> None:
     """The started processes equal the evaluated ones, and none remains."""
-    code, started, _ = launched(file)
+    code, started, _ = launch_file(file)
     expected = [name for name in evaluate(file).started if "/" in name and not name.startswith("task ")]
     assert code == 0 and sorted(started) == sorted(expected)
 
 
-def test_relative_paths_are_from_current_folder(launched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_are_from_current_folder(
+    launch_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine").mkdir()
     folder = tmp_path / "mine"
     (folder / "cameras.yaml").write_text(paths.shared("config", "cameras", "four_d415.yaml").read_text())
     file = Path(write_cell(folder, "fr3_own_driver", cameras="cameras.yaml")).name
     monkeypatch.chdir(folder)
-    code, started, _ = launched("cameras", cell=file)
+    code, started, _ = launch_file("cameras", cell=file)
     assert code == 0 and started == ["genima_nodes/realsense_camera"] * 4
     monkeypatch.chdir(tmp_path)
     (tmp_path / "started").unlink()
-    assert launched("cameras", cell=file)[:2] == (1, [])
+    assert launch_file("cameras", cell=file)[:2] == (1, [])

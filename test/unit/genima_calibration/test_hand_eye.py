@@ -694,12 +694,12 @@ def result(setups: Mapping[Parent, bench.Setup]) -> CameraCalibration:
 
 
 @pytest.fixture
-def saved(result: CameraCalibration, tmp_path: Path) -> tuple[CameraCalibration, Path]:
+def saved_calibration(result: CameraCalibration, tmp_path: Path) -> tuple[CameraCalibration, Path]:
     return result, result.save(tmp_path / "new")
 
 
-def test_calibration_file_round_trip(saved: tuple[CameraCalibration, Path]) -> None:
-    result, path = saved
+def test_calibration_file_round_trip(saved_calibration: tuple[CameraCalibration, Path]) -> None:
+    result, path = saved_calibration
     back = CameraCalibration.load(path)
     assert path.name == "front.yaml" and back.camera.view == "front" and back.camera.parent == "base"
     np.testing.assert_allclose(back.camera.T_parent_camera, result.camera.T_parent_camera, atol=1e-12)
@@ -766,9 +766,9 @@ def test_simulator_files_are_read() -> None:
     ],
 )
 def test_malformed_calibration_is_rejected_in_one_line(
-    saved: tuple[CameraCalibration, Path], corrupt: Callable[[dict[str, Any]], Any], expected: str
+    saved_calibration: tuple[CameraCalibration, Path], corrupt: Callable[[dict[str, Any]], Any], expected: str
 ) -> None:
-    path = saved[1]
+    path = saved_calibration[1]
     data = yaml.safe_load(path.read_text())
     corrupt(data)
     path.write_text(yaml.safe_dump(data))
@@ -865,7 +865,7 @@ def test_malformed_calib_file_is_rejected(tmp_path: Path, old: str, new: str, ex
         Calib.load(tmp_path / "none.calib")
 
 
-def test_residuals_are_of_left_out_samples(saved: tuple[CameraCalibration, Path]) -> None:
-    residuals = saved[0].residuals
+def test_residuals_are_of_left_out_samples(saved_calibration: tuple[CameraCalibration, Path]) -> None:
+    residuals = saved_calibration[0].residuals
     assert isinstance(residuals, Residuals)
     assert 0.2 < residuals.pixels < 0.6 and 0 < residuals.millimetres < 5 and 0 < residuals.degrees < 1.5

@@ -96,7 +96,7 @@ def cameras() -> dict[str, Camera]:
     return dict(load_cameras("sim"))
 
 
-def displaced(camera: Camera, twist: np.ndarray = BUMP) -> Camera:
+def displace(camera: Camera, twist: np.ndarray = BUMP) -> Camera:
     return replace(camera, T_parent_camera=apply_twist(camera.T_parent_camera, twist))
 
 
@@ -237,7 +237,7 @@ def test_moved_camera_is_detected(
         assert unmoved_check.verdict is PoseVerdict.FINE and unmoved_check.pixels < 1.2 and unmoved_check.share > 0.6, (
             unmoved_check
         )
-        displaced_check = check_pose(displaced(cameras[view]), robot, scene.images[view], scene.joints)
+        displaced_check = check_pose(displace(cameras[view]), robot, scene.images[view], scene.joints)
         assert displaced_check.verdict is PoseVerdict.MOVED, displaced_check
         expected = 0.029 * cameras[view].fx
         assert displaced_check.pixels == pytest.approx(expected, rel=0.4)
@@ -245,7 +245,7 @@ def test_moved_camera_is_detected(
 
 def test_robot_out_of_view_is_unknown(scenes: list[Scene], cameras: dict[str, Camera], robot: RobotModel) -> None:
     scene, away = scenes[0], np.array([0, 0, 0, 0, 2.0, 0])
-    result = check_pose(displaced(cameras["front"], away), robot, scene.images["front"], scene.joints)
+    result = check_pose(displace(cameras["front"], away), robot, scene.images["front"], scene.joints)
     assert result.verdict is PoseVerdict.UNKNOWN and not result.lost and "too little of the robot" in result.reason
     dark = check_pose(cameras["front"], robot, np.zeros_like(scene.images["front"]), scene.joints)
     assert dark.verdict is PoseVerdict.UNKNOWN and dark.share < 0.1
@@ -257,7 +257,7 @@ def test_picture_shows_expected_and_detected_robot(
     scenes: list[Scene], cameras: dict[str, Camera], robot: RobotModel
 ) -> None:
     scene = scenes[0]
-    for camera, colours in ((cameras["front"], {EXPECTED}), (displaced(cameras["front"]), {EXPECTED, DETECTED})):
+    for camera, colours in ((cameras["front"], {EXPECTED}), (displace(cameras["front"]), {EXPECTED, DETECTED})):
         checker = CalibrationChecker(camera, robot)
         image = scene.images["front"]
         picture = draw_check(checker, robot, image, scene.joints, checker.check(image, scene.joints))

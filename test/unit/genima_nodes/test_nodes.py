@@ -698,10 +698,10 @@ def test_guard_passes_only_selected_source(graph, guarded) -> None:
     assert not rejected.success and "unknown source ('gamepad')" in rejected.message
     assert guarded.select("controller").success
 
-    def arrived() -> bool:
+    def has_arrived() -> bool:
         return bool(guarded.sent) and np.allclose(guarded.sent[-1].position[:7], PANDA.home + 0.01, atol=1e-3)
 
-    graph.until(arrived, "the command does not arrive", guarded.command)
+    graph.until(has_arrived, "the command does not arrive", guarded.command)
     assert guarded.sent[-1].position[7] == 0.5
 
 
@@ -1091,15 +1091,15 @@ def test_simulator_publishes_robot_interface(graph) -> None:
         message.position = [message.position[i] for i in order]
         publish(message)
 
-    def arrived() -> bool:
+    def has_arrived() -> bool:
         return bool(np.allclose(messages.joints_from(states[-1], PANDA).positions, goal, atol=0.01))
 
-    graph.until(arrived, "the arm does not arrive", command)
+    graph.until(has_arrived, "the arm does not arrive", command)
     time.sleep(1.0)  # without commands, it holds the last one
     there = messages.joints_from(states[-1], PANDA).positions
     time.sleep(1.0)
     np.testing.assert_allclose(messages.joints_from(states[-1], PANDA).positions, there, atol=1e-3)
-    assert arrived()
+    assert has_arrived()
     malformed = messages.command_message(Command(time.time(), goal + np.nan, np.zeros(7), 1.0), PANDA)
     graph.until(graph.reports_fault("sim_node", "joint_command"), "fault not reported", lambda: publish(malformed))
-    assert arrived()
+    assert has_arrived()

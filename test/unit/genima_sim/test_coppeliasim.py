@@ -306,15 +306,15 @@ def test_node_publishes_robot_with_four_cameras(graph, bridge, stand_in) -> None
     def publish_command(positions: np.ndarray, age: float = 0.0) -> None:
         publish(messages.command_message(Command(time.time() - age, positions, np.zeros(7), 1.0), PANDA))
 
-    def arrived() -> bool:
+    def has_arrived() -> bool:
         return bool(np.allclose(messages.joints_from(states[-1], PANDA).positions, goal, atol=0.01))
 
-    graph.until(arrived, "the arm does not reach the goal", lambda: publish_command(goal))
+    graph.until(has_arrived, "the arm does not reach the goal", lambda: publish_command(goal))
     graph.until(graph.reports_fault("coppeliasim", "the arm holds"), "missing commands are not reported")
     for _ in range(20):  # stale commands are not executed
         publish_command(goal + 0.5, age=1.0)
         time.sleep(0.02)
-    assert arrived()
+    assert has_arrived()
     publish_command(goal)
     graph.until(graph.has_no_fault("coppeliasim"), "the fault remains", lambda: publish_command(goal))
 

@@ -148,7 +148,7 @@ def test_dataset_images_match_agent_input(
     assert not any(named.cameras["front"].distortion) and not named.recorded
     assert named.fingerprint() != plan.fingerprint()
 
-    def observed(plan: RenderPlan, demo: Path, view: str) -> np.ndarray:
+    def observation_image(plan: RenderPlan, demo: Path, view: str) -> np.ndarray:
         row = _render_rows(Episode.load(demo, robot), plan, robot, None)[0]
         data = np.frombuffer(row[f"observation.{view}"]["bytes"], np.uint8)
         return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1], int)
@@ -156,13 +156,13 @@ def test_dataset_images_match_agent_input(
     original = Episode.load(demos[0], robot).image("wrist", 0)
     undistorted = crop_square(Undistorter(distorted_cameras["wrist"])(original), SIZE).astype(int)
     assert np.abs(undistorted - crop_square(original, SIZE)).max() > 30
-    np.testing.assert_allclose(observed(plan, demos[0], "wrist"), undistorted, atol=12)  # JPEG
-    np.testing.assert_allclose(observed(named, demos[1], "wrist"), crop_square(original, SIZE), atol=12)
+    np.testing.assert_allclose(observation_image(plan, demos[0], "wrist"), undistorted, atol=12)  # JPEG
+    np.testing.assert_allclose(observation_image(named, demos[1], "wrist"), crop_square(original, SIZE), atol=12)
     write_demo(tmp_path / "sim", robot, cameras, cameras, picture)
     with pytest.raises(EpisodeError, match="sim: /calibration/wrist: recorded with another calibration than"):
-        observed(plan, tmp_path / "sim", "wrist")
+        observation_image(plan, tmp_path / "sim", "wrist")
     with pytest.raises(EpisodeError, match="plain: /calibration/wrist: unknown calibration; .*--cameras FOLDER"):
-        observed(make_plan(Render(view_size=SIZE), [demos[1], tmp_path / "sim"]), demos[1], "wrist")
+        observation_image(make_plan(Render(view_size=SIZE), [demos[1], tmp_path / "sim"]), demos[1], "wrist")
 
 
 def test_calibration_scales_to_equal_aspect_ratio_only() -> None:

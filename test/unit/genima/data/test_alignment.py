@@ -83,7 +83,7 @@ class Demo:
         return folder
 
 
-def recorded(joint_rate: float = 100.0, command_rate: float = 50.0, seed: int = 0) -> Demo:
+def make_demo(joint_rate: float = 100.0, command_rate: float = 50.0, seed: int = 0) -> Demo:
     """Two raw and two compressed cameras, unsynchronised; joints in another order in every message."""
     rng = np.random.default_rng(seed)
     times = {topic: at_rate(1 / PERIOD, rng) for topic in TOPICS}
@@ -108,7 +108,7 @@ def recorded(joint_rate: float = 100.0, command_rate: float = 50.0, seed: int = 
     return Demo(times, messages)
 
 
-DEMO = recorded()
+DEMO = make_demo()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ DEMO = recorded()
 def test_alignment_of_images_joints_and_commands(
     joint_rate: float, command_rate: float, tmp_path: Path, robot: RobotModel
 ) -> None:
-    demo = recorded(joint_rate, command_rate, seed=int(joint_rate + command_rate))
+    demo = make_demo(joint_rate, command_rate, seed=int(joint_rate + command_rate))
     episode = Episode.load(demo.write(tmp_path / "demo"), robot)
     moments = episode.stamps - START / 1e9  # exact to a quarter of a microsecond
     assert len(episode) >= DURATION / PERIOD - 4 and episode.instruction == "wave" and not episode.success

@@ -86,8 +86,8 @@ def mcap_of(folder: Path) -> Path:
 
 
 @pytest.fixture
-def unfinished(tmp_path: Path) -> Callable[[bytes], Path]:
-    """Creates the folder of a killed recording from the bytes of its file."""
+def write_unfinished(tmp_path: Path) -> Callable[[bytes], Path]:
+    """Function that creates the folder of a killed recording from the bytes of its file."""
 
     def make(data: bytes) -> Path:
         folder = tmp_path / PARTIAL / "killed"
@@ -100,15 +100,15 @@ def unfinished(tmp_path: Path) -> Callable[[bytes], Path]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def complete_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return mcap_of(record(tmp_path_factory.mktemp("whole") / "bag", messages())).read_bytes()
 
 
 @pytest.fixture(scope="module")
-def chunk_ends(whole: bytes, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, int]]:
-    """End offset of each chunk of ``whole`` and the number of messages up to it, read by another library."""
+def chunk_ends(complete_file: bytes, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, int]]:
+    """End offset of each chunk of ``complete_file`` and the number of messages up to it, read by another library."""
     file = tmp_path_factory.mktemp("chunks") / "bag.mcap"
-    file.write_bytes(whole)
+    file.write_bytes(complete_file)
     reader, total, ends = McapReader(file), 0, []
     reader.open()
     for chunk in reader.chunks:
@@ -481,11 +481,14 @@ def _mended(folder: Path, expected: int) -> RepairResult | None:
 @settings(max_examples=60)
 @given(data=st.data())
 def test_truncated_file_keeps_messages_of_complete_chunks(
-    data: st.DataObject, whole: bytes, chunk_ends: list[tuple[int, int]], unfinished: Callable[[bytes], Path]
+    data: st.DataObject,
+    complete_file: bytes,
+    chunk_ends: list[tuple[int, int]],
+    write_unfinished: Callable[[bytes], Path],
 ) -> None:
-    boundaries = st.sampled_from([end for end, _ in chunk_ends]).map(lambda end: min(end, len(whole) - 1))
-    size = data.draw(st.integers(0, len(whole) - 1) | boundaries)
-    folder = unfinished(whole[:size])
+    boundaries = st.sampled_from([end for end, _ in chunk_ends]).map(lambda end: min(end, len(complete_file) - 1))
+    size = data.draw(st.integers(0, len(complete_file) - 1) | boundaries)
+    folder = write_unfinished(complete_file[:size])
     repaired = _mended(folder, _expected(chunk_ends, size))
     assert repaired is None or not repaired.healthy
     shutil.rmtree(folder.parent.parent)
@@ -496,12 +499,12 @@ def test_truncated_file_keeps_messages_of_complete_chunks(
 def test_trailing_garbage_is_removed(
     data: st.DataObject,
     garbage: bytes,
-    whole: bytes,
+    complete_file: bytes,
     chunk_ends: list[tuple[int, int]],
-    unfinished: Callable[[bytes], Path],
+    write_unfinished: Callable[[bytes], Path],
 ) -> None:
-    size = data.draw(st.just(len(whole)) | st.sampled_from([end for end, _ in chunk_ends]))
-    folder = unfinished(whole[:size] + garbage)
+    size = data.draw(st.just(len(complete_file)) | st.sampled_from([end for end, _ in chunk_ends]))
+    folder = write_unfinished(complete_file[:size] + garbage)
     repaired = _mended(folder, _expected(chunk_ends, size))
     assert repaired is not None and not repaired.healthy
     shutil.rmtree(folder.parent.parent)
@@ -513,41 +516,43 @@ def test_trailing_garbage_is_removed(
     ids=["messages", "size of a word", "size of the data", "what the topics are"],
 )
 def test_damaged_chunk_loses_only_its_messages(
-    whole: bytes,
+    complete_file: bytes,
     chunk_ends: list[tuple[int, int]],
-    unfinished: Callable[[bytes], Path],
+    write_unfinished: Callable[[bytes], Path],
     number: int,
     place: int,
 ) -> None:
-    summary = make_reader(BytesIO(whole)).get_summary()
+    summary = make_reader(BytesIO(complete_file)).get_summary()
     assert summary is not None
     start = summary.chunk_indexes[number].chunk_start_offset
     end = start + summary.chunk_indexes[number].chunk_length
-    damaged = bytearray(whole)
+    damaged = bytearray(complete_file)
     damaged[(end if place < 0 else start) + place] ^= 1
-    repaired = mend(unfinished(bytes(damaged)))
+    repaired = mend(write_unfinished(bytes(damaged)))
     before = chunk_ends[number - 1][1] if number else 0
     assert read(repaired.folder) == messages()[:before] + messages()[chunk_ends[number][1] :]
     assert repaired.bytes_cut == end - start and mend(repaired.folder).healthy
     assert mcap_of(repaired.folder).with_suffix(".mcap.torn").read_bytes() == damaged, "the original stays"
 
 
-def test_data_after_complete_file_is_kept(whole: bytes, unfinished: Callable[[bytes], Path]) -> None:
-    repaired = mend(unfinished(whole + whole))
-    assert repaired.bytes_cut == len(whole) and len(repaired.notes) == 1 and read(repaired.folder) == messages()
+def test_data_after_complete_file_is_kept(complete_file: bytes, write_unfinished: Callable[[bytes], Path]) -> None:
+    repaired = mend(write_unfinished(complete_file + complete_file))
+    assert repaired.bytes_cut == len(complete_file) and len(repaired.notes) == 1 and read(repaired.folder) == messages()
     aside = mcap_of(repaired.folder).with_suffix(".mcap.torn")
-    assert aside.read_bytes() == whole + whole and mend(repaired.folder).healthy
-    mcap_of(repaired.folder).write_bytes(whole + whole)
+    assert aside.read_bytes() == complete_file + complete_file and mend(repaired.folder).healthy
+    mcap_of(repaired.folder).write_bytes(complete_file + complete_file)
     with pytest.raises(GenimaError, match="move it away"):
         mend(repaired.folder)
-    assert aside.read_bytes() == mcap_of(repaired.folder).read_bytes() == whole + whole
+    assert aside.read_bytes() == mcap_of(repaired.folder).read_bytes() == complete_file + complete_file
 
 
 @pytest.mark.parametrize("field", [b"history", b"topic_type_hash", b"JointState", b"/silent", b"ros2msg"])
-def test_damaged_index_is_rebuilt(whole: bytes, unfinished: Callable[[bytes], Path], field: bytes) -> None:
-    damaged = bytearray(whole)
-    damaged[whole.rindex(field)] ^= 1
-    repaired = mend(unfinished(bytes(damaged)))
+def test_damaged_index_is_rebuilt(
+    complete_file: bytes, write_unfinished: Callable[[bytes], Path], field: bytes
+) -> None:
+    damaged = bytearray(complete_file)
+    damaged[complete_file.rindex(field)] ^= 1
+    repaired = mend(write_unfinished(bytes(damaged)))
     assert set(repaired.messages) == {"/a", "/b", "/silent"}
     assert not repaired.healthy and repaired.bytes_cut == 0
     assert read(repaired.folder) == messages() and mend(repaired.folder).healthy
@@ -555,26 +560,26 @@ def test_damaged_index_is_rebuilt(whole: bytes, unfinished: Callable[[bytes], Pa
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
 def test_compressed_chunks_are_repaired_and_stay_compressed(
-    tmp_path: Path, unfinished: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch, compression: Compression
+    tmp_path: Path, write_unfinished: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch, compression: Compression
 ) -> None:
     """File variants of other recorders."""
     with monkeypatch.context() as patch:
         patch.setattr(recording, "start_file", lambda stream, _, size: start_file(stream, compression, size))
         data = mcap_of(record(tmp_path / "bag", messages())).read_bytes()
-    repaired = mend(unfinished(data[: len(data) // 2]))
+    repaired = mend(write_unfinished(data[: len(data) // 2]))
     kept = read(repaired.folder)
     assert kept == messages()[: len(kept)] and len(kept) > 10
     assert compression.encode() in mcap_of(repaired.folder).read_bytes()
 
 
-def test_damaged_header_is_rebuilt(whole: bytes, unfinished: Callable[[bytes], Path]) -> None:
-    damaged = bytearray(whole)
-    damaged[whole.index(b"ros2")] ^= 1
-    repaired = mend(unfinished(bytes(damaged)))
+def test_damaged_header_is_rebuilt(complete_file: bytes, write_unfinished: Callable[[bytes], Path]) -> None:
+    damaged = bytearray(complete_file)
+    damaged[complete_file.index(b"ros2")] ^= 1
+    repaired = mend(write_unfinished(bytes(damaged)))
     assert not repaired.healthy and read(repaired.folder) == messages()
 
 
-def test_messages_outside_chunks_are_kept(tmp_path: Path, unfinished: Callable[[bytes], Path]) -> None:
+def test_messages_outside_chunks_are_kept(tmp_path: Path, write_unfinished: Callable[[bytes], Path]) -> None:
     file = mcap_of(record(tmp_path / "bag", messages(), chunk_bytes=1 << 20, flush_seconds=math.inf))
     reader = McapReader(file)
     reader.open()
@@ -583,7 +588,7 @@ def test_messages_outside_chunks_are_kept(tmp_path: Path, unfinished: Callable[[
     reader.close()
     data = file.read_bytes()
     plain = data[: chunk.chunk_start_offset] + data[start : start + chunk.uncompressed_size]
-    kept = read(mend(unfinished(plain[:-1])).folder)
+    kept = read(mend(write_unfinished(plain[:-1])).folder)
     assert kept == messages()[:-1]
 
 
@@ -618,15 +623,15 @@ def test_healthy_bag_is_unchanged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", range(5))
 def test_interrupted_repair_can_be_repeated(
-    whole: bytes,
+    complete_file: bytes,
     chunk_ends: list[tuple[int, int]],
-    unfinished: Callable[[bytes], Path],
+    write_unfinished: Callable[[bytes], Path],
     monkeypatch: pytest.MonkeyPatch,
     step: int,
 ) -> None:
     """Interruption before, during and after the copy, before the replacement and before the rename."""
     size = chunk_ends[-1][0]
-    folder = unfinished(whole[:size])
+    folder = write_unfinished(complete_file[:size])
 
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
@@ -647,24 +652,26 @@ def test_interrupted_repair_can_be_repeated(
     assert read(repaired.folder) == messages()[: chunk_ends[-1][1]]
 
 
-def test_failed_repair_is_one_line_error(tmp_path: Path, unfinished: Callable[[bytes], Path], whole: bytes) -> None:
+def test_failed_repair_is_one_line_error(
+    tmp_path: Path, write_unfinished: Callable[[bytes], Path], complete_file: bytes
+) -> None:
     with pytest.raises(GenimaError, match="no bag .*none"):
         mend(tmp_path / "none")
-    folder = unfinished(b"")
+    folder = write_unfinished(b"")
     with pytest.raises(GenimaError, match="no complete message"):
         mend(folder)
     mcap_of(folder).unlink()
     with pytest.raises(GenimaError, match="no .mcap or .db3 file$"):
         mend(folder)
     for name in "ab":
-        (folder / f"{name}.mcap").write_bytes(whole)
+        (folder / f"{name}.mcap").write_bytes(complete_file)
     with pytest.raises(GenimaError, match="2 files of several bags"):
         mend(folder)
     (folder / "a.mcap").unlink()
     record(tmp_path / "other", messages()).rename(tmp_path / "killed")
     with pytest.raises(GenimaError, match="exists already"):
         mend(folder)
-    assert mcap_of(folder).read_bytes() == whole
+    assert mcap_of(folder).read_bytes() == complete_file
 
 
 _RECORD = """

@@ -36,8 +36,8 @@ from recorded_demos import (
     entry_at,
     image,
     logged,
+    make_demo,
     picture,
-    recorded,
     stamped,
     text,
 )
@@ -80,7 +80,7 @@ def jittered(topic: str) -> Demo:
 
 def resting(begin: float, end: float, seconds: float) -> Demo:
     """No joint moves in between."""
-    return recorded(lambda times: np.minimum(times, begin) + np.maximum(times - end, 0), seconds)
+    return make_demo(lambda times: np.minimum(times, begin) + np.maximum(times - end, 0), seconds)
 
 
 def since_start(topic: str, i: int) -> float:
@@ -319,7 +319,7 @@ def topics(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 BEGIN, END = 1.5, 3.5  # s, when it moves
-RESTING = recorded(lambda times: np.clip(times, BEGIN, END), 5.0)
+RESTING = make_demo(lambda times: np.clip(times, BEGIN, END), 5.0)
 
 
 def with_others(demo: Demo) -> Demo:

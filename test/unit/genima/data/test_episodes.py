@@ -60,12 +60,12 @@ def write(folder: Path, robot: RobotModel, cameras: Mapping[str, Camera], succes
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory, robot: RobotModel, cameras: Mapping[str, Camera]) -> Path:
+def episode_folder(tmp_path_factory: pytest.TempPathFactory, robot: RobotModel, cameras: Mapping[str, Camera]) -> Path:
     return write(tmp_path_factory.mktemp("episodes") / "one", robot, cameras)
 
 
-def test_joints_commands_and_stamps_come_back_exactly(written: Path, robot: RobotModel) -> None:
-    episode = Episode.load(written, robot)
+def test_joints_commands_and_stamps_come_back_exactly(episode_folder: Path, robot: RobotModel) -> None:
+    episode = Episode.load(episode_folder, robot)
     assert len(episode) == STEPS and episode.instruction == "wave, slowly" and episode.success
     np.testing.assert_allclose(episode.stamps, TRUTH.stamps, atol=1e-6)
     np.testing.assert_array_equal(episode.positions, [joints.positions for joints in TRUTH.joints])
@@ -74,8 +74,8 @@ def test_joints_commands_and_stamps_come_back_exactly(written: Path, robot: Robo
     np.testing.assert_array_equal(episode.command_gripper, [command.gripper for command in TRUTH.commands])
 
 
-def test_image_round_trip_with_jpeg(written: Path, robot: RobotModel) -> None:
-    episode = Episode.load(written, robot)
+def test_image_round_trip_with_jpeg(episode_folder: Path, robot: RobotModel) -> None:
+    episode = Episode.load(episode_folder, robot)
     assert set(episode.views) == set(VIEWS)
     for t in range(STEPS):
         for view in VIEWS:
@@ -84,9 +84,9 @@ def test_image_round_trip_with_jpeg(written: Path, robot: RobotModel) -> None:
             assert np.abs(image.astype(int) - TRUTH.images[t][view]).mean() < 2.5
 
 
-def test_episode_has_calibrations(written: Path, cameras: Mapping[str, Camera]) -> None:
+def test_episode_has_calibrations(episode_folder: Path, cameras: Mapping[str, Camera]) -> None:
     """The same topics as in the recorder's demos."""
-    found = EpisodeCameras.of(written).calibrated
+    found = EpisodeCameras.of(episode_folder).calibrated
     assert set(found) == set(VIEWS)
     for view, camera in found.items():
         np.testing.assert_allclose(camera.T_parent_camera, cameras[view].T_parent_camera, atol=1e-12)
@@ -97,12 +97,12 @@ def test_success_round_trip(tmp_path: Path, robot: RobotModel, cameras: Mapping[
     assert not Episode.load(write(tmp_path / "failed", robot, cameras, success=False), robot).success
 
 
-def test_stock_tools_open_episode(written: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
-    metadata = yaml.safe_load((written / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+def test_stock_tools_open_episode(episode_folder: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+    metadata = yaml.safe_load((episode_folder / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
     assert metadata["storage_identifier"] == "mcap"
-    assert metadata["relative_file_paths"] == [file.name for file in written.glob("*.mcap")]
+    assert metadata["relative_file_paths"] == [file.name for file in episode_folder.glob("*.mcap")]
     assert metadata["message_count"] == STEPS * (2 * len(VIEWS) + 2) + len(VIEWS) + 3
-    mcap = (written / metadata["relative_file_paths"][0]).read_bytes()
+    mcap = (episode_folder / metadata["relative_file_paths"][0]).read_bytes()
     assert mcap.startswith(b"\x89MCAP0\r\n") and mcap.endswith(b"\x89MCAP0\r\n")
     for definition in (b"ros2msg", b"float64[] position", b"std_msgs/Header header"):
         assert definition in mcap
@@ -117,7 +117,7 @@ def test_stock_tools_open_episode(written: Path, robot: RobotModel, cameras: Map
         kinds[f"/cameras/{view}/color/image_raw/compressed"] = "sensor_msgs/msg/CompressedImage"
         kinds[f"/cameras/{view}/color/camera_info"] = "sensor_msgs/msg/CameraInfo"
         kinds[f"/calibration/{view}"] = "std_msgs/msg/String"
-    with AnyReader([written]) as bag:  # no types are given: those in the bag must do
+    with AnyReader([episode_folder]) as bag:  # no types are given: those in the bag must do
         assert {connection.topic: connection.msgtype for connection in bag.connections} == kinds
         for connection, _, raw in bag.messages():
             message = bag.deserialize(raw, connection.msgtype)
@@ -148,9 +148,9 @@ def rewrite(source: Path, folder: Path, without: str = "none", delay: Callable[[
     return folder
 
 
-def test_times_are_header_stamps(written: Path, tmp_path: Path, robot: RobotModel) -> None:
-    late = rewrite(written, tmp_path / "late", delay=lambda i: 300_000_000 + (i * 7919) % 1_000_000)
-    np.testing.assert_array_equal(Episode.load(late, robot).stamps, Episode.load(written, robot).stamps)
+def test_times_are_header_stamps(episode_folder: Path, tmp_path: Path, robot: RobotModel) -> None:
+    late = rewrite(episode_folder, tmp_path / "late", delay=lambda i: 300_000_000 + (i * 7919) % 1_000_000)
+    np.testing.assert_array_equal(Episode.load(late, robot).stamps, Episode.load(episode_folder, robot).stamps)
 
 
 def test_crash_while_recording_leaves_no_episode(
@@ -177,9 +177,9 @@ def _nothing_there(folder: Path) -> None:
         find_episodes(folder)
 
 
-def test_episode_is_never_overwritten(written: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
+def test_episode_is_never_overwritten(episode_folder: Path, robot: RobotModel, cameras: Mapping[str, Camera]) -> None:
     with pytest.raises(GenimaError, match="exists already"):
-        EpisodeWriter(written, robot, cameras, "wave")
+        EpisodeWriter(episode_folder, robot, cameras, "wave")
 
 
 def _cut(bag: Path) -> None:
@@ -202,29 +202,29 @@ def _remove(bag: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_cut, _lose, _no_metadata, _remove])
 def test_damaged_episode_is_reported_in_one_line(
-    written: Path, copied: Callable[[Path], Path], robot: RobotModel, damage: Callable[[Path], None]
+    episode_folder: Path, copy_folder: Callable[[Path], Path], robot: RobotModel, damage: Callable[[Path], None]
 ) -> None:
-    folder = copied(written)
+    folder = copy_folder(episode_folder)
     damage(folder)
     _assert_rejected(folder, robot, str(folder))
 
 
 @pytest.mark.parametrize("topic", ["/joint_states", "/joint_command"])
-def test_missing_topic_is_reported(written: Path, tmp_path: Path, robot: RobotModel, topic: str) -> None:
-    _assert_rejected(rewrite(written, tmp_path / "less", without=topic), robot, topic)
+def test_missing_topic_is_reported(episode_folder: Path, tmp_path: Path, robot: RobotModel, topic: str) -> None:
+    _assert_rejected(rewrite(episode_folder, tmp_path / "less", without=topic), robot, topic)
 
 
-def test_missing_view_is_reported(written: Path, tmp_path: Path, robot: RobotModel) -> None:
-    folder = rewrite(written, tmp_path / "less", without="/cameras/wrist/color/image_raw/compressed")
+def test_missing_view_is_reported(episode_folder: Path, tmp_path: Path, robot: RobotModel) -> None:
+    folder = rewrite(episode_folder, tmp_path / "less", without="/cameras/wrist/color/image_raw/compressed")
     episode = Episode.load(folder, robot)
     episode.image("front", 0)
     with pytest.raises(GenimaError, match=f"{folder}.*wrist"):
         episode.image("wrist", 0)
 
 
-def test_joints_of_another_robot_are_reported(written: Path, robot: RobotModel) -> None:
+def test_joints_of_another_robot_are_reported(episode_folder: Path, robot: RobotModel) -> None:
     other = replace(robot, joint_names=(*robot.joint_names[:6], "fr3_joint7"))
-    _assert_rejected(written, other, "fr3_joint7")
+    _assert_rejected(episode_folder, other, "fr3_joint7")
 
 
 def test_topics_with_different_stamps_are_rejected(

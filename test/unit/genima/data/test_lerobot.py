@@ -125,10 +125,10 @@ def test_lerobot_round_trip_keeps_stamps_joints_commands_and_images(
 
 
 def test_recorded_demo_round_trip_by_commands(
-    demos_folder: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel,
+    demos_folder: Path, copy_folder: Callable[[Path], Path], tmp_path: Path, robot: RobotModel,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    demo = copied(demos_folder / "push_button-1")
+    demo = copy_folder(demos_folder / "push_button-1")
     assert run_episodes("export", demo.parent, "--out", tmp_path / "set") == 0
     command = ("import", tmp_path / "set", "--out", tmp_path / "back", "--on-fault", "refuse")
     assert run_episodes(*command) == 0
@@ -353,12 +353,12 @@ def damage(demo: Path) -> None:
 
 def test_damaged_demo_is_skipped_or_rejected(
     demos: Path,
-    copied: Callable[[Path], Path],
+    copy_folder: Callable[[Path], Path],
     tmp_path: Path,
     robot: RobotModel,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = copied(demos)
+    folder = copy_folder(demos)
     damage(folder / "demo-0")
     assert run_episodes("export", folder, "--out", tmp_path / "set") == 0
     output = capsys.readouterr().out
@@ -462,9 +462,9 @@ def test_concurrent_exports_are_rejected(episodes: list[Episode], tmp_path: Path
 
 
 def test_only_datasets_are_replaced(
-    demos: Path, copied: Callable[[Path], Path], dataset: Path, capsys: pytest.CaptureFixture[str]
+    demos: Path, copy_folder: Callable[[Path], Path], dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = copied(dataset)
+    folder = copy_folder(dataset)
     before = (folder / "meta/info.json").read_bytes()
     (folder / "thesis.txt").write_text("mine")
     assert "already exists and is not one" in error_line(capsys, "export", demos, "--out", folder, "--overwrite")
@@ -500,10 +500,10 @@ def change_info(dataset: Path, **changes: Any) -> None:
     ],
 )
 def test_incomplete_dataset_is_reported_in_one_line(
-    dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, corrupt: Callable[[Path], None], expected: str,
+    dataset: Path, copy_folder: Callable[[Path], Path], tmp_path: Path, corrupt: Callable[[Path], None], expected: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    folder = copied(dataset)
+    folder = copy_folder(dataset)
     corrupt(folder)
     line = error_line(capsys, "import", folder, "--out", tmp_path / "demos")
     assert str(folder) in line and expected in line
@@ -511,11 +511,11 @@ def test_incomplete_dataset_is_reported_in_one_line(
 
 
 def test_unknown_joint_names_are_reported_and_can_be_mapped(
-    dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, episodes: list[Episode],
+    dataset: Path, copy_folder: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, episodes: list[Episode],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """Dataset of another robot: other names, the gripper first and in percent closed, no success."""
-    folder = copied(dataset)
+    folder = copy_folder(dataset)
     info = json.loads((folder / "meta/info.json").read_text())
     features = info["features"]
     for name in ("observation.state", "action"):
@@ -566,9 +566,9 @@ def test_unknown_joint_names_are_reported_and_can_be_mapped(
 
 
 def test_degrees_and_decreasing_stamps_are_reported(
-    dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel
+    dataset: Path, copy_folder: Callable[[Path], Path], tmp_path: Path, robot: RobotModel
 ) -> None:
-    path = copied(dataset) / "data/chunk-000/file-000.parquet"
+    path = copy_folder(dataset) / "data/chunk-000/file-000.parquet"
     reader = DatasetReader(path.parents[2], robot)
     table = pq.read_table(path)
     frames = table.to_pandas()
@@ -587,9 +587,9 @@ def test_degrees_and_decreasing_stamps_are_reported(
 
 
 def test_images_in_tables_are_read_as_well(
-    dataset: Path, copied: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, episodes: list[Episode]
+    dataset: Path, copy_folder: Callable[[Path], Path], tmp_path: Path, robot: RobotModel, episodes: list[Episode]
 ) -> None:
-    folder = copied(dataset)
+    folder = copy_folder(dataset)
     feature = {"dtype": "image", "shape": [3, 64, 96], "names": ["channels", "height", "width"]}
     features = json.loads((folder / "meta/info.json").read_text())["features"]
     change_info(folder, features={**features, "observation.images.front": feature})

@@ -544,22 +544,24 @@ def test_disk_space_for_demos(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 CARD = gpu.GraphicsCard("NVIDIA GeForce RTX 4090", "570.1", 25.7, 0.5)
 
 
-def judged(cards: list[gpu.GraphicsCard] | str, problem: str, count: float, missing: str = "") -> list[Finding]:
+def memory_findings(
+    cards: list[gpu.GraphicsCard] | str, problem: str, count: float, missing: str = ""
+) -> list[Finding]:
     return list(by_name(gpu.check_memory(cards, problem, int(count), missing)).values())
 
 
 def test_only_full_size_models_require_gpu() -> None:
-    [small] = judged("no driver", "", 9e6)
-    [large] = judged("no driver", "", 1.65e9)
+    [small] = memory_findings("no driver", "", 9e6)
+    [large] = memory_findings("no driver", "", 1.65e9)
     assert (small.status, large.status) == (Status.OK, Status.WARN)
-    [fits] = judged([CARD], "", 1.65e9)
+    [fits] = memory_findings([CARD], "", 1.65e9)
     assert fits.status is Status.OK and "about 8.7 GB" in fits.found  # 4 bytes per weight, CUDA, decoding
-    [tight] = judged([CARD._replace(used=20.0)], "", 1.65e9)
-    [too_small] = judged([CARD._replace(total=8.1)], "", 1.65e9)
+    [tight] = memory_findings([CARD._replace(used=20.0)], "", 1.65e9)
+    [too_small] = memory_findings([CARD._replace(total=8.1)], "", 1.65e9)
     assert (tight.status, too_small.status) == (Status.WARN, Status.FAIL)
-    unusable = judged([CARD], "PyTorch 2.13.0+cpu is built without CUDA", 1.65e9)
+    unusable = memory_findings([CARD], "PyTorch 2.13.0+cpu is built without CUDA", 1.65e9)
     assert [each.status for each in unusable] == [Status.WARN, Status.OK]
-    absent = judged([CARD], "", 4e8, "stabilityai/sd-turbo")
+    absent = memory_findings([CARD], "", 4e8, "stabilityai/sd-turbo")
     assert absent[0].status is Status.WARN and "hf download stabilityai/sd-turbo" in absent[0].remedy
     [nothing] = gpu.check_cards(None)
     assert nothing.status is Status.SKIPPED

@@ -79,7 +79,7 @@ Evaluate = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def evaluated(checkpoint_folder: Path, tmp_path: Path, shared_environment: Environment) -> Evaluate:
+def run_evaluation(checkpoint_folder: Path, tmp_path: Path, shared_environment: Environment) -> Evaluate:
     def run(*arguments: str, task: str = "push_button") -> dict[str, Any]:
         out = tmp_path / "results" / "result.json"
         options = ["--task", task, "--checkpoint", str(checkpoint_folder), "--out", str(out), "--overwrite", *arguments]
@@ -89,7 +89,7 @@ def evaluated(checkpoint_folder: Path, tmp_path: Path, shared_environment: Envir
     return run
 
 
-def watched(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+def record_set_points(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """Return all set-points of the arm."""
     commands: list[np.ndarray] = []
     apply = Environment.apply
@@ -103,8 +103,10 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     return commands
 
 
-def test_result_holds_settings_and_successes(evaluated: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
-    result = evaluated("--episodes", "2", "--seed", "30", "--time-limit", "0.2", "--horizon", "7", task="take_lid_off")
+def test_result_holds_settings_and_successes(run_evaluation: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_evaluation(
+        "--episodes", "2", "--seed", "30", "--time-limit", "0.2", "--horizon", "7", task="take_lid_off"
+    )
     assert result["task"] == "take_lid_off" and result["seeds"] == [30, 31] and result["episodes"] == 2
     assert result["successes"] == len(result["succeeded"]) == 0  # too short to lift a lid
     assert result["interval_95"] == pytest.approx(Success(0, 2).interval())
@@ -113,14 +115,14 @@ def test_result_holds_settings_and_successes(evaluated: Evaluate, capsys: pytest
 
 
 def test_equal_runs_are_equal_and_targets_and_seeds_matter(
-    evaluated: Evaluate, monkeypatch: pytest.MonkeyPatch
+    run_evaluation: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--episodes", "1", "--time-limit", "0.5")
-    commands = watched(monkeypatch)
+    commands = record_set_points(monkeypatch)
     paths, results = [], []
     for extra in ((), (), ("--blank-targets",), ("--seed", "1")):
         commands.clear()
-        results.append(evaluated(*options, *extra))
+        results.append(run_evaluation(*options, *extra))
         paths.append(np.array(commands))
     assert len(paths[0]) > 15
     np.testing.assert_array_equal(paths[0], paths[1])
@@ -130,14 +132,14 @@ def test_equal_runs_are_equal_and_targets_and_seeds_matter(
 
 
 def test_success_is_counted_with_its_seed(
-    evaluated: Evaluate, environment: Environment, monkeypatch: pytest.MonkeyPatch
+    run_evaluation: Evaluate, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def succeed_in_odd_seeds(task: str, seed: int) -> None:
         Environment.reset(environment, task, seed)
         environment.simulation.success = seed % 2 == 1
 
     monkeypatch.setattr(environment, "reset", succeed_in_odd_seeds)
-    result = evaluated("--episodes", "5", "--time-limit", "0.02")
+    result = run_evaluation("--episodes", "5", "--time-limit", "0.02")
     assert result["succeeded"] == [1, 3] and result["successes"] == 2 and result["episodes"] == 5
 
 
@@ -176,10 +178,10 @@ def test_invalid_arguments_have_exit_code_2(arguments: list[str], capsys: pytest
 
 
 def test_full_disk_is_reported_and_old_result_is_kept(
-    evaluated: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_evaluation: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = ("--episodes", "1", "--time-limit", "0.02")
-    evaluated(*short)
+    run_evaluation(*short)
     file = tmp_path / "results" / "result.json"
     before = file.read_bytes()
 
@@ -188,7 +190,7 @@ def test_full_disk_is_reported_and_old_result_is_kept(
 
     monkeypatch.setattr("genima.io.files.os.fsync", full)
     with pytest.raises(GenimaError, match="No space left") as caught:
-        evaluated(*short, "--seed", "1")
+        run_evaluation(*short, "--seed", "1")
     assert "\n" not in str(caught.value)
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 

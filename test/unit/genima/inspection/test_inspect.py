@@ -116,8 +116,8 @@ def test_pair_report_has_common_and_own_rows(checkpoint_folder: Path, spec: Poli
     assert max(map(len, str(report).splitlines())) <= 120
 
 
-def test_inconsistent_pair_names_fields(checkpoint_folder: Path, copied: Callable[[Path], Path]) -> None:
-    pair = copied(checkpoint_folder)
+def test_inconsistent_pair_names_fields(checkpoint_folder: Path, copy_folder: Callable[[Path], Path]) -> None:
+    pair = copy_folder(checkpoint_folder)
     file = pair / "controller" / "genima.json"
     data = json.loads(file.read_text())
     data["views"][3] = "virtual"
@@ -127,8 +127,8 @@ def test_inconsistent_pair_names_fields(checkpoint_folder: Path, copied: Callabl
     assert rows(report, 1)["tile"].endswith("left_shoulder") and rows(report, 2)["tile"].endswith("virtual")
 
 
-def test_half_pair_is_reported(checkpoint_folder: Path, copied: Callable[[Path], Path]) -> None:
-    pair = copied(checkpoint_folder)
+def test_half_pair_is_reported(checkpoint_folder: Path, copy_folder: Callable[[Path], Path]) -> None:
+    pair = copy_folder(checkpoint_folder)
     (pair / "controller" / "genima.json").unlink()
     assert "other half has no checkpoint" in inspect(pair).sections[0].title
     (pair / "diffusion_agent" / "genima.json").unlink()
@@ -188,8 +188,8 @@ def test_training_report_has_best_and_last_step(training: Path) -> None:
     assert all((np.abs(below.astype(int) - c).max(-1) < 8).sum() > 50 for c in ((31, 119, 180), (255, 127, 14)))
 
 
-def test_training_without_its_state_cannot_be_resumed(training: Path, copied: Callable[[Path], Path]) -> None:
-    folder = copied(training)  # links are copied as folders, too
+def test_training_without_its_state_cannot_be_resumed(training: Path, copy_folder: Callable[[Path], Path]) -> None:
+    folder = copy_folder(training)  # links are copied as folders, too
     shutil.rmtree(folder / "last" / "training_state")
     values = rows(inspect(folder))
     assert "cannot be resumed" in values["training"] and values["best step"].startswith("unknown")
@@ -209,8 +209,10 @@ def test_sphere_sheet_matches_camera_projection(
     assert share(sheet[:, :half], (255, 255, 0)) == 0 < share(sheet[:, half:], (255, 255, 0))
 
 
-def test_checkpoint_of_unknown_cameras_has_no_picture(checkpoint_folder: Path, copied: Callable[[Path], Path]) -> None:
-    folder = copied(checkpoint_folder / "controller")
+def test_checkpoint_of_unknown_cameras_has_no_picture(
+    checkpoint_folder: Path, copy_folder: Callable[[Path], Path]
+) -> None:
+    folder = copy_folder(checkpoint_folder / "controller")
     file = folder / "genima.json"
     file.write_text(file.read_text().replace('"wrist"', '"upper_wrist"'))
     report = inspect(folder)
@@ -239,8 +241,8 @@ def test_rendered_targets_are_counted_and_shown(targets: Path) -> None:
         assert least <= share(shown[: 2 * side], (132, 104, 240)) <= most  # the wrist's sphere
 
 
-def test_changed_shard_is_found_by_checksum(targets: Path, copied: Callable[[Path], Path]) -> None:
-    folder = copied(targets)
+def test_changed_shard_is_found_by_checksum(targets: Path, copy_folder: Callable[[Path], Path]) -> None:
+    folder = copy_folder(targets)
     shard = sorted(folder.glob("*.parquet"))[1]
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 255
@@ -250,9 +252,9 @@ def test_changed_shard_is_found_by_checksum(targets: Path, copied: Callable[[Pat
 
 
 def test_demos_report_has_faults(
-    demos: Path, copied: Callable[[Path], Path], robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
+    demos: Path, copy_folder: Callable[[Path], Path], robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
 ) -> None:
-    folder = copied(demos)
+    folder = copy_folder(demos)
     bag = next((folder / "push-0").glob("*.mcap"))
     bag.write_bytes(bag.read_bytes()[:-1000])
     write_demo(folder / "failed", "push-1", robot, cameras, spec, success=False)
@@ -363,9 +365,9 @@ def damage(folder: Path, what: str) -> None:
     ],
 )
 def test_damaged_checkpoint_is_one_line(
-    checkpoint_folder: Path, copied: Callable[[Path], Path], corrupt: Callable[[Path], object], line: str
+    checkpoint_folder: Path, copy_folder: Callable[[Path], Path], corrupt: Callable[[Path], object], line: str
 ) -> None:
-    pair = copied(checkpoint_folder)
+    pair = copy_folder(checkpoint_folder)
     corrupt(pair)
     with pytest.raises(GenimaError) as caught:
         inspect(pair)
@@ -382,9 +384,9 @@ def test_damaged_checkpoint_is_one_line(
     ],
 )
 def test_damaged_dataset_is_one_line(
-    targets: Path, copied: Callable[[Path], Path], corrupt: Callable[[Path], object], line: str
+    targets: Path, copy_folder: Callable[[Path], Path], corrupt: Callable[[Path], object], line: str
 ) -> None:
-    folder = copied(targets)
+    folder = copy_folder(targets)
     corrupt(folder)
     with pytest.raises(GenimaError) as caught:
         inspect(folder)

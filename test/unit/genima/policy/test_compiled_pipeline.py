@@ -52,7 +52,7 @@ EXACT = ExecutionConfig(torch.float32, channels_last=False, fused_attention=Fals
 
 
 @pytest.fixture(scope="module", params=["tiny", "ancestral", "tiny-xl", "without a ControlNet", "views apart"])
-def whole(spec: PolicySpec, request: pytest.FixtureRequest) -> DiffusionAgent:
+def base_agent(spec: PolicySpec, request: pytest.FixtureRequest) -> DiffusionAgent:
     """An agent of Stable Diffusion's kind, in single precision. Tests work on copies."""
     return make(spec, request.param)
 
@@ -101,11 +101,11 @@ def psnr(a: Tensor, b: Tensor) -> float:
     [EXACT, ExecutionConfig(channels_last=False), ExecutionConfig(fused_attention=False), ExecutionConfig()],
     ids=["plain", "fused", "channels last", "both"],
 )
-def test_exact_config_matches_agent(whole: DiffusionAgent, plan: ExecutionConfig) -> None:
+def test_exact_config_matches_agent(base_agent: DiffusionAgent, plan: ExecutionConfig) -> None:
     shown = tiles(count=2)
     with torch.autocast("cpu", enabled=False):
-        expected = reference(whole, shown)
-    agent = copy.deepcopy(whole)
+        expected = reference(base_agent, shown)
+    agent = copy.deepcopy(base_agent)
     drawn = CompiledPipeline(agent, configs=[plan]).generate_tiles(shown, GOALS, seeded())
     assert expected.float().std() > 5
     assert drawn.shape == shown.shape and drawn.dtype == torch.uint8
@@ -119,19 +119,19 @@ def reference(agent: DiffusionAgent, shown: Tensor, goals: Sequence[str] = GOALS
         return agent.generate_tiles(shown, goals, seeded())
 
 
-def test_half_precision_differs_by_rounding(whole: DiffusionAgent) -> None:
+def test_half_precision_differs_by_rounding(base_agent: DiffusionAgent) -> None:
     shown = tiles(count=2)
-    expected = reference(whole, shown)
-    drawn = CompiledPipeline(copy.deepcopy(whole), configs=[ExecutionConfig(torch.bfloat16)]).generate_tiles(
+    expected = reference(base_agent, shown)
+    drawn = CompiledPipeline(copy.deepcopy(base_agent), configs=[ExecutionConfig(torch.bfloat16)]).generate_tiles(
         shown, GOALS, seeded()
     )
     assert 25 < psnr(drawn, expected) < np.inf
 
 
-def test_network_halves_match_diffusers(whole: DiffusionAgent) -> None:
-    unet, controlnet = whole.unet, whole.controlnet
+def test_network_halves_match_diffusers(base_agent: DiffusionAgent) -> None:
+    unet, controlnet = base_agent.unet, base_agent.controlnet
     noisy = torch.randn(2, unet.config.in_channels, 8, 8, generator=seeded())
-    prompts = whole.prompts([whole.spec.prompt(goal) for goal in GOALS])
+    prompts = base_agent.prompts([base_agent.spec.prompt(goal) for goal in GOALS])
     added = prompts.added_cond_kwargs(64, 64)
     text: dict[str, Any] = {"encoder_hidden_states": prompts.tokens, "added_cond_kwargs": added}
     with torch.inference_mode():
@@ -361,9 +361,9 @@ def test_overflow_falls_back_to_wider_precision(tiny: DiffusionAgent, caplog: py
     assert engine.config == EXACT and "exceed the range of torch.float16" in caplog.text
 
 
-def test_fallback_restores_exact_weights(whole: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fallback_restores_exact_weights(base_agent: DiffusionAgent, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights in half precision are not converted back."""
-    expected = CompiledPipeline(copy.deepcopy(whole), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
+    expected = CompiledPipeline(copy.deepcopy(base_agent), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     real = DeviceNetworks._generate
 
     def redraw(self: DeviceNetworks, *given: Any) -> Any:
@@ -372,7 +372,7 @@ def test_fallback_restores_exact_weights(whole: DiffusionAgent, monkeypatch: pyt
 
     monkeypatch.setattr(DeviceNetworks, "_generate", redraw)
     engine = CompiledPipeline(
-        copy.deepcopy(whole), configs=[ExecutionConfig(torch.float16), ExecutionConfig(torch.bfloat16), EXACT]
+        copy.deepcopy(base_agent), configs=[ExecutionConfig(torch.float16), ExecutionConfig(torch.bfloat16), EXACT]
     )
     torch.testing.assert_close(engine.generate_tiles(tiles(), GOALS[:1], seeded()), expected, rtol=0, atol=0)
     assert engine.config == EXACT
@@ -457,7 +457,7 @@ def test_execution_configs_of_devices() -> None:
 @pytest.mark.parametrize(
     "shortcuts", [SamplingOptions(), SamplingOptions(strength=0.5), SamplingOptions(controlnet_every=2)]
 )
-def test_every_gpu_config_matches_agent(whole: DiffusionAgent, shortcuts: SamplingOptions) -> None:
+def test_every_gpu_config_matches_agent(base_agent: DiffusionAgent, shortcuts: SamplingOptions) -> None:
     shown, former = tiles(count=2), tiles(1, count=2)
 
     def drawings(agent: DiffusionAgent, plan: ExecutionConfig) -> list[Tensor]:
@@ -466,9 +466,9 @@ def test_every_gpu_config_matches_agent(whole: DiffusionAgent, shortcuts: Sampli
         assert engine.config == plan
         return drawn
 
-    expected = drawings(copy.deepcopy(whole), EXACT)
+    expected = drawings(copy.deepcopy(base_agent), EXACT)
     for plan in execution_configs(torch.device("cuda")):
-        agent = copy.deepcopy(whole)
+        agent = copy.deepcopy(base_agent)
         for module in agent.modules.values():
             module.cuda()
         for drawn, right in zip(drawings(agent, plan), expected, strict=True):

@@ -103,9 +103,9 @@ def test_prompt_has_goal_with_braces(spec: PolicySpec) -> None:
     {"action_rate": 30.0},
 ])  # fmt: skip
 def test_mismatched_agent_and_controller_are_rejected(
-    checkpoint_folder: Path, copied: Callable[[Path], Path], changes: dict[str, Any]
+    checkpoint_folder: Path, copy_folder: Callable[[Path], Path], changes: dict[str, Any]
 ) -> None:
-    folder = copied(checkpoint_folder)
+    folder = copy_folder(checkpoint_folder)
     agent, controller = load_pair(folder, "cpu")
     assert agent.spec == controller.spec
     edit(folder / "controller", **changes)
@@ -122,9 +122,9 @@ def test_missing_checkpoint_is_reported(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", LOADERS)
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"word"', "\x00\x01", '{"schema": 2}'])
 def test_corrupt_description_is_rejected(
-    checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str, text: str
+    checkpoint_folder: Path, copy_folder: Callable[[Path], Path], kind: str, text: str
 ) -> None:
-    folder = copied(checkpoint_folder / kind)
+    folder = copy_folder(checkpoint_folder / kind)
     (folder / checkpoint.FILE).write_text(text)
     assert_rejected(LOADERS[kind], folder, "damaged")
     (folder / checkpoint.FILE).write_bytes(b"\xff\xfe\x00")
@@ -133,9 +133,9 @@ def test_corrupt_description_is_rejected(
 
 @pytest.mark.parametrize("kind", LOADERS)
 def test_all_description_fields_are_required(
-    checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str
+    checkpoint_folder: Path, copy_folder: Callable[[Path], Path], kind: str
 ) -> None:
-    folder = copied(checkpoint_folder / kind)
+    folder = copy_folder(checkpoint_folder / kind)
     whole = (folder / checkpoint.FILE).read_text()
     for key in json.loads(whole):
         (folder / checkpoint.FILE).write_text(json.dumps({k: v for k, v in json.loads(whole).items() if k != key}))
@@ -160,19 +160,19 @@ def test_all_description_fields_are_required(
     {"prompt_template": None},
 ])  # fmt: skip
 def test_invalid_fields_are_rejected(
-    checkpoint_folder: Path, copied: Callable[[Path], Path], changes: dict[str, Any]
+    checkpoint_folder: Path, copy_folder: Callable[[Path], Path], changes: dict[str, Any]
 ) -> None:
     for kind, load in LOADERS.items():
-        folder = copied(checkpoint_folder / kind)
+        folder = copy_folder(checkpoint_folder / kind)
         edit(folder, **changes)
         assert_rejected(load, folder)
 
 
 @pytest.mark.parametrize("kind", LOADERS)
 def test_other_schema_kind_and_robot_are_rejected(
-    checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str
+    checkpoint_folder: Path, copy_folder: Callable[[Path], Path], kind: str
 ) -> None:
-    folder = copied(checkpoint_folder / kind)
+    folder = copy_folder(checkpoint_folder / kind)
     other = next(loader for name, loader in LOADERS.items() if name != kind)
     assert_rejected(other, folder, "is a checkpoint of a")
     edit(folder, schema=99)
@@ -183,9 +183,9 @@ def test_other_schema_kind_and_robot_are_rejected(
 
 
 def test_controller_that_differs_from_description_is_rejected(
-    checkpoint_folder: Path, copied: Callable[[Path], Path]
+    checkpoint_folder: Path, copy_folder: Callable[[Path], Path]
 ) -> None:
-    folder = copied(checkpoint_folder / "controller")
+    folder = copy_folder(checkpoint_folder / "controller")
     edit(folder, horizon=10)
     assert_rejected(Controller.from_pretrained, folder, "20 actions", "10")
     edit(folder, horizon=20, joint_deviation=[0.05] * 6)
@@ -196,9 +196,9 @@ def test_controller_that_differs_from_description_is_rejected(
 
 @pytest.mark.parametrize(("kind", "weights"), WEIGHTS)
 def test_truncated_missing_or_incomplete_weights_are_rejected(
-    checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str, weights: str
+    checkpoint_folder: Path, copy_folder: Callable[[Path], Path], kind: str, weights: str
 ) -> None:
-    folder = copied(checkpoint_folder / kind)
+    folder = copy_folder(checkpoint_folder / kind)
     file = folder / weights
     whole = file.read_bytes()
     for part in (whole[: len(whole) // 2], whole[:4], b""):
@@ -218,9 +218,9 @@ def test_truncated_missing_or_incomplete_weights_are_rejected(
 @pytest.mark.parametrize("kind", LOADERS)
 @pytest.mark.parametrize("part", ["tokenizer", "text_encoder"])
 def test_missing_parts_are_rejected(
-    checkpoint_folder: Path, copied: Callable[[Path], Path], kind: str, part: str
+    checkpoint_folder: Path, copy_folder: Callable[[Path], Path], kind: str, part: str
 ) -> None:
-    folder = copied(checkpoint_folder / kind)
+    folder = copy_folder(checkpoint_folder / kind)
     for file in (folder / part).iterdir():
         file.unlink()
     assert_rejected(LOADERS[kind], folder)
@@ -228,9 +228,9 @@ def test_missing_parts_are_rejected(
 
 @pytest.mark.parametrize("kind", LOADERS)
 def test_interrupted_save_leaves_no_loadable_checkpoint(
-    checkpoint_folder: Path, copied: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch, kind: str
+    checkpoint_folder: Path, copy_folder: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    folder = copied(checkpoint_folder / kind)
+    folder = copy_folder(checkpoint_folder / kind)
     model = LOADERS[kind](folder)
 
     def full(*_: object, **__: object) -> None:

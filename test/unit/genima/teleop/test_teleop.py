@@ -424,11 +424,11 @@ class LeaderFollowerFixture:
         return self.statuses[-1].state if self.statuses else None
 
     def start(self) -> None:
-        def started() -> bool:
+        def has_started() -> bool:
             self.work()
             return self.call("start").success
 
-        self.until(started, "no start")
+        self.until(has_started, "no start")
         self.until(lambda: self.state == TeleopStatus.MIRRORING, "no mirroring")
 
 
@@ -597,11 +597,11 @@ def test_pause_cancels_pending_start(graph) -> None:
     thread.start()
     pair = LeaderFollowerFixture(graph, guard=False)
 
-    def started() -> bool:
+    def has_started() -> bool:
         pair.work()
         return pair.call("start").success
 
-    pair.until(started, "no start")
+    pair.until(has_started, "no start")
     assert pair.call("pause").success
     may_answer.set()
     pair.until(answered.is_set, "the guard was not asked")

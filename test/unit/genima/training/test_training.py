@@ -98,17 +98,21 @@ def test_copied_training_is_resumed(tmp_path: Path) -> None:
 
 
 def test_accumulation_and_workers_change_only_rounding(tmp_path: Path) -> None:
-    def trained(name: str, **changes: object) -> dict[str, Tensor]:
+    def train_weights(name: str, **changes: object) -> dict[str, Tensor]:
         torch.manual_seed(5)
         return dict(train(tmp_path / name, replace(OPTIONS, **changes), model=Deterministic()).state_dict())  # type: ignore[arg-type]
 
-    whole = trained("whole")
+    whole = train_weights("whole")
     train(tmp_path / "changed", stop_at=10, model=Deterministic())  # after step 5, which is amid the parts of two steps
-    others = (trained("parts", accumulate=2), trained("changed", accumulate=4), trained("workers", workers=1))
+    others = (
+        train_weights("parts", accumulate=2),
+        train_weights("changed", accumulate=4),
+        train_weights("workers", workers=1),
+    )
     for other in others:
         assert all(torch.allclose(whole[name], other[name], atol=1e-6) for name in whole)
     with pytest.raises(GenimaError, match="--batch-size 4: cannot be split into 3 equal parts"):
-        trained("uneven", accumulate=3)
+        train_weights("uneven", accumulate=3)
 
 
 def test_averaged_weights_are_saved(tmp_path: Path) -> None:
