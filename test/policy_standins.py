@@ -27,7 +27,7 @@ class StandInAgent:
 
     def generate(self, observation: Observation, seed: int, previous: DrawnTarget | None = None) -> DrawnTarget:
         if not self.finite:
-            raise GenimaError("the drawing is not finite")
+            raise GenimaError("the drawn target is not finite")
         time.sleep(0.02)
         drawn = 255 - tile(observation.images, VIEWS)
         return DrawnTarget(observation.stamp, observation.instruction, VIEWS, drawn, 5, seed, 0.02)
@@ -42,7 +42,7 @@ class StandInController:
 
     def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         if drawn.tile.shape[0] != 2 * SIZE:
-            raise GenimaError(f"the drawing is {drawn.tile.shape[0]} px wide, {2 * SIZE} is needed")
+            raise GenimaError(f"the drawn target is {drawn.tile.shape[0]} px wide, {2 * SIZE} is needed")
         ahead = np.tile(joints.positions, (20, 1))
         ahead[:, 0] += np.linspace(0, 0.1, 20)
         ahead[:, 6] += self.beyond

@@ -57,7 +57,7 @@ def train(
 
 
 class Deterministic(nn.Module):
-    """Learns to add without any noise, so that several processes may be compared with one."""
+    """Network that learns to add without any noise, so that several processes may be compared with one."""
 
     def __init__(self) -> None:
         super().__init__()

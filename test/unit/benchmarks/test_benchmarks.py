@@ -173,7 +173,7 @@ def test_live_bytes_count_shared_memory_once() -> None:
     assert memory.live == 0
 
 
-# drawing
+# generation
 
 
 def test_counted_operations_match_pipeline() -> None:

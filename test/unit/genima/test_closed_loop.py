@@ -27,8 +27,8 @@ K, RATE = 20, 50.0
 
 
 @dataclass
-class TrueDrawings:
-    """Renders the spheres of the expert's joints K steps ahead."""
+class ExpertAgent:
+    """Agent that renders the spheres of the expert's joints K steps ahead."""
 
     spec: PolicySpec
     robot: RobotModel
@@ -57,8 +57,8 @@ class TrueDrawings:
 
 
 @dataclass
-class ExpertChunks:
-    """Returns the expert's next K commands."""
+class ExpertController:
+    """Controller that returns the expert's next K commands."""
 
     trajectory: Trajectory
 
@@ -67,27 +67,27 @@ class ExpertChunks:
         return ActionChunk(drawn.stamp, 1 / DEMO_HZ, self.trajectory.positions[steps], self.trajectory.gripper[steps])
 
 
-class Stays:
-    """Predicts the present position for every target."""
+class HoldController:
+    """Controller that predicts the present position for every target."""
 
     def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
         return ActionChunk(drawn.stamp, 1 / DEMO_HZ, np.tile(joints.positions, (K, 1)), np.ones(K))
 
 
-def run(environment: Environment, drawings: TrueDrawings, controller: TargetFollower, robot: RobotModel) -> int:
+def run(environment: Environment, agent: ExpertAgent, controller: TargetFollower, robot: RobotModel) -> int:
     return run_episode(
-        environment, GenimaPolicy(drawings, controller), ChunkStream(robot, RATE, 10), CommandGuard(robot, RATE),
+        environment, GenimaPolicy(agent, controller), ChunkStream(robot, RATE, 10), CommandGuard(robot, RATE),
         command_rate=RATE, latency=0.0, time_limit=8.0, seed=700,
     )  # fmt: skip
 
 
 def prepared(
     environment: Environment, expert: Expert, spec: PolicySpec, robot: RobotModel, task: str, seed: int
-) -> TrueDrawings:
+) -> ExpertAgent:
     environment.reset(task, seed)
     simulation = environment.simulation
     trajectory = expert.plan(simulation.task.waypoints(simulation.objects()), simulation.joints().positions)
-    return TrueDrawings(spec, robot, simulation.cameras, trajectory)
+    return ExpertAgent(spec, robot, simulation.cameras, trajectory)
 
 
 @pytest.mark.parametrize("task", ["push_button", "take_lid_off"])
@@ -95,19 +95,19 @@ def test_loop_with_exact_targets_solves_tasks(
     environment: Environment, recorder: DemoRecorder, spec: PolicySpec, robot: RobotModel, task: str
 ) -> None:
     for seed in range(2):
-        drawings = prepared(environment, recorder.expert, spec, robot, task, seed)
-        count = run(environment, drawings, ExpertChunks(drawings.trajectory), robot)
+        agent = prepared(environment, recorder.expert, spec, robot, task, seed)
+        count = run(environment, agent, ExpertController(agent.trajectory), robot)
         assert environment.done
-        assert drawings.seeds == list(range(700, 700 + count))  # a new seed for every drawing
+        assert agent.seeds == list(range(700, 700 + count))  # a new seed for every target
         assert 0.5 * (count - 1) < environment.time < 0.5 * count + 1e-6
 
 
 def test_ignored_targets_do_not_move_arm(
     environment: Environment, recorder: DemoRecorder, spec: PolicySpec, robot: RobotModel
 ) -> None:
-    drawings = prepared(environment, recorder.expert, spec, robot, "push_button", 0)
+    agent = prepared(environment, recorder.expert, spec, robot, "push_button", 0)
     start = environment.joints().positions
-    assert run(environment, drawings, Stays(), robot) == 16
+    assert run(environment, agent, HoldController(), robot) == 16
     assert not environment.done and environment.time == pytest.approx(8.0)
     np.testing.assert_allclose(environment.joints().positions, start, atol=2e-3)
 
@@ -115,8 +115,8 @@ def test_ignored_targets_do_not_move_arm(
 # With a robot that obeys at once, to count and to time
 
 
-class Obedient:
-    """Executes commands; records observations and commands."""
+class RecordingRobot:
+    """Robot that executes commands at once, and records observations and commands."""
 
     def __init__(self, start: np.ndarray, done_after: float = np.inf) -> None:
         self.time, self.position, self.gripper, self.done_after = 0.0, start, 1.0, done_after
@@ -143,7 +143,7 @@ class Obedient:
         self.time += seconds
 
 
-class Passes:
+class EmptyAgent:
     """Agent with drawn targets that are empty except for their stamps."""
 
     spec = PolicySpec("panda", RobotModel.load("panda").joint_names)
@@ -153,8 +153,8 @@ class Passes:
 
 
 @dataclass
-class Offset:
-    """Predicts K linear steps to ``goal`` for every target."""
+class LinearController:
+    """Controller that predicts K linear steps to ``goal`` for every target."""
 
     goal: np.ndarray
     gripper: float = 1.0
@@ -165,48 +165,49 @@ class Offset:
 
 
 def follow(
-    robot: RobotModel, body: Obedient, controller: TargetFollower, time_limit: float = 5.0, actions: int = 4,
+    robot: RobotModel, body: RecordingRobot, controller: TargetFollower, time_limit: float = 5.0, actions: int = 4,
     latency: float = 0.0, mode: Mode = "overlapped",
 ) -> int:  # fmt: skip
+    stream, guard = ChunkStream(robot, RATE, actions, mode), CommandGuard(robot, RATE)
     return run_episode(
-        body, GenimaPolicy(Passes(), controller), ChunkStream(robot, RATE, actions, mode), CommandGuard(robot, RATE),
+        body, GenimaPolicy(EmptyAgent(), controller), stream, guard,
         command_rate=RATE, latency=latency, time_limit=time_limit, seed=0,
     )  # fmt: skip
 
 
 def test_inference_overlaps_execution_unless_serial(robot: RobotModel) -> None:
-    overlapped, serial = Obedient(robot.home), Obedient(robot.home)
-    follow(robot, overlapped, Offset(robot.home + 0.2), latency=0.3, actions=16)
-    follow(robot, serial, Offset(robot.home + 0.2), latency=0.3, actions=16, mode="serial")
+    overlapped, serial = RecordingRobot(robot.home), RecordingRobot(robot.home)
+    follow(robot, overlapped, LinearController(robot.home + 0.2), latency=0.3, actions=16)
+    follow(robot, serial, LinearController(robot.home + 0.2), latency=0.3, actions=16, mode="serial")
     # 0.8 s less the latency
     np.testing.assert_allclose(overlapped.observation_times[:10], np.arange(0, 5, 0.5), atol=1e-9)
     np.testing.assert_allclose(serial.observation_times[:5], np.arange(0, 5, 1.1), atol=1e-9)  # 0.8 s and the latency
 
 
 def test_targets_and_commands_have_their_rates(robot: RobotModel) -> None:
-    body = Obedient(robot.home)
-    assert follow(robot, body, Offset(robot.home + 0.2), time_limit=2.0) == 10
+    body = RecordingRobot(robot.home)
+    assert follow(robot, body, LinearController(robot.home + 0.2), time_limit=2.0) == 10
     np.testing.assert_allclose(body.observation_times, 0.2 * np.arange(10), atol=1e-9)
     assert body.steps == [1 / RATE] * 100
 
 
 def test_loop_ends_on_success(robot: RobotModel) -> None:
-    body = Obedient(robot.home, done_after=0.9)
-    assert follow(robot, body, Offset(robot.home)) == 5
-    assert follow(robot, Obedient(robot.home, done_after=0.0), Offset(robot.home)) == 0
+    body = RecordingRobot(robot.home, done_after=0.9)
+    assert follow(robot, body, LinearController(robot.home)) == 5
+    assert follow(robot, RecordingRobot(robot.home, done_after=0.0), LinearController(robot.home)) == 0
 
 
 def test_arm_and_gripper_reach_chunk_targets(robot: RobotModel) -> None:
-    body = Obedient(robot.home)
+    body = RecordingRobot(robot.home)
     goal = robot.home + np.array([0.3, -0.2, 0.2, 0.3, -0.3, 0.2, 0.3])
-    follow(robot, body, Offset(goal, gripper=0.0), time_limit=8.0)
+    follow(robot, body, LinearController(goal, gripper=0.0), time_limit=8.0)
     np.testing.assert_allclose(body.position, goal, atol=5e-3)
     assert body.gripper == 0.0
 
 
 def test_arm_keeps_limits_for_random_chunks(robot: RobotModel) -> None:
-    body = Obedient(robot.home)
-    follow(robot, body, Offset(robot.home + 3.0), time_limit=6.0)
+    body = RecordingRobot(robot.home)
+    follow(robot, body, LinearController(robot.home + 3.0), time_limit=6.0)
     positions = np.array([command.positions for command in body.commands])
     assert np.all(positions >= robot.position_min) and np.all(positions <= robot.position_max)
     assert np.all(np.abs(np.diff(positions, axis=0) * RATE) <= robot.velocity_max * (1 + 1e-6))
@@ -216,8 +217,8 @@ def test_arm_keeps_limits_for_random_chunks(robot: RobotModel) -> None:
 def test_arm_holds_without_valid_chunk(robot: RobotModel) -> None:
     class Late:
         def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-            return replace(Stays().predict_chunk(drawn, joints), stamp=drawn.stamp - 10.0)
+            return replace(HoldController().predict_chunk(drawn, joints), stamp=drawn.stamp - 10.0)
 
-    body = Obedient(robot.home)
+    body = RecordingRobot(robot.home)
     follow(robot, body, Late(), time_limit=1.0)
     np.testing.assert_allclose(body.position, robot.home, atol=1e-9)

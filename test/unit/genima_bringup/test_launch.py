@@ -82,7 +82,7 @@ def test_forwarded_arguments_exist_in_included_file(file: Path) -> None:
 
 
 def test_drivers_are_included() -> None:
-    """Ensures that the test above checks something."""
+    """Ensure that the test above checks something."""
     found = {(package, name) for file in LAUNCH for package, name, _ in includes(file)}
     assert {("franka_bringup", "franka.launch.py"), ("realsense2_camera", "rs_launch.py")} <= found
 

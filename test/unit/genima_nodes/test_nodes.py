@@ -258,7 +258,9 @@ def test_failed_generation_is_reported_and_not_published(graph, generation) -> N
     agent, cameras, received, publish_task = generation
     agent.finite = False
     publish_task("wave")
-    graph.until(graph.reports_fault("diffusion_agent", "drawing is not finite"), "fault not reported", cameras.publish)
+    graph.until(
+        graph.reports_fault("diffusion_agent", "drawn target is not finite"), "fault not reported", cameras.publish
+    )
     assert not received
 
 
@@ -657,7 +659,7 @@ def test_invalid_parameters_are_rejected_in_one_line(name: str, value: object, e
 
 def test_target_of_other_size_is_reported(graph, arm) -> None:
     arm.task("wave")
-    expected = "the drawing is 8 px wide, 32 is needed"
+    expected = "the drawn target is 8 px wide, 32 is needed"
     graph.until(graph.reports_fault("controller", expected), "fault not reported", lambda: arm.work(size=8))
     assert not arm.commands
 

@@ -89,7 +89,7 @@ def test_silhouette_matches_simulated_robot(view: VirtualView, simulation: Simul
         joints = simulation.joints()
         drawn = silhouette(view.render(joints.positions, joints.gripper))
         assert (expected & ~drawn).sum() < 0.015 * expected.sum()  # some of its shades are the background's grey
-        # The drawing's edges are smoothed, so it is up to a pixel wider all round.
+        # The rendered edges are smoothed, so it is up to a pixel wider all round.
         assert not (drawn & ~cv2.dilate(expected.astype(np.uint8), np.ones((3, 3))).astype(bool)).any()
     renderer.close()
 

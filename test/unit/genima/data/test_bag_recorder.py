@@ -43,7 +43,7 @@ STRING, JOINTS = "std_msgs/msg/String", "sensor_msgs/msg/JointState"
 mend = repair.repair
 
 
-class Written(NamedTuple):
+class WrittenMessage(NamedTuple):
     topic: str
     log_ns: int
     data: bytes
@@ -53,15 +53,15 @@ def text(value: str) -> bytes:
     return bytes(types().serialize_cdr(types().types[STRING](data=value), STRING))
 
 
-def messages(number: int = 60) -> list[Written]:
+def messages(number: int = 60) -> list[WrittenMessage]:
     """Messages on two topics, in order, of different sizes, some with equal times."""
     return [
-        Written(("/a", "/b")[i % 3 == 0], START + i // 2 * 10_000_000, text(f"{i} " + "x" * (37 * i % 101)))
+        WrittenMessage(("/a", "/b")[i % 3 == 0], START + i // 2 * 10_000_000, text(f"{i} " + "x" * (37 * i % 101)))
         for i in range(number)
     ]
 
 
-def record(folder: Path, written: list[Written], **options: object) -> Path:
+def record(folder: Path, written: list[WrittenMessage], **options: object) -> Path:
     with BagRecorder(folder, **{"chunk_bytes": 500, "reserve_bytes": 0, **options}) as recorder:  # type: ignore[arg-type]
         recorder.add_topic("/a", STRING, Qos())
         recorder.add_topic("/b", STRING, Qos(depth=1, durability="transient_local"))
@@ -71,9 +71,9 @@ def record(folder: Path, written: list[Written], **options: object) -> Path:
     return folder
 
 
-def read(folder: Path) -> list[Written]:
+def read(folder: Path) -> list[WrittenMessage]:
     with AnyReader([folder]) as bag:
-        return [Written(connection.topic, log_ns, bytes(raw)) for connection, log_ns, raw in bag.messages()]
+        return [WrittenMessage(connection.topic, log_ns, bytes(raw)) for connection, log_ns, raw in bag.messages()]
 
 
 def information(folder: Path) -> dict:
@@ -244,8 +244,8 @@ def test_files_are_reproducible(tmp_path: Path) -> None:
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-class Held:
-    """Holds the writer thread at its next message."""
+class HeldWriter:
+    """Writer thread, held at its next message."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self._go = threading.Event(), threading.Event()
@@ -263,7 +263,7 @@ class Held:
 
 
 def test_full_queue_drops_and_counts_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held, data = Held(monkeypatch), text("x" * 100)
+    held, data = HeldWriter(monkeypatch), text("x" * 100)
     with BagRecorder(tmp_path / "bag", reserve_bytes=0, queue_bytes=5 * len(data)) as recorder:
         recorder.add_topic("/a", STRING)
         recorder.add_topic("/b", STRING)

@@ -82,7 +82,7 @@ def observation(i: int, poses: bool = True, actions: bool = True) -> stand_in.Ob
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Writes episodes as RLBench's generator does; returns the dataset's folder."""
+    """Function that writes episodes as RLBench's generator does, and returns the dataset's folder."""
     stand_in.install(monkeypatch)
 
     def write(episodes: int = 1, protocol: int = 4, **has: bool) -> Path:
@@ -183,8 +183,8 @@ def test_older_datasets_take_calibrations_from_elsewhere(dataset, tmp_path, caps
         write_demo(folder, tmp_path / "other", PANDA, {"wrist": CAMERAS["wrist"]})
 
 
-class Malice:
-    """Runs a command when it is unpickled as usual."""
+class MaliciousPickle:
+    """Object that runs a command when it is unpickled as usual."""
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:
         self._call = function, arguments
@@ -196,11 +196,11 @@ class Malice:
 def test_pickle_code_is_not_executed(tmp_path) -> None:
     trace, file = tmp_path / "trace", tmp_path / "low_dim_obs.pkl"
     acts = [
-        Malice(os.system, f"touch {trace}"),
-        Malice(subprocess.check_call, ["touch", str(trace)]),
-        Malice(eval, f"open({str(trace)!r}, 'w')"),
-        Malice(np.load, str(trace)),
-        Malice(getattr, dict, "get"),
+        MaliciousPickle(os.system, f"touch {trace}"),
+        MaliciousPickle(subprocess.check_call, ["touch", str(trace)]),
+        MaliciousPickle(eval, f"open({str(trace)!r}, 'w')"),
+        MaliciousPickle(np.load, str(trace)),
+        MaliciousPickle(getattr, dict, "get"),
     ]
     pickles = [pickle.dumps([act], protocol) for act in acts for protocol in (0, 2, 4, 5)]
     pickles.append(b"\x80\x04\x8c\x05numpy\x8c\x0cndarray.dump\x93.")  # a known name leads to no other
@@ -435,8 +435,8 @@ class FakeAgent:
         return DrawnTarget(observation.stamp, observation.instruction, (), np.zeros((32, 32, 3), np.uint8))
 
 
-class Turns:
-    """Turns one joint by 0.3 rad in each chunk, the gripper closed."""
+class TurningController:
+    """Controller that turns one joint by 0.3 rad in each chunk, the gripper closed."""
 
     def __init__(self, joint: int) -> None:
         self._joint = joint
@@ -456,7 +456,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> RLBenchEnvironment:
 def run(environment: RLBenchEnvironment, joint: int) -> bool:
     environment.reset("push_button", 3)
     stream, guard = ChunkStream(PANDA, RATE, 20, "serial"), CommandGuard(PANDA, RATE)
-    run_episode(environment, GenimaPolicy(FakeAgent(), Turns(joint)), stream, guard,
+    run_episode(environment, GenimaPolicy(FakeAgent(), TurningController(joint)), stream, guard,
                 command_rate=RATE, latency=0.0, time_limit=STEPS / RATE, seed=0)  # fmt: skip
     return environment.done
 

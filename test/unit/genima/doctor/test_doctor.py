@@ -478,7 +478,7 @@ def test_this_machines_clock() -> None:
 
 @pytest.fixture
 def time_server() -> Iterator[Callable[[float, int], int]]:
-    """Answers as an NTP server whose clock is ahead by some seconds, of a stratum; returns its port."""
+    """Function that starts an NTP server whose clock is ahead by some seconds, of a stratum; returns its port."""
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.1", 0))
     state = {"ahead": 0.0, "stratum": 2}

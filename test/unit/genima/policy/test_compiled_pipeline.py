@@ -343,7 +343,7 @@ def test_failed_config_falls_back_to_next(
 ) -> None:  # fmt: skip
     usual = CompiledPipeline(copy.deepcopy(tiny), configs=[EXACT]).generate_tiles(tiles(), GOALS[:1], seeded())
     monkeypatch.setattr(DeviceNetworks, "_generate", failing(error))
-    if plan.cuda_graph:  # without a GPU the drawing fails where it would be captured
+    if plan.cuda_graph:  # without a GPU generation fails where it would be captured
         monkeypatch.setattr(DeviceNetworks, "_capture", lambda self, *_: self._generate())
     engine = CompiledPipeline(copy.deepcopy(tiny), configs=[plan, EXACT])
     with caplog.at_level(logging.WARNING):
@@ -460,18 +460,18 @@ def test_execution_configs_of_devices() -> None:
 def test_every_gpu_config_matches_agent(base_agent: DiffusionAgent, shortcuts: SamplingOptions) -> None:
     shown, former = tiles(count=2), tiles(1, count=2)
 
-    def drawings(agent: DiffusionAgent, plan: ExecutionConfig) -> list[Tensor]:
+    def generate_all(agent: DiffusionAgent, plan: ExecutionConfig) -> list[Tensor]:
         engine = CompiledPipeline(agent, shortcuts, [plan])
         drawn = [engine.generate_tiles(shown, goals, seeded(), former) for goals in (GOALS, GOALS, GOALS[::-1])]
         assert engine.config == plan
         return drawn
 
-    expected = drawings(copy.deepcopy(base_agent), EXACT)
+    expected = generate_all(copy.deepcopy(base_agent), EXACT)
     for plan in execution_configs(torch.device("cuda")):
         agent = copy.deepcopy(base_agent)
         for module in agent.modules.values():
             module.cuda()
-        for drawn, right in zip(drawings(agent, plan), expected, strict=True):
+        for drawn, right in zip(generate_all(agent, plan), expected, strict=True):
             assert psnr(drawn, right) > 25, plan
 
 

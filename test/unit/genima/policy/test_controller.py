@@ -239,7 +239,7 @@ Save = Callable[..., str]
 
 @pytest.fixture
 def saved_resnet(tmp_path: Path) -> Save:
-    """Writes a ResNet classifier in the hub's format and returns its folder."""
+    """Function that writes a ResNet classifier in the hub's format, and returns its folder."""
 
     def save(config: ActConfig, **changes: Any) -> str:
         sizes = ResNetConfig(

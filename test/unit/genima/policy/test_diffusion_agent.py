@@ -127,8 +127,8 @@ def test_target_has_stamp_seed_and_steps(agent: DiffusionAgent) -> None:
 def test_instruction_changes_target(agent: DiffusionAgent) -> None:
     a, b = (agent.prompts(agent.texts([goal])).tokens for goal in GOALS)
     assert (a - b).abs().max() > 0.01
-    drawings = [agent.generate(observation(instruction=goal), 0).tile.astype(int) for goal in GOALS]
-    assert (drawings[0] != drawings[1]).any()
+    generated = [agent.generate(observation(instruction=goal), 0).tile.astype(int) for goal in GOALS]
+    assert (generated[0] != generated[1]).any()
 
 
 def test_every_view_changes_target(agent: DiffusionAgent) -> None:
@@ -148,7 +148,7 @@ def test_batch_matches_single_targets(agent: DiffusionAgent) -> None:
 
 
 class Spy(CompiledPipeline):
-    """Records its previous image and returns it."""
+    """Pipeline that records its previous image and returns it."""
 
     def __init__(self, agent: DiffusionAgent) -> None:
         super().__init__(agent)

@@ -22,10 +22,10 @@ from genima.types import Image
 CURRENT = np.array([0.1, -0.2, 0.1, -2.2, 0.0, 2.1, 0.7])
 
 
-def drawing(
+def draw_spheres(
     spec: PolicySpec, robot: RobotModel, cameras: Mapping[str, Camera], target: np.ndarray, gripper_open: bool
 ) -> Image:
-    """The spheres of a target on a noise background."""
+    """Return the spheres of a target on a noise background."""
     rng = np.random.default_rng(0)
     views = {}
     for view in spec.views:
@@ -44,7 +44,7 @@ def test_exact_targets_are_consistent(robot, spec, cameras, look: str) -> None:
     rng = np.random.default_rng(1)
     for gripper_open in (True, False):
         target = CURRENT + rng.normal(0, 0.05, 7)
-        drawn = drawing(spec, robot, cameras, target, gripper_open)
+        drawn = draw_spheres(spec, robot, cameras, target, gripper_open)
         right = agreement(drawn, target, gripper_open, CURRENT)
         blurred = np.clip(drawn + rng.normal(0, 15, drawn.shape), 0, 255).astype(np.uint8)
         assert right > 0.99 and agreement(blurred, target, gripper_open, CURRENT) > 0.95
@@ -59,6 +59,6 @@ def test_exact_targets_are_consistent(robot, spec, cameras, look: str) -> None:
 
 def test_views_without_calibration_are_not_compared(robot, spec, cameras) -> None:
     some = TargetConsistency(spec, robot, {"front": cameras["front"]})
-    assert some(drawing(spec, robot, cameras, CURRENT, True), CURRENT, True, CURRENT) > 0.99
+    assert some(draw_spheres(spec, robot, cameras, CURRENT, True), CURRENT, True, CURRENT) > 0.99
     with pytest.raises(GenimaError, match="no calibration for any of the views wrist, front.*there are none"):
         TargetConsistency(spec, robot, {})

@@ -71,13 +71,13 @@ def test_evaluation_with_temporal_ensemble(
 ) -> None:
     made: list[tuple[float, int]] = []
 
-    class Watched(TemporalEnsemble):
+    class EnsembleSpy(TemporalEnsemble):
         def average(self, chunk: ActionChunk) -> ActionChunk:
             averaged = super().average(chunk)
             made.append((self._m, len(self._chunks)))
             return averaged
 
-    monkeypatch.setattr(temporal_ensemble, "TemporalEnsemble", Watched)
+    monkeypatch.setattr(temporal_ensemble, "TemporalEnsemble", EnsembleSpy)
     out = tmp_path / "result.json"
     options = [
         "--task", "push_button", "--checkpoint", str(checkpoint_folder), "--episodes", "2", "--time-limit", "0.4",

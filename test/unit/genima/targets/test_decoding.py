@@ -33,7 +33,7 @@ def small(cameras: Mapping[str, Camera]) -> dict[str, Camera]:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class TargetSample:
     """An exact target image and its inputs."""
 
     target: np.ndarray
@@ -45,7 +45,7 @@ class Drawing:
 
 def draw(
     robot: RobotModel, cameras: Mapping[str, Camera], seed: int, appearance: Appearance = APPEARANCE, flat: bool = False
-) -> Drawing:
+) -> TargetSample:
     """Draw a random target near home on random or grey backgrounds, without the arm."""
     rng = np.random.default_rng([seed, 7])
     current, target = (
@@ -59,18 +59,18 @@ def draw(
         view: draw_targets(observation[view], camera, robot, appearance, target, seed % 2 == 0, current)
         for view, camera in cameras.items()
     }
-    return Drawing(target, seed % 2 == 0, current, observation, images)
+    return TargetSample(target, seed % 2 == 0, current, observation, images)
 
 
-def read(drawing: Drawing, cameras: Mapping[str, Camera], robot: RobotModel) -> DecodedTarget:
-    return TargetDecoder(cameras, robot, APPEARANCE).decode(drawing.images, drawing.current, drawing.observation)
+def decode(sample: TargetSample, cameras: Mapping[str, Camera], robot: RobotModel) -> DecodedTarget:
+    return TargetDecoder(cameras, robot, APPEARANCE).decode(sample.images, sample.current, sample.observation)
 
 
 def errors_of(
-    drawing: Drawing, cameras: Mapping[str, Camera], robot: RobotModel, images: Mapping[str, Image] | None = None
+    sample: TargetSample, cameras: Mapping[str, Camera], robot: RobotModel, images: Mapping[str, Image] | None = None
 ) -> DecodingErrors:
     return TargetDecoder(cameras, robot, APPEARANCE).errors(
-        images or drawing.images, drawing.target, drawing.gripper_open, drawing.current, drawing.observation
+        images or sample.images, sample.target, sample.gripper_open, sample.current, sample.observation
     )
 
 
@@ -79,7 +79,7 @@ def pixels_of(errors: list[DecodingErrors]) -> np.ndarray:
 
 
 def degrees_of(errors: list[DecodingErrors]) -> np.ndarray:
-    """Numbers of drawings and joints."""
+    """Numbers of samples and joints."""
     return np.array([list(error.degrees.values()) for error in errors])
 
 
@@ -118,10 +118,10 @@ def test_joints_are_decoded_from_release_stripes(robot: RobotModel, cameras: Map
     release = Appearance.load("genima_release")
     errors = []
     for seed in range(2):
-        drawing = draw(robot, cameras, seed, release)
+        sample = draw(robot, cameras, seed, release)
         errors.append(
             TargetDecoder(cameras, robot, release).errors(
-                drawing.images, drawing.target, drawing.gripper_open, drawing.current, drawing.observation
+                sample.images, sample.target, sample.gripper_open, sample.current, sample.observation
             )
         )  # fmt: skip
     pixels, degrees = pixels_of(errors), degrees_of(errors)
@@ -137,7 +137,7 @@ def test_joint_rotation_is_decoded_from_release_stripes(
 ) -> None:
     release = Appearance.load("genima_release")
     scene = {view: np.full((256, 256, 3), 127, np.uint8) for view in cameras}
-    read = []
+    decoded = []
     for turn in (0.0, 0.1):
         target = robot.home.copy()
         target[joint] += turn
@@ -145,16 +145,16 @@ def test_joint_rotation_is_decoded_from_release_stripes(
             view: draw_targets(scene[view], camera, robot, release, target, True, robot.home)
             for view, camera in cameras.items()
         }
-        read.append(TargetDecoder(cameras, robot, release).decode(images, robot.home, scene).positions[joint])
-    assert np.rad2deg(read[1] - read[0]) == pytest.approx(np.rad2deg(0.1), abs=1)
+        decoded.append(TargetDecoder(cameras, robot, release).decode(images, robot.home, scene).positions[joint])
+    assert np.rad2deg(decoded[1] - decoded[0]) == pytest.approx(np.rad2deg(0.1), abs=1)
 
 
 def test_decoding_without_observation_on_plain_scene(robot: RobotModel, small: dict[str, Camera]) -> None:
     for seed in range(3):
-        drawing = draw(robot, small, seed, flat=True)
-        reading = TargetDecoder(small, robot, APPEARANCE).decode(drawing.images, drawing.current)
-        np.testing.assert_allclose(np.rad2deg(reading.positions - drawing.target), 0, atol=3)
-        assert reading.gripper_open == drawing.gripper_open
+        sample = draw(robot, small, seed, flat=True)
+        decoded = TargetDecoder(small, robot, APPEARANCE).decode(sample.images, sample.current)
+        np.testing.assert_allclose(np.rad2deg(decoded.positions - sample.target), 0, atol=3)
+        assert decoded.gripper_open == sample.gripper_open
 
 
 def test_blurred_targets_are_decoded(
@@ -162,9 +162,9 @@ def test_blurred_targets_are_decoded(
 ) -> None:
     errors = []
     for seed in range(8):
-        drawing, rng = draw(robot, small, seed), np.random.default_rng(seed)
-        images = {view: fuzzy(image, rng) for view, image in drawing.images.items()}
-        errors.append(errors_of(drawing, small, robot, images))
+        sample, rng = draw(robot, small, seed), np.random.default_rng(seed)
+        images = {view: fuzzy(image, rng) for view, image in sample.images.items()}
+        errors.append(errors_of(sample, small, robot, images))
     assert np.mean([error.found for error in errors]) > 0.9
     assert np.nanmedian(pixels_of(true_errors)) < np.nanmedian(pixels_of(errors)) < 0.7
     assert (np.nanmedian(degrees_of(errors), axis=0) < 3).all()
@@ -215,26 +215,26 @@ def test_centre_of_occluded_sphere(robot: RobotModel, small: dict[str, Camera]) 
 
 @pytest.mark.parametrize("shift", [(3, 0), (0, -1), (-4, 2)])
 def test_error_of_shifted_target_is_shift(robot: RobotModel, small: dict[str, Camera], shift: tuple[int, int]) -> None:
-    camera, drawing = small["front"], draw(robot, small, 3, flat=True)
+    camera, sample = small["front"], draw(robot, small, 3, flat=True)
     move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], float)
-    moved = cv2.warpAffine(drawing.images["front"], move, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
-    before, after = (read_centres(image, camera, APPEARANCE) for image in (drawing.images["front"], moved))
+    moved = cv2.warpAffine(sample.images["front"], move, (SIZE, SIZE), borderMode=cv2.BORDER_REPLICATE)
+    before, after = (read_centres(image, camera, APPEARANCE) for image in (sample.images["front"], moved))
     for name, disc in before.items():
         there = after[name]
         assert disc and there
         np.testing.assert_allclose([there.u - disc.u, there.v - disc.v], shift, atol=0.1)
     errors = TargetDecoder(small, robot, APPEARANCE).errors(
-        {"front": moved}, drawing.target, drawing.gripper_open, drawing.current
+        {"front": moved}, sample.target, sample.gripper_open, sample.current
     )
     np.testing.assert_allclose(list(errors.pixels["front"].values()), np.hypot(*shift), atol=0.5)
 
 
 @pytest.mark.parametrize("joint", range(7))
 def test_error_of_other_joints_is_difference(robot: RobotModel, small: dict[str, Camera], joint: int) -> None:
-    drawing = draw(robot, small, 20 + joint)
-    wanted = drawing.target.copy()
+    sample = draw(robot, small, 20 + joint)
+    wanted = sample.target.copy()
     wanted[joint] += np.deg2rad(12)
-    errors = errors_of(replace(drawing, target=wanted), small, robot)
+    errors = errors_of(replace(sample, target=wanted), small, robot)
     expected = np.where(np.arange(7) == joint, 12, 0)
     np.testing.assert_allclose(list(errors.degrees.values()), expected, atol=2)
 
@@ -253,20 +253,20 @@ def test_undetermined_joints_are_nan(
 ) -> None:
     kept = tuple(sphere for sphere in APPEARANCE.spheres if sphere.name in spheres)
     for seed in (4, 5):
-        drawing = draw(robot, small, seed, replace(APPEARANCE, spheres=kept))
-        positions = read(drawing, small, robot).positions
+        sample = draw(robot, small, seed, replace(APPEARANCE, spheres=kept))
+        positions = decode(sample, small, robot).positions
         assert np.isnan(positions[hidden]).all()
-        np.testing.assert_allclose(np.rad2deg(positions - drawing.target)[shown], 0, atol=4)
+        np.testing.assert_allclose(np.rad2deg(positions - sample.target)[shown], 0, atol=4)
 
 
 def test_target_without_spheres_decodes_to_nan(robot: RobotModel, small: dict[str, Camera]) -> None:
-    drawing = draw(robot, small, 1)
-    reading = TargetDecoder(small, robot, APPEARANCE).decode(drawing.observation, drawing.current, drawing.observation)
-    assert np.isnan(reading.positions).all()
-    assert np.isinf(reading.deviations).all()
-    assert reading.gripper_open is None
-    assert not any(disc for view in reading.discs.values() for disc in view.values())
-    errors = errors_of(drawing, small, robot, drawing.observation)
+    sample = draw(robot, small, 1)
+    decoded = TargetDecoder(small, robot, APPEARANCE).decode(sample.observation, sample.current, sample.observation)
+    assert np.isnan(decoded.positions).all()
+    assert np.isinf(decoded.deviations).all()
+    assert decoded.gripper_open is None
+    assert not any(disc for view in decoded.discs.values() for disc in view.values())
+    errors = errors_of(sample, small, robot, sample.observation)
     assert errors.found == 0
     assert errors.gripper_right is False
     summary = summarise_errors([errors])
@@ -275,16 +275,16 @@ def test_target_without_spheres_decodes_to_nan(robot: RobotModel, small: dict[st
 
 
 def test_scene_in_sphere_colours_is_suppressed_by_observation(robot: RobotModel, small: dict[str, Camera]) -> None:
-    drawing = draw(robot, small, 6, flat=True)
+    sample = draw(robot, small, 6, flat=True)
     images, observation = {}, {}
     for view, camera in small.items():
-        scene = drawing.observation[view].copy()
+        scene = sample.observation[view].copy()
         for sphere, corner in zip(APPEARANCE.spheres, (10, 40, 70, 100), strict=True):
             cv2.rectangle(scene, (corner, 88), (corner + 24, 124), sphere.colour, -1)
         observation[view] = scene
-        arguments = robot, APPEARANCE, drawing.target, drawing.gripper_open, drawing.current
+        arguments = robot, APPEARANCE, sample.target, sample.gripper_open, sample.current
         images[view] = draw_targets(scene, camera, *arguments)
-    errors = errors_of(replace(drawing, observation=observation), small, robot, images)
+    errors = errors_of(replace(sample, observation=observation), small, robot, images)
     assert errors.found == 1
     assert np.nanmax(pixels_of([errors])) < 1.5
     assert np.nanmax(degrees_of([errors])) < 3
@@ -292,29 +292,29 @@ def test_scene_in_sphere_colours_is_suppressed_by_observation(robot: RobotModel,
 
 @pytest.mark.parametrize("seed", range(3))
 def test_misplaced_sphere_in_one_view_is_outlier(robot: RobotModel, small: dict[str, Camera], seed: int) -> None:
-    drawing, camera = draw(robot, small, seed, flat=True), small["front"]
-    image = drawing.observation["front"]
-    elsewhere = drawing.target + [-0.4, 0, 0, 0, 0, 0, 0]
-    for spheres, target in ((APPEARANCE.spheres[:3], drawing.target), (APPEARANCE.spheres[3:], elsewhere)):
+    sample, camera = draw(robot, small, seed, flat=True), small["front"]
+    image = sample.observation["front"]
+    elsewhere = sample.target + [-0.4, 0, 0, 0, 0, 0, 0]
+    for spheres, target in ((APPEARANCE.spheres[:3], sample.target), (APPEARANCE.spheres[3:], elsewhere)):
         appearance = replace(APPEARANCE, spheres=spheres)
-        image = draw_targets(image, camera, robot, appearance, target, drawing.gripper_open, drawing.current)
-    errors = errors_of(drawing, small, robot, drawing.images | {"front": image})
+        image = draw_targets(image, camera, robot, appearance, target, sample.gripper_open, sample.current)
+    errors = errors_of(sample, small, robot, sample.images | {"front": image})
     assert errors.pixels["front"]["gripper"] > 10
     assert max(errors.degrees.values()) < 3
 
 
 def test_wrong_gripper_colour_is_reported(robot: RobotModel, small: dict[str, Camera]) -> None:
     for seed in (2, 3):
-        drawing = draw(robot, small, seed)
-        assert read(drawing, small, robot).gripper_open == drawing.gripper_open
-        errors = errors_of(replace(drawing, gripper_open=not drawing.gripper_open), small, robot)
+        sample = draw(robot, small, seed)
+        assert decode(sample, small, robot).gripper_open == sample.gripper_open
+        errors = errors_of(replace(sample, gripper_open=not sample.gripper_open), small, robot)
         assert errors.gripper_right is False
 
 
 def test_missing_spheres_count_as_missing(robot: RobotModel, small: dict[str, Camera]) -> None:
-    drawing = draw(robot, small, 4)
+    sample = draw(robot, small, 4)
     without = draw(robot, small, 4, replace(APPEARANCE, spheres=APPEARANCE.spheres[:3])).images
-    errors = errors_of(drawing, small, robot, without)
+    errors = errors_of(sample, small, robot, without)
     shown = [view for view in errors.pixels.values() if "gripper" in view]
     assert shown
     assert all(np.isnan(view["gripper"]) for view in shown)
@@ -358,11 +358,11 @@ def test_summary_counts_over_targets_views_and_joints() -> None:
 def test_inconsistent_views_are_one_line_errors(
     robot: RobotModel,
     small: dict[str, Camera],
-    spoil: Callable[[Drawing, dict[str, Camera]], tuple],
+    spoil: Callable[[TargetSample, dict[str, Camera]], tuple],
     message: str,
 ) -> None:
-    drawing = draw(robot, small, 0)
-    images, cameras, observation = spoil(drawing, small)
+    sample = draw(robot, small, 0)
+    images, cameras, observation = spoil(sample, small)
     with pytest.raises(GenimaError, match=message) as caught:
-        TargetDecoder(cameras, robot, APPEARANCE).decode(images, drawing.current, observation)
+        TargetDecoder(cameras, robot, APPEARANCE).decode(images, sample.current, observation)
     assert "\n" not in str(caught.value)

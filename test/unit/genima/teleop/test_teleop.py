@@ -191,7 +191,7 @@ def test_all_joints_out_of_range_are_reported() -> None:
 
 
 class Follower:
-    """Executes commands immediately."""
+    """Follower that executes commands immediately."""
 
     def __init__(self, **changes: float) -> None:
         self.mirror = LeaderFollower(PANDA, LeaderFollowerSettings(**changes))
