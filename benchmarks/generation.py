@@ -66,7 +66,7 @@ NOISE = 1.0  # dB that an exact variant may lie below diffusers in half precisio
 
 @dataclass(frozen=True)
 class Options:
-    """Compare ways to draw; diffusers' pipeline is always among them."""
+    """Compare variants of image generation; diffusers' pipeline is always among them."""
 
     size: Literal["sd-turbo", "tiny", "small"] = "sd-turbo"
     """sd-turbo: random weights, 512x512; small: the bundled agent, 256x256; tiny: only to try the benchmark itself."""

@@ -41,9 +41,9 @@ DRAWN, CHUNK, COMMAND, SET_POINT, TARGET = (
 STAGES = (
     "camera: exposure to its images",
     "images to the diffusion agent",
-    "drawing",
+    "generation of the drawn target",
     "drawn target to the controller",
-    "reading it, checking it",
+    "decoding and checking it",
     "until the next command is due",
     "command to the guard",
     "until the next set-point is due",
@@ -150,8 +150,8 @@ def main() -> None:
     require_plot(options.plot, options.overwrite)
     stages, own, drawn = trace(options)
     if len(stages) < _LEAST:
-        raise GenimaError(f"only {len(stages)} of {drawn} drawings came through; the machine is too busy")
-    print(f"{len(stages)} of {drawn} drawings followed to the arm; the controller itself says {own}")
+        raise GenimaError(f"only {len(stages)} of {drawn} drawn targets arrived; the machine is too busy")
+    print(f"{len(stages)} of {drawn} drawn targets traced to the arm; the controller itself reports {own}")
     print(table(stages))
     if options.out:
         content = {"stages": list(STAGES), "seconds": stages.tolist(), "drawings": drawn, "controller": own}

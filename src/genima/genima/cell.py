@@ -191,7 +191,8 @@ class Cell:
 def load_cell(name_or_file: str | Path) -> Cell:
     """Read ``config/cells/<name>.yaml`` or a YAML file.
 
-    What it names is looked for beside a file of the user's own first, then in ``config/`` and ``calibration/``.
+    Files that it names are searched for in the folder of the user's file first, then in ``config/`` and
+    ``calibration/``.
 
     Raises:
         GenimaError: for a missing file, missing, unknown or bad fields, and files that it names.

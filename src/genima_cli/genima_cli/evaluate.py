@@ -58,9 +58,9 @@ class Evaluate:
     threads: Workers = 1
     """Processor cores that the models use; the small ones are fastest on one."""
     horizon: Annotated[int, Field(ge=1, le=10_000)] = 20
-    """Actions executed before the next drawing takes over, 1 to K."""
+    """Actions executed before the next prediction takes over, 1 to K."""
     mode: Literal["overlapped", "serial"] = "overlapped"
-    """overlapped: the next drawing is made while the chunk runs; serial: when it has been executed."""
+    """overlapped: the next prediction is made while the chunk runs; serial: when the chunk has been executed."""
     latency: Annotated[float, Field(ge=0, le=3600)] = 0.0
     """Seconds from an observation until its chunk can be followed; time stands still meanwhile if 0."""
     ensemble: Annotated[float, Field(ge=-100, le=100)] | None = None
