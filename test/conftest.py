@@ -232,12 +232,16 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
 @pytest.fixture
 def graph() -> Iterator[Graph]:
-    """Graph of nodes in this process, in a ROS domain of its own."""
+    """Graph of nodes in this process, in a ROS domain of its own.
+
+    All nodes share one interpreter, which a busy machine may stop for 0.1 s: their inputs may be as old as a robot
+    allows. Tests of the default limits pass the time to the classes that the nodes use.
+    """
     import rclpy
     from domains import free_domain
     from ros_graph import Graph
 
-    rclpy.init(domain_id=free_domain())
+    rclpy.init(args=["python", "--ros-args", "-p", "late:=0.5", "-p", "lost:=2.0"], domain_id=free_domain())
     graph = Graph()
     yield graph
     graph.close()

@@ -13,7 +13,7 @@ import psutil
 
 from genima_cli.machine_load import LoadMeter
 
-LONGEST = 0.25  # s: a guard holds its arm when commands are late by less
+LONGEST = 0.1  # s: nodes hold the arm when their inputs are older
 _PROBE = """
 import mmap, os, struct, sys, time
 

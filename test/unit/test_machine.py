@@ -31,7 +31,7 @@ class Probe:
     [
         (QUIET, 0.02, ""),
         (BUSY, 0.02, "other programs used 1.4 of 2 cores; a process woke up to 0.02 s late"),
-        (QUIET, LONGEST, "a process woke up to 0.25 s late"),
+        (QUIET, LONGEST, "a process woke up to 0.10 s late"),
     ],
 )
 def test_busy_machine_is_reported_with_measurements(
