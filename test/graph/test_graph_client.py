@@ -46,6 +46,19 @@ def test_silent_node_is_not_ready(graph: Graph, driver: GraphClient, monkeypatch
         driver.wait_ready(["guard"], 0.1, raise_nothing)
 
 
+def test_fault_of_required_node_is_raised(graph: Graph, driver: GraphClient) -> None:
+    publish = graph.publisher(NodeStatus, "node_status", qos.NODE_STATUS)
+
+    def publish_fault() -> bool:
+        publish(NodeStatus(node="sim_node", state=NodeStatus.FAULT, message="task: failed"))
+        driver.require_no_fault("command_guard")  # without a status
+        return bool(driver.problem("sim_node") == "task: failed")
+
+    assert driver.spin_until(publish_fault, 5.0, raise_nothing)
+    with pytest.raises(GenimaError, match="sim_node: task: failed"):
+        driver.require_no_fault("sim_node")
+
+
 def test_task_is_ended_before_its_goal_is_accepted(graph: Graph, driver: GraphClient) -> None:
     assert driver.end_task(), "no task is running"
     accepted: list[Any] = []

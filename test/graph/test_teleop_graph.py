@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,23 @@ RECORD = [sys.executable, "-m", "genima_cli", "record"]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"} | {"MUJOCO_GL": "egl", "TERM": "xterm"}
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+FAULTY_TASK = """
+from genima_sim.tasks.push_button import PushButton
+
+class Press(PushButton):
+    def succeeded(self, state):
+        return state.data.time > 0.2 and 1 / 0
+"""
+
+
+def run(command: list[str], environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=200
+        command,
+        env=ENVIRONMENT | dict(environment or {}),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=200,
     )
 
 
@@ -87,6 +102,17 @@ def test_interrupted_expert_recording_is_continued(tmp_path: Path) -> None:
         assert episode.period == pytest.approx(0.1, abs=0.001)
         assert abs(episode.command_positions - episode.positions).max() < 0.5
     assert run(command).stdout.startswith("2 demos")
+
+
+@pytest.mark.nightly
+@pytest.mark.real_time
+def test_error_in_task_code_ends_recording(tmp_path: Path, write_module: Callable[..., Path]) -> None:
+    file = write_module("tasks/press.py", FAULTY_TASK)
+    command = [*RECORD, "--sim", "--task", "press", "--episodes", "1", "--out", str(tmp_path / "demos")]
+    done = run(command, {"GENIMA_PATH": str(tmp_path)})
+    line = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and line.startswith("genima: error: sim_node: task: ")
+    assert f"task press: Press.succeeded failed (ZeroDivisionError: division by zero); correct {file}" in line
 
 
 @pytest.mark.real_time

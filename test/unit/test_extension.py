@@ -11,6 +11,7 @@ from genima.cell import load_cell
 from genima.errors import GenimaError
 from genima.io import paths
 from genima_cli import evaluate
+from genima_cli.__main__ import main
 
 ROBOT = (
     paths.shared("config", "robots", "fr3.yaml")
@@ -160,6 +161,15 @@ def test_user_files_add_view_robot_task_policy_and_simulator(folder: Path, capsy
         evaluate.main(["--cell", "lab", "--task", "point_at_ball", "--policy", "look_and_point", "--episodes=3"]) == 0
     )
     assert "point_at_ball: 3 of 3" in capsys.readouterr().out
+
+
+def test_error_of_policy_is_one_line_with_file(
+    folder: Path, write_module: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_module("policies/look_and_point.py", POLICY, ('images["overhead"]', 'images["above"]'))
+    assert main(["eval", "--cell", "lab", "--task", "point_at_ball", "--policy", "look_and_point"]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"policy look_and_point: LookAndPoint.predict_chunk failed (KeyError: 'above'); correct {file}" in line
 
 
 def test_name_of_project_is_rejected(folder: Path) -> None:

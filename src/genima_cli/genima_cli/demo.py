@@ -171,9 +171,8 @@ def _run(options: Demo, nodes: Sequence[NodeSpec], views: Sequence[str], out: Pa
                         EpisodeResult(options.task, seed, outcome, result.reason, result.elapsed, drawn)
                     )
                     line.write(f"seed {seed}: {outcome.name} after {result.elapsed:.1f} s ({result.reason})")
-                    scene = monitor.statuses.get(nodes[0].node)  # the simulator
-                    if outcome is not TaskOutcome.SUCCEEDED and scene is not None and scene.state != scene.OK:
-                        raise GenimaError(f"{scene.node}: {scene.message}")
+                    if outcome is not TaskOutcome.SUCCEEDED:
+                        monitor.require_no_fault(nodes[0].node)  # the simulator
                     monitor.spin_until(lambda: False, _SETTLE, live)
         finally:
             report.measurements = monitor.measurements(psutil.Process().create_time())

@@ -186,6 +186,12 @@ class GraphClient(Node):
             return "no status"
         return str(status.message) if status.state != NodeStatus.OK else ""
 
+    def require_no_fault(self, name: str) -> None:
+        """Raise a GenimaError with the fault of a node."""
+        status = self.statuses.get(name)
+        if status is not None and status.state != NodeStatus.OK:
+            raise GenimaError(f"{name}: {status.message}")
+
     def dropped(self) -> int:
         """Return the number of samples that arrived at any node and were not used."""
         return sum(int(status.dropped) for status in self.statuses.values())

@@ -145,10 +145,9 @@ def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
     for folder in folders:
         remove_recording(folder.parent / PARTIAL / folder.name)
     failed = 0
+    stack = recording_stack(cell, "expert", options.camera_rate, str(options.out), options.images)
     with (
-        teleop_session(
-            recording_stack(cell, "expert", options.camera_rate, str(options.out), options.images), options.logs
-        ) as session,
+        teleop_session(stack, options.logs, required=stack[0].node) as session,  # the simulator
         tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True) as progress,
     ):
         for folder in folders:

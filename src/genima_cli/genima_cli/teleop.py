@@ -43,7 +43,8 @@ def main(argv: Sequence[str]) -> int:
 
     cell = load_cell(options.cell)
     stack = teleop_stack(cell, "expert" if expert else "jog")
-    with interrupt_on_signals(), teleop_session(stack, options.logs) as session:
+    simulator = stack[0].node if expert else ""  # its faults cannot be corrected while an expert leads
+    with interrupt_on_signals(), teleop_session(stack, options.logs, required=simulator) as session:
         return _run_expert(options, session) if expert else _run_manual(options, session)
 
 

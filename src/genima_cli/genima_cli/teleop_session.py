@@ -122,6 +122,7 @@ def teleop_session(
     logs: Path | None,
     environment: Mapping[str, str] | None = None,
     what: str = "the simulator and its arm's nodes",
+    required: str = "",
 ) -> Iterator[TeleopSession]:
     """Run processes with an operator in their graph.
 
@@ -130,6 +131,7 @@ def teleop_session(
         logs: folder for their logs; None: a temporary one.
         environment: variables of their graph; None: of one of their own on this machine.
         what: name of the processes in the line that is printed at their start.
+        required: node whose fault ends the session; empty: none.
     """
     environment = dict(environment or ros_environment())
     os.environ.update(environment)
@@ -141,7 +143,12 @@ def teleop_session(
         nodes = [process.node for process in processes if process != CLOCK_WATCH]
         operator.wait_ready(nodes, _READY_TIMEOUT, supervisor.check)
         line = stack.enter_context(tqdm(bar_format="{desc}", disable=None))
-        yield TeleopSession(operator, line, supervisor.check)
+
+        def check() -> None:
+            supervisor.check()
+            operator.require_no_fault(required)
+
+        yield TeleopSession(operator, line, check)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.errors import GenimaError
-from genima.io.files import describe_error
+from genima.system.user_code import Check, checked
 
 if TYPE_CHECKING:  # options name tasks: a help page must not load a simulator
     import mujoco
@@ -197,32 +196,12 @@ def _are_apart(objects: Sequence[SceneObject], xy: Array) -> bool:
 # ------------------------------------------------------------------------------------------------ code of the user's
 
 
-def _check_methods(cls: type, checks: Mapping[str, Callable[[Any], str] | None]) -> None:
+def _check_methods(cls: type, checks: Mapping[str, Check | None]) -> None:
     """Let methods that a class defines raise a GenimaError with the task's file for every error."""
+    task = cls.__module__.rpartition(".")[2]
     for name, check in checks.items():
         if inspect.isfunction(method := vars(cls).get(name)):
-            setattr(cls, name, _checked(method, cls.__module__.rpartition(".")[2], check))
-
-
-def _checked(method: Callable[..., Any], task: str, check: Callable[[Any], str] | None) -> Callable[..., Any]:
-    file = inspect.getfile(method)
-
-    @functools.wraps(method)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        try:
-            result = method(*args, **kwargs)
-            problem = check(result) if check is not None else ""
-        except GenimaError:
-            raise
-        except Exception as error:
-            raise GenimaError(
-                f"task {task}: {method.__qualname__} failed ({describe_error(error)}); correct {file}"
-            ) from error
-        if problem:
-            raise GenimaError(f"task {task}: {method.__qualname__} returned {problem}; correct {file}")
-        return result
-
-    return checked
+            setattr(cls, name, checked(method, f"task {task}", inspect.getfile(method), check))
 
 
 def _bool_problem(result: Any) -> str:

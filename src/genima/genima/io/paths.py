@@ -26,6 +26,11 @@ def user_folders() -> list[Path]:
     return folders
 
 
+def is_users_file(file: str | Path) -> bool:
+    """Return whether a file lies in one of the user's own folders."""
+    return any(Path(file).is_relative_to(folder) for folder in user_folders())
+
+
 def shared(*parts: str) -> Path:
     """Return the path of a shared file or folder, e.g. ``shared("config", "robots", "panda.yaml")``.
 
@@ -40,7 +45,7 @@ def shared(*parts: str) -> Path:
     found: list[Path] = []
     with contextlib.suppress(OSError, ValueError):  # a name that is too long, or has a null byte
         found = [path for root in roots if (path := root.joinpath(*parts)).exists()]
-    users = [path for path in found if any(path.is_relative_to(folder) for folder in own)]
+    users = [path for path in found if is_users_file(path)]
     if users and users != found[:1]:
         raise GenimaError(f"{users[0]}: the name is taken ({found[0]}); rename yours")
     if found:

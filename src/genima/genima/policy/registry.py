@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from genima.errors import GenimaError
 from genima.io.files import describe_error
+from genima.io.paths import is_users_file
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.system.registry import Registry
 
@@ -76,6 +77,8 @@ def require_policy(name: str) -> None:
 def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = None) -> Policy:
     """Load a policy: a name in :data:`POLICIES`, or a checkpoint folder of GENIMA.
 
+    A user's policy raises a GenimaError for every error and for a wrong result.
+
     Raises:
         GenimaError: for an unknown name, and when loading fails.
     """
@@ -84,19 +87,21 @@ def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = No
         options = replace(options, checkpoint=name_or_folder)
         name_or_folder = GENIMA
     load = POLICIES.get_or_refuse(name_or_folder)
+    subject, file = f"policy {name_or_folder}", POLICIES.file(name_or_folder)
     try:
         policy = load(options)
+        missing = [part for part in ("spec", "reset", "predict_chunk") if not hasattr(policy, part)]
     except GenimaError:
         raise
     except Exception as error:  # a user's policy may raise anything
-        file = POLICIES.file(name_or_folder)
-        raise GenimaError(f"policy {name_or_folder}: cannot be loaded ({describe_error(error)}); see {file}") from error
-    if missing := [part for part in ("spec", "reset", "predict_chunk") if not hasattr(policy, part)]:
-        file = POLICIES.file(name_or_folder)
-        raise GenimaError(
-            f"policy {name_or_folder}: load returns no policy (it lacks {', '.join(missing)}); see {file}"
-        )
-    return policy
+        raise GenimaError(f"{subject}: cannot be loaded ({describe_error(error)}); see {file}") from error
+    if missing:
+        raise GenimaError(f"{subject}: load returns no policy (it lacks {', '.join(missing)}); see {file}")
+    if not is_users_file(file):
+        return policy
+    from genima.policy.user_policy import UserPolicy
+
+    return UserPolicy(policy, subject, file)
 
 
 def _is_checkpoint(folder: str) -> bool:

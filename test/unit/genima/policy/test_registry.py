@@ -60,6 +60,7 @@ def test_policy_is_added_by_one_module(write_module: Callable[..., Path]) -> Non
     (("import numpy", "import nowhere_at_all as numpy; import numpy"), "cannot be imported .ModuleNotFoundError"),
     (("return Stay", "return str"), "load returns no policy .it lacks spec, reset, predict_chunk"),
     (("return Stay(options.robot)", "return {}[0]"), "cannot be loaded .KeyError: 0"),
+    (("self.spec = PolicySpec", "self.spec = dict; PolicySpec"), "spec is no PolicySpec"),
 ])  # fmt: skip
 def test_incomplete_policy_is_reported_in_one_line_with_file(
     write_module: Callable[..., Path], change: tuple[str, str], line: str
@@ -68,6 +69,27 @@ def test_incomplete_policy_is_reported_in_one_line_with_file(
     with pytest.raises(GenimaError, match=f"policy stay: .*{line}") as caught:
         load_policy("stay", PolicyOptions(robot="panda"))
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("change", "line"), [
+    (("        return ActionChunk", "        raise RuntimeError('two\\nlines')\n        return ActionChunk"),
+     "Stay.predict_chunk failed .RuntimeError: two lines"),
+    (("return ActionChunk", "return None and ActionChunk"), "Stay.predict_chunk returned no action chunk"),
+    (("(20, 1)", "(20, 2)"), "positions .20, 14. and gripper .20,. instead of .K, 7. and .K,."),
+    (("np.ones(20)", "np.ones(19)"), "gripper .19,."),
+    (("np.ones(20)", "np.full(20, np.nan)"), "actions that are not finite"),
+    (("0.05", "0.0"), "a period out of range .0.0 s"),
+    (("        pass", "        self.memory.clear()"), "Stay.reset failed .AttributeError: "),
+])  # fmt: skip
+def test_error_in_policy_code_is_one_line_with_file(
+    write_module: Callable[..., Path], change: tuple[str, str], line: str
+) -> None:
+    file = write_module("policies/stay.py", USERS, change)
+    policy = load_policy("stay", PolicyOptions(robot="panda"))
+    with pytest.raises(GenimaError, match=f"policy stay: .*{line}") as caught:
+        policy.reset()
+        policy.predict_chunk(observation(1.0))
+    assert f"correct {file}" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_project_names_are_reserved(write_module: Callable[..., Path]) -> None:
