@@ -16,15 +16,19 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import yaml
 from cells import write_cell
 from domains import free_domain
 
+from genima.cameras.calibration_file import load_cameras
 from genima.cameras.camera import Camera
 from genima.io import paths
+from genima.robot.model import RobotModel
+from genima.types import Image
 from genima_sim.rendering import SceneRenderer
-from genima_sim.simulation import Simulation
+from genima_sim.scene import build_scene
 
 MISSING = "pyrealsense2, or Debian's libusb-1.0-0, is not installed"
 HERE = Path(__file__).resolve().parent
@@ -83,17 +87,31 @@ class Command:
                 self.process.kill()
 
 
-class RobotSetup:
-    """Robot at `robot.here`, four cameras with images of the scene at the arm's home, and their files."""
+def render_at_home(robot: RobotModel, cameras: Mapping[str, Camera]) -> dict[str, Image]:
+    """Render a robot with any gripper, the arm at home above an empty table; return images by view."""
+    model = build_scene(robot, cameras)
+    data = mujoco.MjData(model)
+    for name, position in zip(robot.joint_names, robot.home, strict=True):
+        data.joint(name).qpos = position
+    renderer = SceneRenderer(model, cameras)
+    images = renderer.render(data.qpos)
+    renderer.close()
+    return images
 
-    def __init__(self, folder: Path, simulation: Simulation) -> None:
+
+class RobotSetup:
+    """Robot at `robot.here`, four cameras with images of it at home, and their files."""
+
+    def __init__(self, folder: Path) -> None:
         self.folder, self.bus = folder, folder / "bus"
         self.bus.mkdir()
-        renderer = SceneRenderer(simulation.model, simulation.cameras)
-        images = renderer.render(simulation.qpos())
-        renderer.close()
+        self._robot = folder / "panda_with_a_hand.yaml"  # with the joints that the bundled models were trained with
+        text = paths.shared("config", "robots", "panda.yaml").read_text(encoding="utf-8")
+        self._robot.write_text(text.replace("model: robotiq_2f140", "model: franka_hand"), encoding="utf-8")
+        cameras = load_cameras("sim")
+        images = render_at_home(RobotModel.load(self._robot), cameras)
         for view, serial in SERIALS.items():
-            self._save(self.bus / f"{serial}.npz", images[view], simulation.cameras[view])
+            self._save(self.bus / f"{serial}.npz", images[view], cameras[view])
         existing = filter(None, [os.environ.get("PYTHONPATH")])
         self.environment = {
             "ROS_DOMAIN_ID": str(free_domain()),
@@ -121,10 +139,7 @@ class RobotSetup:
 
     def cell(self, **changes: object) -> str:
         """Write the file of a cell with our own driver; changes apply to its entries, as in ``write_cell``."""
-        robot = self.folder / "panda_with_a_hand.yaml"  # with the joints that the bundled models were trained with
-        text = paths.shared("config", "robots", "panda.yaml").read_text(encoding="utf-8")
-        robot.write_text(text.replace("model: robotiq_2f140", "model: franka_hand"), encoding="utf-8")
-        defaults = {"robot": str(robot), "cameras": self.rig(), "calibration": "sim"}
+        defaults = {"robot": str(self._robot), "cameras": self.rig(), "calibration": "sim"}
         return write_cell(self.folder, "fr3_own_driver", **defaults | changes)
 
     def start(self, **options: str | None) -> Command:

@@ -7,11 +7,7 @@ from pathlib import Path
 import pytest
 from real_command import RobotSetup
 
-from genima.robot.model import RobotModel
-from genima_sim.simulation import Simulation
-
 
 @pytest.fixture
-def robot_setup(tmp_path: Path, simulation: Simulation, robot: RobotModel) -> RobotSetup:
-    simulation.reset("push_button", 0, robot.home)
-    return RobotSetup(tmp_path, simulation)
+def robot_setup(tmp_path: Path) -> RobotSetup:
+    return RobotSetup(tmp_path)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from domains import free_domain
+from real_command import MISSING, RobotSetup
 from terminal import Terminal
 
 from genima.cameras.calibration_board import CalibrationBoard
@@ -106,10 +107,8 @@ def test_keys_take_drop_compute_and_save_samples(tmp_path: Path) -> None:
 
 @pytest.mark.nightly  # daily for ./genima record and ./genima real, which start the same nodes
 @pytest.mark.real_time
-def test_robot_ip_starts_drivers_camera_guard_and_calibrator(tmp_path: Path, simulation: Simulation) -> None:
-    cells = pytest.importorskip("test_real_command")  # stand-ins for the libraries of robot and camera
-    simulation.reset("push_button", 0, PANDA.home)
-    robot_setup = cells.RobotSetup(tmp_path, simulation)
+def test_robot_ip_starts_drivers_camera_guard_and_calibrator(robot_setup: RobotSetup, tmp_path: Path) -> None:
+    pytest.importorskip("pyrealsense2", reason=MISSING, exc_type=ImportError)
     folders = [word for name in ("out", "samples", "logs") for word in (f"--{name}", str(tmp_path / name))]
     robot = ["--robot-ip", "robot.here", "--cell", robot_setup.cell(), "--view", "front"]
     with Terminal([*COMMAND[:5], *robot, *folders], ENVIRONMENT | robot_setup.environment) as terminal:
