@@ -71,11 +71,10 @@ def main(argv: Sequence[str]) -> int:
         require_terminal("replaying on a real robot")
     from genima.cell import load_cell  # only here: for --help, nothing slow is imported
     from genima.data.episodes import Episode
-    from genima.data.episodes.robot import load_episode_robot
 
     cell = load_cell(options.cell) if options.cell else None
-    robot = load_episode_robot(options.demo, cell.robot if cell else None)
-    episode = Episode.load(options.demo, robot)  # reports in a moment what is wrong with it
+    episode = Episode.load(options.demo, cell.robot if cell else None)  # reports in a moment what is wrong with it
+    robot = episode.robot
     if cell is not None and not cell.has_robot(robot):
         raise GenimaError(f"cell {cell.name}: its robot is {cell.robot.name}, that of {options.demo} {robot.name}")
     speed = options.speed or (1.0 if options.sim else _REAL_SPEED)

@@ -13,7 +13,6 @@ from std_srvs.srv import Trigger
 from genima.cell import load_cell
 from genima.control.joint_trajectory import JointTrajectory
 from genima.data.episodes import Episode
-from genima.data.episodes.robot import load_episode_robot
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.system.command_line import REPLAY_SPEED
@@ -31,23 +30,22 @@ class ReplayNode(TrajectoryLeader):
         GenimaError: for parameters out of range, and an episode that cannot be read.
         """
         super().__init__("replay")
-        speed = parameters.number(self, "speed", 1.0, *REPLAY_SPEED)
-        episode = Episode.load(self._folder, self.robot)
-        times = (episode.stamps - episode.stamps[0]) / speed
-        self._episode = JointTrajectory(times, episode.command_positions, episode.command_gripper)
         self._home()
         self.create_service(Trigger, "leader/home", trigger_callback(self._home))
         self.create_service(Trigger, "leader/play", trigger_callback(self._play))
         self.start()
 
     def _load_robot(self) -> RobotModel:
-        """Load the robot model of the episode."""
+        """Load the episode; return its robot model."""
         demo = parameters.text(self, "episode", "")
         if not demo:
             raise GenimaError("replay: parameter episode is missing; give the folder of a demo: -p episode:=FOLDER")
-        self._folder = Path(demo)
+        speed = parameters.number(self, "speed", 1.0, *REPLAY_SPEED)
         cell = parameters.text(self, "cell", "")  # of an episode that holds no robot model
-        return load_episode_robot(self._folder, load_cell(cell).robot if cell else None)
+        episode = Episode.load(Path(demo), load_cell(cell).robot if cell else None)
+        times = (episode.stamps - episode.stamps[0]) / speed
+        self._episode = JointTrajectory(times, episode.command_positions, episode.command_gripper)
+        return episode.robot
 
     def _home(self) -> str:
         positions, _, gripper = self._episode.at(0.0)

@@ -9,7 +9,6 @@ import numpy as np
 from genima.control.jerk_limited_motion import minimum_jerk
 from genima.control.joint_trajectory import JointTrajectory
 from genima.data.episodes import Episode
-from genima.data.episodes.robot import require_episode_robot
 from genima.errors import GenimaError
 from genima.policy.registry import PolicyOptions
 from genima.policy.spec import PolicySpec
@@ -30,8 +29,8 @@ def load(options: PolicyOptions) -> TrajectoryPolicy:
     if not options.episode:
         raise GenimaError("policy replay: no episode; name the folder of one with --episode")
     robot = RobotModel.load(options.robot)
-    require_episode_robot(Path(options.episode), robot)
     episode = Episode.load(Path(options.episode), robot)
+    episode.require_robot(robot)
     spec = PolicySpec(robot.name, robot.joint_names, options.views)
     return TrajectoryPolicy(spec, lambda observation: trajectory(episode, observation))
 

@@ -25,9 +25,13 @@ _UNCERTAIN = 2.0, 0.2  # mm and deg: spheres then are a pixel or two off
 def check_cell(name: str) -> tuple[Cell | None, Finding]:
     """Check the cell's file and all that it names; return the cell, None where it cannot be read."""
     try:
+        known = ", ".join(file.stem for file in paths.yaml_files("config", "cells"))
+    except GenimaError as error:  # of GENIMA_PATH
+        found, _, remedy = str(error).partition("; ")
+        return None, fail("cell", found, remedy)
+    try:
         cell = load_cell(name)
     except GenimaError as error:
-        known = ", ".join(file.stem for file in paths.yaml_files("config", "cells"))
         remedy = f"see docs/real_robot.md; the names of config/cells are known: {known}"
         return None, fail("cell", str(error), remedy)
     drives = f"simulated by {cell.simulator}" if cell.driver is None else f"driver {cell.driver.kind}"

@@ -16,7 +16,6 @@ from genima.data.datasets.render import MANIFEST, sha256
 from genima.data.datasets.target_dataset import read_manifest
 from genima.data.episodes import Episode, EpisodeError, find_episodes
 from genima.data.episodes.cameras import EpisodeCameras
-from genima.data.episodes.robot import load_episode_robot
 from genima.data.lerobot import layout
 from genima.data.lerobot.description import EpisodeEntry, Info, read_episodes, read_info, read_tasks
 from genima.data.lerobot.reader import decode_table_image
@@ -131,7 +130,7 @@ def inspect_demos(folder: Path, default: RobotModel | None, verify: bool) -> Rep
 
     Args:
         folder: theirs.
-        default: robot of demos that hold no model, as of :func:`load_episode_robot`.
+        default: robot of demos that hold no model, as of :meth:`Episode.load`.
         verify: decode every image.
 
     Raises:
@@ -144,8 +143,7 @@ def inspect_demos(folder: Path, default: RobotModel | None, verify: bool) -> Rep
     unsuccessful, unjudged, uncalibrated = list[str](), list[str](), list[str]()
     for path in tqdm(found, desc="read", unit="demo", dynamic_ncols=True, leave=False):
         try:
-            robot = load_episode_robot(path, default)
-            episode = Episode.load(path, robot)
+            episode = Episode.load(path, default)
             for view in episode.views:
                 images = [episode.image(view, t) for t in (range(len(episode)) if verify else (0,))]
                 sizes[f"{view} {images[0].shape[1]}x{images[0].shape[0]} px"] += 1
@@ -157,7 +155,7 @@ def inspect_demos(folder: Path, default: RobotModel | None, verify: bool) -> Rep
             faults.append(str(error).removeprefix("episode "))
             continue
         good.append(episode.instruction)
-        robots[robot.name] += 1
+        robots[episode.robot.name] += 1
         lengths.append(len(episode))
         durations.append(episode.stamps[-1] - episode.stamps[0])
         rates.append(1 / episode.period)

@@ -13,7 +13,6 @@ from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, BagReader
 from genima.data.episodes.episode_index import EpisodeIndex
 from genima.data.episodes.frames import decode
 from genima.data.episodes.idle import Activity, JointTrack, find_idle, find_tracks
-from genima.data.episodes.robot import load_episode_robot
 from genima.data.episodes.summary import Summary, rate, read_notes
 from genima.errors import GenimaError
 from genima.inspection.report import Report, Section, format_list
@@ -49,14 +48,14 @@ def inspect_demo(index: EpisodeIndex, default: RobotModel | None = None) -> Repo
 
     Args:
         index: of the demo.
-        default: robot of a demo that holds no model, as of :func:`load_episode_robot`.
+        default: robot of a demo that holds no model, as of :meth:`EpisodeIndex.load_robot`.
 
     Raises:
         EpisodeError: for a demo with joints whose robot model is unknown.
     """
     summary, activity = Summary.of(index), None
     has_joints = any(topic in index.streams for topic in (JOINT_STATES, JOINT_COMMAND))
-    robot = load_episode_robot(index.folder, default) if has_joints else None
+    robot = index.load_robot(default) if has_joints else None
     tracks = {} if robot is None else find_tracks(index, robot)
     rows = {
         "instruction": summary.instruction or "none",

@@ -71,7 +71,7 @@ POLICIES: Registry[Callable[[PolicyOptions], Policy]] = Registry(
 def require_policy(name: str) -> None:
     """Raise a GenimaError for an unknown policy, without slow imports."""
     if name not in POLICIES and not _is_checkpoint(name):
-        POLICIES.get_or_refuse(name)
+        POLICIES.find(name)
 
 
 def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = None) -> Policy:
@@ -83,10 +83,10 @@ def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = No
         GenimaError: for an unknown name, and when loading fails.
     """
     options = options or PolicyOptions()
-    if name_or_folder not in POLICIES and _is_checkpoint(name_or_folder):
+    if _is_checkpoint(name_or_folder) and name_or_folder not in POLICIES:
         options = replace(options, checkpoint=name_or_folder)
         name_or_folder = GENIMA
-    load = POLICIES.get_or_refuse(name_or_folder)
+    load = POLICIES.find(name_or_folder)
     subject, file = f"policy {name_or_folder}", POLICIES.file(name_or_folder)
     try:
         policy = load(options)

@@ -65,25 +65,22 @@ class Registry(Mapping[str, T], Generic[T]):
         KeyError: for an unknown name.
         GenimaError: for a module that cannot be imported, and for an incomplete entry.
         """
-        module = self._modules()[name]
-        if name not in self._found:
-            self._found[name] = self._load(name, module)
-        return self._found[name][1]
+        return self._entry(name, self._modules()[name])
 
-    def get_or_refuse(self, name: str) -> T:
+    def find(self, name: str) -> T:
         """Return the entry of that name.
 
         Raises:
             GenimaError: for an unknown name, with the nearest known one; for a module that cannot be imported; and for
                 an incomplete entry.
         """
-        names = list(self)
-        if name not in names:
-            guess = difflib.get_close_matches(name, names, n=1)
+        modules = self._modules()
+        if name not in modules:
+            guess = difflib.get_close_matches(name, modules, n=1)
             hint = f"; did you mean {guess[0]}?" if guess else ""
-            known = f"known: {', '.join(names)}"
+            known = f"known: {', '.join(modules)}"
             raise GenimaError(f"{self._what} {shorten(repr(name))}: unknown; {known}{hint}")
-        return self[name]
+        return self._entry(name, modules[name])
 
     def file(self, name: str) -> str:
         """Return the file of an entry that has been loaded."""
@@ -114,6 +111,11 @@ class Registry(Mapping[str, T], Generic[T]):
             self._found.pop(name, None)
             sys.modules.pop(f"{self._package}.{name}", None)
 
+    def _entry(self, name: str, module: str) -> T:
+        if name not in self._found:
+            self._found[name] = self._load(name, module)
+        return self._found[name][1]
+
     def _load(self, name: str, module_name: str) -> tuple[str, T]:
         try:
             module = importlib.import_module(module_name)
@@ -128,7 +130,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return str(module.__file__), self._create(name, module)
 
 
-def only_class(what: str, base: type[T]) -> Callable[[str, ModuleType], T]:
+def subclass_factory(what: str, base: type[T]) -> Callable[[str, ModuleType], T]:
     """Return a function that creates the one subclass of ``base`` that a module defines."""
 
     def create(name: str, module: ModuleType) -> T:

@@ -66,7 +66,7 @@ def export_lerobot(argv: Sequence[str]) -> int:
     from tqdm import tqdm  # imported here and below: takes seconds
 
     from genima.data.episodes import Episode, find_episodes
-    from genima.data.episodes.robot import load_common_robot, require_episode_robot
+    from genima.data.episodes.robot import load_common_robot
     from genima.data.lerobot import DatasetWriter
     from genima_cli.episodes.each import for_each
 
@@ -75,8 +75,9 @@ def export_lerobot(argv: Sequence[str]) -> int:
     with DatasetWriter(options.out, robot, options.overwrite) as dataset:
 
         def add(folder: Path) -> None:
-            require_episode_robot(folder, robot)
-            if missed := dataset.add(Episode.load(folder, robot)):
+            episode = Episode.load(folder, robot)
+            episode.require_robot(robot)
+            if missed := dataset.add(episode):
                 tqdm.write(
                     f"genima: {folder}: the stamps of {missed} frames are too uneven for LeRobot's default video "
                     'reader; give LeRobotDataset video_backend="pyav"'

@@ -166,7 +166,6 @@ def trim_demos(argv: Sequence[str]) -> None:
     )
     from genima.data.episodes.comparison import is_cut_of
     from genima.data.episodes.folders import find_episodes, is_demo
-    from genima.data.episodes.robot import load_episode_robot
     from genima.data.episodes.trim import TrimResult, trim
     from genima_cli.episodes.each import for_each
 
@@ -181,7 +180,7 @@ def trim_demos(argv: Sequence[str]) -> None:
             raise GenimaError(f"demo {copy}: no part of {folder}; name another --out")
 
     def trim_one(folder: Path) -> None:
-        done.append(trim(folder, folders[folder], load_episode_robot(folder, default), options.keep))
+        done.append(trim(folder, folders[folder], default, options.keep))
 
     skipped = for_each(todo, trim_one, options.on_fault, "trim")
     begin, end, left = (sum(column) for column in zip(TrimResult(0, 0, 0), *done, strict=True))

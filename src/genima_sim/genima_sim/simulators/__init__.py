@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from genima.errors import GenimaError
-from genima.system.registry import Registry, only_class
+from genima.system.registry import Registry, subclass_factory
 from genima_sim.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ SIMULATORS = Registry(
     "simulator",
     __name__,
     "simulators",
-    only_class("simulator", Simulator),  # type: ignore[type-abstract]
+    subclass_factory("simulator", Simulator),  # type: ignore[type-abstract]
 )
 
 
@@ -35,7 +35,7 @@ def get_simulator(cell: Cell, real_time: bool = False) -> Simulator:
     """
     if not cell.simulator:
         raise GenimaError(f"cell {cell.name}: a real robot; name a simulated cell, such as sim_panda")
-    simulator = SIMULATORS.get_or_refuse(cell.simulator)
+    simulator = SIMULATORS.find(cell.simulator)
     if real_time and not simulator.node:
         raise GenimaError(f"cell {cell.name}: simulated by {cell.simulator}, in lock-step only; use ./genima eval")
     return simulator

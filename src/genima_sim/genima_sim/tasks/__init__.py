@@ -6,13 +6,13 @@ To add a task, put a module with one subclass of :class:`genima_sim.task.Task` h
 
 from __future__ import annotations
 
-from genima.system.registry import Registry, only_class
+from genima.system.registry import Registry, subclass_factory
 from genima_sim.task import SceneObject, Task
 
 DEMO_HZ = 20  # observations and commands per second of simulated demos
 DEMO_SEED = 100_000  # of the first demo: evaluations count from 0, and never share a seed with demos
 
-TASKS = Registry("task", __name__, "tasks", only_class("task", Task))  # type: ignore[type-abstract]
+TASKS = Registry("task", __name__, "tasks", subclass_factory("task", Task))  # type: ignore[type-abstract]
 
 
 def get_task(name: str) -> Task:
@@ -21,7 +21,7 @@ def get_task(name: str) -> Task:
     Raises:
         GenimaError: for an unknown task, naming the nearest, and for an incomplete one.
     """
-    return TASKS.get_or_refuse(name)
+    return TASKS.find(name)
 
 
 def scene_objects(task: Task) -> tuple[SceneObject, ...]:

@@ -222,9 +222,13 @@ def test_missing_view_is_reported(episode_folder: Path, tmp_path: Path, robot: R
         episode.image("wrist", 0)
 
 
-def test_joints_of_another_robot_are_reported(episode_folder: Path, robot: RobotModel) -> None:
+def test_joints_of_another_robot_are_reported(episode_folder: Path, tmp_path: Path, robot: RobotModel) -> None:
     other = replace(robot, joint_names=(*robot.joint_names[:6], "fr3_joint7"))
-    _assert_rejected(episode_folder, other, "fr3_joint7")
+    episode = Episode.load(episode_folder, other)
+    assert episode.robot.to_dict() == robot.to_dict()  # as recorded
+    with pytest.raises(GenimaError, match="of another panda: its kinematics differ"):
+        episode.require_robot(other)
+    _assert_rejected(rewrite(episode_folder, tmp_path / "old", without="/robot_model"), other, "fr3_joint7")
 
 
 def test_topics_with_different_stamps_are_rejected(

@@ -231,6 +231,12 @@ def test_cell_and_its_cameras_file_are_found_or_reported(tmp_path: Path) -> None
     assert configuration.describe_robot(cell).status is configuration.describe_cameras(cell).status is Status.OK
 
 
+def test_missing_folder_of_user_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENIMA_PATH", "/nowhere")
+    cell, found = configuration.check_cell("sim_fr3")
+    assert cell is None and found.status is Status.FAIL and found.found == "GENIMA_PATH: no such folder (/nowhere)"
+
+
 # ------------------------------------------------------------------------------------------------------------ kernel
 
 

@@ -28,7 +28,6 @@ from genima.cameras.virtual_view import VirtualView
 from genima.data.episodes import Episode, EpisodeError
 from genima.data.episodes.bag import calibration_topic, camera_info_topic, raw_topic
 from genima.data.episodes.cameras import EpisodeCameras
-from genima.data.episodes.robot import require_episode_robot
 from genima.errors import GenimaError
 from genima.io.files import FileSchema, atomic_write, parse_json, read_bytes, read_json, shorten, validate
 from genima.io.outputs import output_lock
@@ -272,8 +271,9 @@ def _render_shard(shard: int) -> list[str]:
     with pq.ParquetWriter(part, features.arrow_schema) as writer:
         for folder in plan.shards[shard]:
             try:
-                require_episode_robot(folder, robot)
-                rows = _render_rows(Episode.load(folder, robot, set(plan.cameras) - {VIRTUAL}), plan, robot, virtual)
+                episode = Episode.load(folder, robot, set(plan.cameras) - {VIRTUAL})
+                episode.require_robot(robot)
+                rows = _render_rows(episode, plan, robot, virtual)
             except EpisodeError as error:
                 if plan.on_fault == "refuse":
                     raise

@@ -15,6 +15,7 @@ from genima.data.episodes.alignment import Stream
 from genima.data.episodes.bag import (
     JOINT_COMMAND,
     JOINT_STATES,
+    ROBOT_MODEL,
     SUCCESS,
     TASK,
     BagReader,
@@ -25,6 +26,8 @@ from genima.data.episodes.bag import (
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.judgement import read_judgement
 from genima.data.episodes.reader import require_plausible
+from genima.data.episodes.robot import select_robot
+from genima.robot.model import RobotModel
 
 _KEPT = {"sensor_msgs/msg/JointState", "std_msgs/msg/String", "std_msgs/msg/Bool"}  # all messages of these types
 
@@ -42,6 +45,7 @@ class EpisodeIndex:
     words: Mapping[str, str]  # last text of each text topic
     tasks: tuple[str, ...]  # different instructions
     success: bool | None  # None: not judged
+    robot_model: Any  # first message of the robot model; None: none
     first_images: Mapping[str, Any]  # a message by topic
     unread: Mapping[str, str]  # reason why a topic cannot be deserialized
 
@@ -98,9 +102,16 @@ class EpisodeIndex:
             words={topic: each[-1].data for topic, each in kept.items() if types[topic] == "std_msgs/msg/String"},
             tasks=tuple(dict.fromkeys(message.data for message in kept.get(TASK, ()))),
             success=judged,
+            robot_model=next(iter(kept.get(ROBOT_MODEL, ())), None),
             first_images=first_images,
             unread=unread,
         )
+
+    def load_robot(self, default: RobotModel | None = None) -> RobotModel:
+        """Load the robot model; arguments and errors as of :func:`genima.data.episodes.robot.load_episode_robot`."""
+        joints = self.streams.get(JOINT_STATES)
+        first = {ROBOT_MODEL: self.robot_model, JOINT_STATES: joints.messages[0] if joints else None}
+        return select_robot(self.folder, first.__getitem__, default)
 
     def fault(self, what: str, topic: str | None = None) -> EpisodeError:
         """Return a fault without a time."""

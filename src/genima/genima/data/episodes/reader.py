@@ -24,6 +24,7 @@ from genima.data.episodes.bag import (
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.frames import Frames
 from genima.data.episodes.judgement import read_judgement
+from genima.data.episodes.robot import require_same_robot, select_robot
 from genima.errors import GenimaError
 from genima.io.files import shorten
 from genima.robot.model import RobotModel
@@ -37,6 +38,7 @@ class Episode:
     """Demo in memory: T samples at a nearly constant rate, aligned by :mod:`genima.data.episodes.alignment`."""
 
     folder: Path
+    robot: RobotModel
     instruction: str
     stamps: NDArray[np.float64]  # (T,) s
     positions: NDArray[np.float64]  # (T, n) rad, measured
@@ -69,20 +71,24 @@ class Episode:
             raise EpisodeError(self.folder, "no images", raw_topic(view))
         return self.frames[view].image(t)
 
+    def require_robot(self, robot: RobotModel) -> None:
+        """Check that the episode was recorded with a robot; EpisodeError where it was not."""
+        require_same_robot(self.folder, self.robot, robot)
+
     @classmethod
-    def load(cls, folder: Path, robot: RobotModel, views: Collection[str] | None = None) -> Episode:
+    def load(cls, folder: Path, default: RobotModel | None = None, views: Collection[str] | None = None) -> Episode:
         """Read an episode; joints are matched by name, everything is aligned by ``header.stamp``.
 
         Images are kept encoded in memory and decoded on access.
 
         Args:
             folder: a rosbag2 folder.
-            robot: robot of the episode.
+            default: robot of an episode that holds no model, as of :func:`load_episode_robot`.
             views: required views, others are ignored; None: all recorded ones.
 
         Raises:
             EpisodeError: for a bag that cannot be read, a missing topic or instruction, joints that are missing,
-                duplicate or not finite, and topics that cannot be aligned.
+                duplicate or not finite, topics that cannot be aligned, and a robot that is unknown.
         """
         messages, judged = read_messages(folder), read_judgement(folder)
         if judged is None and messages.get(SUCCESS):
@@ -112,6 +118,7 @@ class Episode:
         states, commands = streams[JOINT_STATES], streams[JOINT_COMMAND]
         moments = align({view: streams[topic] for view, topic in topics.items()}, states, commands)
 
+        robot = select_robot(folder, lambda topic: next(iter(messages.get(topic, ())), None), default)
         rows = _by_name(states, robot)
         for fault in measured_gripper(states, rows, robot)[1]:
             raise fault
@@ -124,6 +131,7 @@ class Episode:
         nanoseconds = start + np.round(moments.times * 1e9).astype(np.int64)
         return cls(
             folder=folder,
+            robot=robot,
             instruction=instruction,
             stamps=nanoseconds // 10**9 + nanoseconds % 10**9 * 1e-9,
             positions=measured[:, :-1],

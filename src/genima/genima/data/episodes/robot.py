@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,27 @@ def load_episode_robot(folder: Path, default: RobotModel | None = None) -> Robot
         GenimaError: for a damaged file in ``config/robots``.
     """
     with BagReader(folder) as bag:
-        if bag.counts.get(ROBOT_MODEL):
-            return _parse(folder, bag.deserialize(next(iter(bag.messages({ROBOT_MODEL})))))
-        if default is not None:
-            return default
-        if bag.counts.get(JOINT_STATES):
-            return _find(folder, bag.deserialize(next(iter(bag.messages({JOINT_STATES})))))
+
+        def first(topic: str) -> Any:
+            return bag.deserialize(next(iter(bag.messages({topic})))) if bag.counts.get(topic) else None
+
+        return select_robot(folder, first, default)
+
+
+def select_robot(folder: Path, first: Callable[[str], Any], default: RobotModel | None) -> RobotModel:
+    """Return the robot model of an episode whose messages are read already.
+
+    Args:
+        folder: of the episode.
+        first: returns the first message of a topic, or None.
+        default: as of :func:`load_episode_robot`, and the errors likewise.
+    """
+    if (model := first(ROBOT_MODEL)) is not None:
+        return _parse(folder, model)
+    if default is not None:
+        return default
+    if (joints := first(JOINT_STATES)) is not None:
+        return _find(folder, joints)
     raise EpisodeError(folder, "no robot model, and no joints to find it by; name its cell with --cell", JOINT_STATES)
 
 
@@ -57,7 +72,15 @@ def require_episode_robot(folder: Path, robot: RobotModel) -> None:
     Raises:
         EpisodeError: where it was not, and when the bag cannot be read.
     """
-    recorded = load_episode_robot(folder, robot)
+    require_same_robot(folder, load_episode_robot(folder, robot), robot)
+
+
+def require_same_robot(folder: Path, recorded: RobotModel, robot: RobotModel) -> None:
+    """Check that the robot that an episode was recorded with has the kinematics of another model.
+
+    Raises:
+        EpisodeError: where it has not.
+    """
     if not recorded.has_kinematics(robot):
         why = f"of robot {recorded.name}, not {robot.name}"
         if recorded.name == robot.name:

@@ -29,7 +29,7 @@ class TrimResult(NamedTuple):
     left: float
 
 
-def trim(folder: Path, out: Path, robot: RobotModel, keep: float) -> TrimResult:
+def trim(folder: Path, out: Path, default: RobotModel | None, keep: float) -> TrimResult:
     """Copy a demo without the rest at its start and end.
 
     Messages stay unchanged to the byte, unknown types included. Those with a header are cut by its stamp, others by
@@ -39,7 +39,7 @@ def trim(folder: Path, out: Path, robot: RobotModel, keep: float) -> TrimResult:
     Args:
         folder: a rosbag2 folder, MCAP or SQLite; the copy is MCAP.
         out: folder of the complete copy.
-        robot: robot of the demo.
+        default: robot of a demo that holds no model, as of :meth:`EpisodeIndex.load_robot`.
         keep: s of rest to keep at both ends.
 
     Raises:
@@ -47,7 +47,7 @@ def trim(folder: Path, out: Path, robot: RobotModel, keep: float) -> TrimResult:
         GenimaError: when the copy cannot be written; nothing of it remains.
     """
     index = EpisodeIndex.of(folder)
-    tracks = find_tracks(index, robot)
+    tracks = find_tracks(index, index.load_robot(default))
     if not tracks:
         raise EpisodeError(folder, f"no joints in {JOINT_STATES} and {JOINT_COMMAND}")
     activity = find_idle(tracks)

@@ -19,7 +19,6 @@ from genima.data.episodes.checks.timing import find_missing, find_timing
 from genima.data.episodes.episode_index import EpisodeIndex
 from genima.data.episodes.errors import EpisodeError
 from genima.data.episodes.idle import find_idle, find_tracks
-from genima.data.episodes.robot import load_episode_robot
 from genima.robot.model import RobotModel
 
 __all__ = ["CheckResult", "Finding", "check", "compare"]
@@ -49,13 +48,13 @@ def check(folder: Path, default: RobotModel | None = None) -> CheckResult:
 
     Args:
         folder: the demo's.
-        default: robot of a demo that holds no model, as of :func:`load_episode_robot`.
+        default: robot of a demo that holds no model, as of :meth:`EpisodeIndex.load_robot`.
     """
     try:
         index = EpisodeIndex.of(folder)
         findings = [*find_missing(index), *find_timing(index)]
         try:
-            robot = load_episode_robot(folder, default)
+            robot = index.load_robot(default)
         except EpisodeError as error:
             findings = findings or [as_finding("error", [error])]
             return CheckResult(folder, tuple(index.views), _sorted(findings))
