@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Mapping
 
+import psutil
 import pytest
 import yaml
 from command import run_call
@@ -35,6 +36,9 @@ def test_robot_runs_without_models_or_calibration(robot_setup: RobotSetup) -> No
     try:
         ready = command.until("ready; Ctrl-C ends")
         assert {log.stem for log in logs.glob("*.log")} == NODES
+        processes = psutil.Process(command.process.pid).children()
+        niceness = {next(a for a in p.cmdline() if "genima_nodes." in a): p.nice() for p in processes}
+        assert niceness["genima_nodes.realsense_camera"] == niceness["genima_nodes.franka_arm"]  # late images hold it
         assert call(environment, "home")[0] == 0
         assert call(environment, "stop") == (0, "stopped; resume with ./genima call resume")
         stopped = command.until("! command_guard: arm: STOPPED: stop requested", ready)

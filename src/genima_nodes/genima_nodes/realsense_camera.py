@@ -21,7 +21,7 @@ from genima.errors import GenimaError
 from genima_nodes.drivers.librealsense_camera import OPTIONS, CameraProperties, ColorCamera, ColorProfile, Frame
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
-from genima_nodes.ros.node_process import MONITOR_NICENESS, node_main
+from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.transform_messages import transform_message
 
 _READ_TIMEOUT = 0.2  # s: longest wait for an image, and thus for the end of the thread
@@ -148,4 +148,4 @@ class RealSenseCameraNode(Node):
         self._info.publish(self._info_message)
 
 
-main = node_main(RealSenseCameraNode, MONITOR_NICENESS)
+main = node_main(RealSenseCameraNode, CONTROL_NICENESS, real_time=True)

@@ -28,7 +28,8 @@ from genima_nodes.ros.paced_thread import CALLBACKS, schedule_in_real_time
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.single_instance import SingleInstance, refusal, require_single
 
-# Late commands make the motion uneven, late chunks reduce the quality of the policy, late recording has no effect.
+# Late commands make the motion uneven, late images hold the arm; late chunks reduce the quality of the policy; late
+# reports have no effect.
 CONTROL_NICENESS, INFERENCE_NICENESS, MONITOR_NICENESS = -10, 5, 10
 _SPIN_TIMEOUT = 0.2  # s: longest delay of a signal in an idle process
 
