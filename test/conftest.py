@@ -176,7 +176,7 @@ def demos_folder(recorder: DemoRecorder, tmp_path_factory: pytest.TempPathFactor
     """Folder with one recorded demo of each task."""
     folder = tmp_path_factory.mktemp("demos")
     assert recorder.record(folder / "push_button-1", "push_button", 100_001)
-    assert recorder.record(folder / "take_lid_off-1", "take_lid_off", 100_001)
+    assert recorder.record(folder / "take_lid_off_saucepan-1", "take_lid_off_saucepan", 100_001)
     return folder
 
 

@@ -65,12 +65,13 @@ def error_line(process: subprocess.Popen[str]) -> str:
 @pytest.mark.real_time
 def test_short_episode_writes_report(demo: Demo, tmp_path: Path) -> None:
     """Use the bundled models: drawn targets of untrained models do not move the arm."""
-    arguments = ("--episodes", "1", "--time-limit", "20", "--task", "take_lid_off", "--seed", "3", "--checkpoint", "")
+    task = "take_lid_off_saucepan"
+    arguments = ("--episodes", "1", "--time-limit", "20", "--task", task, "--seed", "3", "--checkpoint", "")
     code, output, _ = end_of(demo(*arguments))
     assert code == 0
     assert "success" in output and "seed 3" in output
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert (report["task"], report["episodes"], report["seeds"]) == ("take_lid_off", 1, [3])
+    assert (report["task"], report["episodes"], report["seeds"]) == ("take_lid_off_saucepan", 1, [3])
     assert report["successes"] in (0, 1)
     assert report["results"][0]["outcome"] in ("TIMEOUT", "SUCCEEDED")
     assert report["drawing_hz"] > 0 and report["command_hz"] > 0 and report["real_time_factor"] > 0

@@ -50,7 +50,7 @@ def run(command: list[str], environment: Mapping[str, str] | None = None) -> sub
 
 @pytest.mark.real_time
 def test_expert_leader_completes_task(tmp_path: Path) -> None:
-    command = [*COMMAND, "--leader", "expert", "--task", "take_lid_off", "--logs", str(tmp_path)]
+    command = [*COMMAND, "--leader", "expert", "--task", "take_lid_off_saucepan", "--logs", str(tmp_path)]
     done = run(command)
     print(done.stdout, done.stderr, sep="\n")
     assert done.returncode == 0 and "seed 0: done" in done.stdout
@@ -180,7 +180,7 @@ def test_demo_is_replayed(recorder: DemoRecorder, tmp_path: Path) -> None:
     assert recorder.record(demo, "push_button", 7)
     done = run([*REPLAY, str(demo), "--sim", "--speed", "0.7"])
     assert done.returncode == 0 and "push_button-7: done after" in done.stdout, done.stderr
-    other_task = run([*REPLAY, str(demo), "--sim", "--task", "take_lid_off"])
+    other_task = run([*REPLAY, str(demo), "--sim", "--task", "take_lid_off_saucepan"])
     assert other_task.returncode == 1 and "push_button-7: not done" in other_task.stdout, other_task.stderr
     demo = demo.rename(tmp_path / "mine")
     for arguments, expected in {

@@ -49,7 +49,7 @@ class Demo:
     """Run the closed loop on the simulated robot, in real time, over ROS 2, and report on it."""
 
     task: str = "push_button"
-    """Task: push_button or take_lid_off; in CoppeliaSim one of its scene."""
+    """Task: push_button or take_lid_off_saucepan; in CoppeliaSim one of its scene."""
     episodes: Episodes = 10
     """Number of episodes."""
     seed: Seed = 0
@@ -81,7 +81,8 @@ class Demo:
 
 def main(argv: Sequence[str]) -> int:
     """Run the demo; return the exit code."""
-    options = parse_options(Demo, "genima demo", argv, example="./genima demo --task take_lid_off --episodes 3")
+    example = "./genima demo --task take_lid_off_saucepan --episodes 3"
+    options = parse_options(Demo, "genima demo", argv, example=example)
     options.headless = options.headless or not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     require_policy(options.policy)
     out = options.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")

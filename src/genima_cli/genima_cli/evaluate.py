@@ -35,8 +35,8 @@ class Evaluate:
     """
 
     task: str
-    """push_button or take_lid_off; in RLBench one of the paper's 25, by its file's name; in CoppeliaSim one that the
-    scene's names know."""
+    """push_button or take_lid_off_saucepan; in RLBench one of the paper's 25, by its file's name; in CoppeliaSim one
+    that the scene's names know."""
     cell: str = "sim_panda"
     """Simulated robot cell: a name in config/cells or a YAML file; sim_rlbench needs RLBench, sim_coppeliasim a
     CoppeliaSim that runs (docs/coppeliasim.md)."""

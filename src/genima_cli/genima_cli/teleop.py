@@ -19,7 +19,7 @@ class Teleop:
     """Teleoperate the simulated robot, through the same nodes as a real one."""
 
     task: str = "push_button"
-    """Task of the scene: push_button or take_lid_off."""
+    """Task of the scene: push_button or take_lid_off_saucepan."""
     cell: str = "sim_panda"
     """Robot cell: a name in config/cells or a YAML file."""
     leader: Literal["expert", "keyboard", "gamepad"] = "keyboard"
@@ -34,7 +34,7 @@ class Teleop:
 
 def main(argv: Sequence[str]) -> int:
     """Teleoperate; return the exit code: 1 when an expert's task failed."""
-    options = parse_options(Teleop, "genima teleop", argv, example="./genima teleop --task take_lid_off")
+    options = parse_options(Teleop, "genima teleop", argv, example="./genima teleop --task take_lid_off_saucepan")
     get_task(options.task)
     expert = options.leader == "expert"
     if not expert:

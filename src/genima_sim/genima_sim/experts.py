@@ -1,70 +1,232 @@
-"""Joint trajectories through the waypoints of scripted experts."""
+"""Joint trajectories through the motions of scripted experts."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 
 from genima.control.jerk_limited_motion import minimum_jerk
+from genima.control.limit_violations import largest_excess
 from genima.errors import GenimaError
 from genima.robot.body import arm_only_model
 from genima.robot.ik import InverseKinematics
 from genima.robot.model import RobotModel
-from genima.robot.rigid_transforms import pose
-from genima_sim.task import Task, Waypoint
+from genima.robot.rigid_transforms import inverse, pose
+from genima_sim.motions import Motion, MoveJoint, MoveTo, Pose
+from genima_sim.scene_state import SceneFrames
+from genima_sim.task import Task
 from genima_sim.tasks import DEMO_HZ
 
-_POINTING_DOWN = Rotation.from_euler("x", np.pi) * Rotation.from_euler("z", -np.pi / 4)
+Array = NDArray[np.float64]
+# The fingers close along the flange's diagonal: tip frame of a grasp frame.
+_T_GRASP_TIP = pose(Rotation.from_euler("z", -np.pi / 4).as_matrix(), np.zeros(3))
+_HALF_TURN = pose(Rotation.from_euler("z", np.pi).as_matrix(), np.zeros(3))  # the gripper looks the same
+_POINTS_HZ = 20.0  # of a path, per nominal second
+_LIMIT = 0.9  # of the arm's limits: the guard's own are a little lower, and it follows from behind
+_LARGEST_STEP = 0.5  # rad between points of a path: more is a jump to another branch
+_BRANCHES = ((0.0, 0.0), (0.6, -0.6), (-0.6, 0.6))  # rad added to joints 1 and 3 of the posture that a search starts at
 
 
 @dataclass(frozen=True)
 class Trajectory:
     """Commands at ``DEMO_HZ``."""
 
-    positions: NDArray[np.float64]  # (T, 7) rad
-    gripper: NDArray[np.float64]  # (T,) open fraction
+    positions: Array  # (T, n) rad
+    gripper: Array  # (T,) open fraction
 
 
 class Expert:
-    """Plan joint trajectories through waypoints, with minimum-jerk timing."""
+    """Plan joint trajectories through motions, with minimum-jerk timing within the arm's limits.
+
+    A plan is made as a whole before the arm moves. Candidates are both directions of the symmetric gripper and several
+    postures of the arm; the one is taken whose largest joint motion is smallest.
+    """
 
     def __init__(self, robot: RobotModel) -> None:
         self.robot = robot
         self._ik = InverseKinematics(arm_only_model(robot), robot.home)
 
-    def reach(self, position: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return joints (7,) in rad with the tip at ``position`` (3,) in m and the gripper down, facing outwards."""
-        outwards = Rotation.from_euler("z", np.arctan2(position[1], position[0]))
-        return self._ik.solve(pose((outwards * _POINTING_DOWN).as_matrix(), position), start)
-
-    def plan_task(self, task: Task, waypoints: list[Waypoint], start: NDArray[np.float64]) -> Trajectory:
-        """Return the trajectory of a task through waypoints of its expert.
+    def reach(self, grasp: Pose, start: Array) -> Array:
+        """Return joints (n,) in rad with the gripper at a grasp frame (4, 4), near ``start``.
 
         Raises:
-            GenimaError: naming the task's file, for a waypoint out of reach.
+            GenimaError: when it is out of reach.
         """
+        return self._ik.solve(grasp @ _T_GRASP_TIP, start)
+
+    def grasp_frame(self, positions: Array) -> Pose:
+        """Return the grasp frame (4, 4) of the gripper at joints (n,) in rad."""
+        return self.robot.link_poses(positions)[-1] @ _T_TIP_GRASP
+
+    def plan_task(self, task: Task, scene: SceneFrames, start: Array) -> Trajectory:
+        """Return the trajectory of a task from joints ``start``.
+
+        Raises:
+            GenimaError: naming the task's file, for a motion out of reach.
+        """
+        return self.plan_motions(task, task.motions(scene), scene, start)
+
+    def plan_motions(self, task: Task, motions: Sequence[Motion], scene: SceneFrames, start: Array) -> Trajectory:
+        """Return the trajectory of motions of a task, as :meth:`plan_task`."""
         try:
-            return self.plan(waypoints, start)
+            return self.plan(motions, start, scene)
         except GenimaError as error:
             file = inspect.getfile(type(task))
-            raise GenimaError(f"task {task.name}: {error}; correct waypoints in {file}") from None
+            raise GenimaError(f"task {task.name}: {error}; correct motions in {file}") from None
 
-    def plan(self, waypoints: list[Waypoint], start: NDArray[np.float64], settle_seconds: float = 0.5) -> Trajectory:
-        """Return a trajectory from joints ``start`` through ``waypoints``, then at rest for ``settle_seconds``."""
-        positions, gripper = [], []
-        q = start
-        for waypoint in waypoints:
-            steps = round(waypoint.seconds * DEMO_HZ)
-            target = np.array(waypoint.position)
-            goal = self.reach(target, q)
-            origin, q0 = self.robot.link_poses(q)[-1, :3, 3], q
-            for s in (minimum_jerk(k / steps) for k in range(1, steps + 1)):
-                q = self.reach(origin + s * (target - origin), q) if waypoint.straight else q0 + s * (goal - q0)
-                positions.append(q)
-                gripper.append(waypoint.gripper)
+    def plan(
+        self, motions: Sequence[Motion], start: Array, scene: SceneFrames | None = None, settle_seconds: float = 0.5
+    ) -> Trajectory:
+        """Return a trajectory from joints ``start`` (n,) through motions, then at rest for ``settle_seconds``.
+
+        Args:
+            motions: at least one.
+            start: rad.
+            scene: where the motions move joints.
+            settle_seconds: s.
+
+        Raises:
+            GenimaError: when no candidate is within reach.
+        """
+        candidates, problem = [], None
+        for flip in (np.eye(4), _HALF_TURN):
+            for branch in _BRANCHES:
+                try:
+                    candidates.append(self._key_positions(motions, start, scene, flip, branch))
+                except GenimaError as error:
+                    problem = problem or error
+        for keys in sorted(candidates, key=lambda keys: self._cost(start, keys)):
+            try:
+                return self._trajectory(motions, start, keys, scene, settle_seconds)
+            except GenimaError as error:
+                problem = error
+        assert problem is not None
+        raise problem
+
+    def is_feasible(self, motions: Sequence[Motion], start: Array, scene: SceneFrames | None = None) -> bool:
+        """Return whether the goals of all motions are within reach."""
+        for flip in (np.eye(4), _HALF_TURN):
+            for branch in _BRANCHES:
+                try:
+                    self._key_positions(motions, start, scene, flip, branch)
+                except GenimaError:
+                    continue
+                return True
+        return False
+
+    def _key_positions(
+        self,
+        motions: Sequence[Motion],
+        start: Array,
+        scene: SceneFrames | None,
+        flip: Pose,
+        branch: tuple[float, float],
+    ) -> list[Array]:
+        """Return the joints (n,) at the end of each motion."""
+        keys: list[Array] = []
+        q, frame = start, self.grasp_frame(start)
+        first = self.robot.home.copy()
+        first[[0, 2]] += branch
+        for motion in motions:
+            path = _path(motion, frame, flip, scene)
+            frame = path(1.0)
+            if keys:
+                for s in (0.5, 1.0) if isinstance(motion, MoveJoint) else (1.0,):
+                    q = self.reach(path(s), q)
+            else:
+                q = self.reach(frame, first)
+            keys.append(q)
+        return keys
+
+    def _cost(self, start: Array, keys: Sequence[Array]) -> float:
+        """Return the largest total motion of a joint relative to its velocity limit, in s."""
+        moved = np.abs(np.diff(np.vstack([start, *keys]), axis=0)).sum(axis=0)
+        return float((moved / self.robot.velocity_max).max())
+
+    def _trajectory(
+        self,
+        motions: Sequence[Motion],
+        start: Array,
+        keys: Sequence[Array],
+        scene: SceneFrames | None,
+        settle_seconds: float,
+    ) -> Trajectory:
+        positions, gripper = [start[None]], []
+        q, flip = start, _flip(self.grasp_frame(keys[0]), motions[0])
+        for motion, key in zip(motions, keys, strict=True):
+            points = max(4, round(motion.seconds * _POINTS_HZ))
+            if isinstance(motion, MoveTo) and not motion.straight:
+                path = q + np.linspace(0, 1, points + 1)[:, None] * (key - q)
+            else:
+                path = self._follow(_path(motion, self.grasp_frame(q), flip, scene), q, points)
+            timed = self._time(path, motion.seconds)
+            q = timed[-1]
+            positions.append(timed)
+            gripper += [motion.gripper] * len(timed)
         rest = round(settle_seconds * DEMO_HZ)
-        return Trajectory(np.array(positions + [q] * rest), np.array(gripper + [gripper[-1]] * rest))
+        positions.append(np.tile(q, (rest, 1)))
+        return Trajectory(np.vstack(positions)[1:], np.array(gripper + [gripper[-1]] * rest))
+
+    def _follow(self, path: Callable[[float], Pose], start: Array, points: int) -> Array:
+        """Return joints (points + 1, n) along a path of the gripper."""
+        positions = [start]
+        for k in range(1, points + 1):
+            frame = path(k / points)
+            positions.append(self.reach(frame, positions[-1]))
+            if np.abs(positions[-1] - positions[-2]).max() > _LARGEST_STEP:
+                raise GenimaError(
+                    f"tip pose: not reached continuously ({frame[:3, 3].round(3).tolist()} m); use a nearer one"
+                )
+        return np.array(positions)
+
+    def _time(self, path: Array, seconds: float) -> Array:
+        """Return the set-points (T, n) of a path at ``DEMO_HZ``, as slow as the arm's limits demand."""
+        spline = CubicSpline(np.linspace(0, 1, len(path)), path)
+        steps = max(1, round(seconds * DEMO_HZ))
+        while True:
+            shares = minimum_jerk(np.arange(-3, steps + 4).clip(0, steps) / steps)  # at rest before and after
+            positions = spline(shares)
+            excess = largest_excess(np.arange(len(shares)) / DEMO_HZ, positions, self.robot) / _LIMIT
+            if excess <= 1 or np.ptp(path, axis=0).max() < 1e-6:
+                return positions[4:-3]
+            steps += max(1, round(steps * min(0.5, excess ** (1 / 3) - 1)))
+
+
+_T_TIP_GRASP = inverse(_T_GRASP_TIP)
+
+
+def _flip(first: Pose, motion: Motion) -> Pose:
+    """Return the turn of the gripper with which a plan has begun."""
+    same = isinstance(motion, MoveJoint) or first[:3, 0] @ motion.grasp[:3, 0] > 0
+    return np.eye(4) if same else _HALF_TURN
+
+
+def _path(motion: Motion, start: Pose, flip: Pose, scene: SceneFrames | None) -> Callable[[float], Pose]:
+    """Return the gripper's frame (4, 4) as a function of the share of a motion that is done."""
+    if isinstance(motion, MoveTo):
+        goal = motion.grasp @ flip
+        turn = Rotation.from_matrix(start[:3, :3].T @ goal[:3, :3]).as_rotvec()
+
+        def line(share: float) -> Pose:
+            rotation = start[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
+            return pose(rotation, start[:3, 3] + share * (goal[:3, 3] - start[:3, 3]))
+
+        return line
+    if scene is None:
+        raise GenimaError(f"motion of joint {motion.joint}: no scene")
+    anchor, axis, is_hinge = scene.joint(motion.joint)
+
+    def along(share: float) -> Pose:
+        if not is_hinge:
+            return pose(start[:3, :3], start[:3, 3] + share * motion.by * axis)
+        position = Rotation.from_rotvec(share * motion.by * axis).apply(start[:3, 3] - anchor) + anchor
+        turned = Rotation.from_rotvec(motion.turn * share * motion.by * axis).as_matrix() @ start[:3, :3]
+        return pose(turned, position)
+
+    return along

@@ -16,8 +16,9 @@ from genima.robot.body import GRIPPER
 from genima.robot.model import RobotModel
 from genima.types import Joints
 from genima_sim.mounted_board import MountedBoard
-from genima_sim.scene import PHYSICS_HZ, build_scene
-from genima_sim.task import Placement, SceneObject, SceneState, Task, random_placements
+from genima_sim.scene import PHYSICS_HZ, Scene, build_scene
+from genima_sim.scene_state import SceneState
+from genima_sim.task import Latch, Placement, SceneObject, Task, random_placements
 from genima_sim.tasks import TASKS, get_task, scene_objects
 
 _GRIPPER = "robotiq_2f140"
@@ -35,6 +36,7 @@ class Simulation:
     Attributes:
         model: the compiled scene of the task; another one after the reset to a task with another scene.
         placements: of the objects at the start of the episode, by name.
+        state: what success tests judge.
         success: the goal state was reached since the task started; stays true.
     """
 
@@ -67,19 +69,21 @@ class Simulation:
         self._board_offset = _BOARD_OFFSET.copy()
         if facing is not None:
             self._board_offset[-1] = self._turn_to(facing)
-        self._models: dict[tuple[SceneObject, ...], mujoco.MjModel] = {}
+        self._scenes: dict[tuple[tuple[SceneObject, ...], tuple[Latch, ...]], Scene] = {}
         self.task: Task
         self.placements: Mapping[str, Placement]
+        self.state: SceneState
         self.reset("push_button", 0)
 
-    def _load_scene(self, objects: tuple[SceneObject, ...]) -> None:
+    def _load_scene(self, objects: tuple[SceneObject, ...], latches: tuple[Latch, ...]) -> None:
         """Change to the scene with these objects; compile it the first time."""
-        if objects not in self._models:
-            self._models[objects] = build_scene(self.robot, self.cameras, objects, self.board)
-        self._objects = objects
-        if getattr(self, "model", None) is self._models[objects]:
+        key = objects, latches
+        if key not in self._scenes:
+            self._scenes[key] = build_scene(self.robot, self.cameras, objects, self.board, latches)
+        if getattr(self, "_scene", None) is self._scenes[key]:
             return
-        self.model = model = self._models[objects]
+        self._scene = self._scenes[key]
+        self.model = model = self._scene.model
         self.data = mujoco.MjData(model)
         self._arm_qpos = np.array([model.joint(name).qposadr[0] for name in self.robot.joint_names])
         self._finger_qpos = model.joint(GRIPPER + "finger_joint").qposadr[0]
@@ -100,7 +104,7 @@ class Simulation:
         rng = np.random.default_rng([seed, 0x6E1A])
         placements = random_placements(objects, rng)
         try:
-            self._load_scene(objects)
+            self._load_scene(objects, tuple(found.latches) if objects else ())
         except ValueError as error:  # of MuJoCo's compiler
             file = TASKS.file(task)
             raise GenimaError(
@@ -108,7 +112,7 @@ class Simulation:
             ) from None
         self.task, self.placements, self.success = found, placements, False
         mujoco.mj_resetData(self.model, self.data)
-        place_objects(self.model, self.data, objects, placements)
+        self._scene.place(self.data, placements)
         if not np.isfinite(self.data.qpos).all():
             raise GenimaError(f"task {task}: placed objects are not at finite positions; correct {TASKS.file(task)}")
         noise = rng.uniform(-START_NOISE, START_NOISE, len(self.robot.home))
@@ -118,7 +122,9 @@ class Simulation:
         self.data.qpos[self._arm_qpos] = start
         self.command(start, 0.0 if holds_board else 1.0)
         mujoco.mj_forward(self.model, self.data)
+        self.state = SceneState(self.model, self.data, placements, self.qpos())
         self.step(0.6 if holds_board else 0.1)  # let the fingers close, and loose objects settle
+        self.state = SceneState(self.model, self.data, placements, self.qpos())
         self.data.time = 0.0
         if self.success:
             self.success = False
@@ -142,21 +148,20 @@ class Simulation:
         faces = -np.sum(T[:, :3, 2] * towards, axis=1) / np.linalg.norm(towards, axis=1)
         return float(turns[np.argmax(np.where((positions[:, -1] > low) & (positions[:, -1] < high), faces, -np.inf))])
 
+    def place_body(self, name: str, T: NDArray[np.float64]) -> None:
+        """Put a top-level body at a pose (4, 4) in the base frame."""
+        self._scene.place_body(self.data, name, T)
+
     def start_task(self) -> None:
         """Judge success from now on; it is true at once where the goal state holds already."""
         self.success = self._is_goal_state()
-
-    @property
-    def state(self) -> SceneState:
-        """State of the scene, for success tests."""
-        return SceneState(self.data, self.placements)
 
     def _is_goal_state(self) -> bool:
         return self.board is None and bool(self.task.succeeded(self.state))  # a ROS message takes no NumPy bool
 
     def objects(self) -> dict[str, NDArray[np.float64]]:
-        """Return the positions of the objects by name, (3,) m in the base frame each."""
-        return {n: p for each in self._objects for n, p in each.positions(self.model, self.data).items()}
+        """Return the poses of all bodies of the objects by name, (4, 4) in the base frame each."""
+        return self._scene.poses(self.data)
 
     @property
     def instruction(self) -> str:
@@ -178,6 +183,7 @@ class Simulation:
     def step(self, seconds: float) -> None:
         """Advance physics by ``seconds`` (rounded to whole milliseconds) and judge success."""
         mujoco.mj_step(self.model, self.data, nstep=max(1, round(seconds * PHYSICS_HZ)))
+        self._scene.release_latches(self.data, self.state.start)
         self.success = self.success or self._is_goal_state()
 
     def joints(self) -> Joints:
@@ -188,11 +194,3 @@ class Simulation:
     def qpos(self) -> NDArray[np.float64]:
         """Return a copy of the whole configuration, for a renderer in another thread."""
         return self.data.qpos.copy()
-
-
-def place_objects(
-    model: mujoco.MjModel, data: mujoco.MjData, objects: Sequence[SceneObject], placements: Mapping[str, Placement]
-) -> None:
-    """Put objects at their placements."""
-    for each in objects:
-        each.place(model, data, placements[each.name])

@@ -1,10 +1,17 @@
-"""Interface of simulated tasks: objects of the scene, random placement, success test and expert."""
+"""Interface of simulated tasks: objects of the scene, random placement, success test and expert.
+
+::
+
+    objects ──► random_placements ──► scene ──► succeeded, at each step
+                                        └─────► motions, the expert's
+"""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,16 +20,15 @@ from numpy.typing import NDArray
 
 from genima.errors import GenimaError
 from genima.system.user_code import Check, checked
+from genima_sim.motions import Motion, MoveJoint, MoveTo
+from genima_sim.scene_state import SceneFrames, SceneState
 
 if TYPE_CHECKING:  # options name tasks: a help page must not load a simulator
     import mujoco
 
 Array = NDArray[np.float64]
-Positions = Mapping[str, Array]
-"""Positions of objects by name, (3,) m in the base frame each."""
-
 _PLACEMENT_ATTEMPTS = 10_000
-_SHORTEST = 0.05  # s of a waypoint: one command of a demo
+_SHORTEST = 0.05  # s of a motion: one command of a demo
 
 
 @dataclass(frozen=True)
@@ -60,61 +66,41 @@ class SceneObject(ABC):
     """One or more bodies that are placed together on the table, whose top is z = 0."""
 
     name: ClassVar[str]
-    """Name of the main body, which is fixed to the world."""
+    """The object's name in placements, which is that of its first body."""
     region: ClassVar[Region] = Region()
     radius: ClassVar[float]
     """m: the centres of two objects are further apart than the sum of their radii."""
-    movable: ClassVar[tuple[str, ...]] = ()
-    """Names of its bodies with a free joint of the same name."""
+    receives: ClassVar[bool] = False
+    """The object is where another one is put: it keeps its colour when manipulated objects are coloured."""
 
     def __init_subclass__(cls) -> None:
         if missing := [name for name in ("name", "radius") if not hasattr(cls, name)]:
             raise TypeError(f"class {cls.__name__} lacks {', '.join(missing)}")
         if not 0 <= cls.radius < np.inf:
             raise ValueError(f"{cls.__name__}.radius: out of range ({cls.radius}); give metres")
-        _check_methods(cls, {"build": None, "place": None, "positions": _positions_problem})
+        _check_methods(cls, {"build": None})
 
     @abstractmethod
     def build(self, spec: mujoco.MjSpec) -> None:
-        """Add the bodies, with the main body at the origin."""
-
-    def place(self, model: mujoco.MjModel, data: mujoco.MjData, placement: Placement) -> None:
-        """Put the main body at a placement; an object with movable bodies extends this."""
-        body = model.body(self.name)
-        body.pos[:2] = placement.x, placement.y
-        body.quat[:] = [np.cos(placement.yaw / 2), 0, 0, np.sin(placement.yaw / 2)]
-
-    def positions(self, model: mujoco.MjModel, data: mujoco.MjData) -> Positions:
-        """Return the positions of the main body and of the movable bodies."""
-        main = {self.name: model.body(self.name).pos.copy()}
-        return main | {name: data.joint(name).qpos[:3].copy() for name in self.movable}
+        """Add bodies to the world at their poses in the object's frame; those with a free joint have its name."""
 
 
 @dataclass(frozen=True)
-class SceneState:
-    """State of the scene, for success tests."""
+class Latch:
+    """Joint that is locked until a handle's joint has moved by ``release`` rad or m."""
 
-    data: mujoco.MjData
-    placements: Mapping[str, Placement]
-    """Placements of the objects at the start of the episode, by name."""
-
-    def joint(self, name: str) -> float:
-        """Return the position of a hinge or slide joint, in rad or m."""
-        return float(self.data.joint(name).qpos[0])
-
-    def position(self, body: str) -> Array:
-        """Return the position (3,) in m of a body with a free joint of its name."""
-        return np.array(self.data.joint(body).qpos[:3])
+    joint: str
+    handle: str
+    release: float
 
 
 @dataclass(frozen=True)
-class Waypoint:
-    """Goal of the tip, with the gripper pointing down."""
+class At:
+    """Place of a body with a free joint: relative to a site."""
 
-    position: tuple[float, float, float]  # m in the base frame
-    seconds: float  # duration of the motion
-    gripper: float  # open fraction
-    straight: bool = True  # the tip moves along a line; otherwise the joints are interpolated
+    site: str
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)  # m, along the base frame's axes
+    rotation: tuple[float, float, float] = (0.0, 0.0, 0.0)  # rad about the base frame's x, y, z, from the start's
 
 
 @dataclass(frozen=True)
@@ -126,41 +112,77 @@ class FailedGrasp:
 
 
 class Task(ABC):
-    """One task. Its name is that of its module: see :mod:`genima_sim.tasks`."""
+    """One task. Its name is that of its module, with ``@N`` for variation N > 0: see :mod:`genima_sim.tasks`."""
 
-    name: ClassVar[str]
+    name: str
     instructions: ClassVar[Sequence[str]]
-    """The task in words; episodes use the first."""
+    """The task in words, as templates over the values of a variation; episodes use the first."""
+    variations: ClassVar[Sequence[Mapping[str, str]]] = ({},)
+    """Values of each variation."""
     objects: ClassVar[Sequence[SceneObject]]
     scene_tasks: ClassVar[Sequence[str]] = ()
     """Names of the tasks whose objects stand in the scene, this one among them; empty: this task's objects only."""
+    latches: ClassVar[Sequence[Latch]] = ()
+    near_misses: ClassVar[Mapping[str, Mapping[str, float | At]]] = {}
+    """States that must not count as success, by description: positions of joints in rad or m, places of free bodies.
+    Of variation 0."""
 
     def __init_subclass__(cls) -> None:
-        cls.name = cls.__module__.rpartition(".")[2]
-        for name, kind in {"instructions": str, "objects": SceneObject, "scene_tasks": str}.items():
+        for name, kind in {"instructions": str, "objects": SceneObject, "scene_tasks": str, "latches": Latch}.items():
             values = getattr(cls, name, ())
             if isinstance(values, str) or not all(isinstance(value, kind) for value in values):
                 raise TypeError(f"{cls.__name__}.{name}: no sequence of {kind.__name__} ({values!r})")
         if hasattr(cls, "instructions") and not all(text.strip() for text in cls.instructions or [""]):
             raise ValueError(f"{cls.__name__}.instructions: no text; give the task in words")
+        for text in getattr(cls, "instructions", ()):
+            for values in cls.variations:
+                try:
+                    text.format(**values)
+                except (KeyError, IndexError, ValueError) as error:
+                    raise ValueError(f"{cls.__name__}.instructions: {text!r} lacks {error} in {values}") from None
+        if inspect.isgeneratorfunction(motions := vars(cls).get("motions")):
+            cls.motions = _listed(motions)  # type: ignore[method-assign]
         _check_methods(
-            cls, {"succeeded": _bool_problem, "waypoints": _waypoints_problem, "failed_grasp": _failed_grasp_problem}
+            cls, {"succeeded": _bool_problem, "motions": _motions_problem, "failed_grasp": _failed_grasp_problem}
         )
+
+    def __init__(self, variation: int = 0) -> None:
+        """Raises:
+        GenimaError: for an unknown variation.
+        """
+        module = type(self).__module__.rpartition(".")[2]
+        if not 0 <= variation < len(self.variations):
+            raise GenimaError(f"task {module}: unknown variation ({variation}); use 0 to {len(self.variations) - 1}")
+        self.name = f"{module}@{variation}" if variation else module
+        self.variation = variation
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        """Values of the variation."""
+        return self.variations[self.variation]
+
+    @property
+    def sentences(self) -> list[str]:
+        """All instructions of the variation."""
+        return [text.format(**self.values) for text in self.instructions]
 
     @property
     def instruction(self) -> str:
         """Instruction of the task."""
-        return self.instructions[0]
+        return self.sentences[0]
 
     @abstractmethod
     def succeeded(self, state: SceneState) -> bool:
         """Return whether the goal state holds."""
 
     @abstractmethod
-    def waypoints(self, positions: Positions) -> list[Waypoint]:
-        """Return the expert's plan; the first waypoint is the hover point, which demos displace."""
+    def motions(self, scene: SceneFrames) -> Iterable[Motion]:
+        """Yield the expert's motions, all planned in the scene as it is before the first; callers get a list.
 
-    def failed_grasp(self, positions: Positions, rng: np.random.Generator) -> FailedGrasp | None:
+        Demos displace the first, to a point before the grasp.
+        """
+
+    def failed_grasp(self, scene: SceneFrames, rng: np.random.Generator) -> FailedGrasp | None:
         """Return a failed grasp for a demo to start with, or None for a usual start."""
         return None
 
@@ -204,21 +226,30 @@ def _check_methods(cls: type, checks: Mapping[str, Check | None]) -> None:
             setattr(cls, name, checked(method, f"task {task}", inspect.getfile(method), check))
 
 
+def _listed(generator: Callable[..., Iterable[Motion]]) -> Callable[..., list[Motion]]:
+    """Return a function that returns all that a generator yields."""
+
+    @functools.wraps(generator)
+    def motions(self: Task, scene: SceneFrames) -> list[Motion]:
+        return list(generator(self, scene))
+
+    return motions
+
+
 def _bool_problem(result: Any) -> str:
     return "" if isinstance(result, bool | np.bool_) else f"no bool ({result!r:.100})"
 
 
-def _positions_problem(result: Any) -> str:
-    good = isinstance(result, Mapping) and all(_is_point(position) for position in result.values())
-    return "" if good else f"no positions (3,) by name ({result!r:.100})"
-
-
-def _waypoints_problem(result: Any) -> str:
-    if not isinstance(result, Sequence) or not result or not all(isinstance(each, Waypoint) for each in result):
-        return f"no list of waypoints ({result!r:.100})"
-    for number, each in enumerate(result):
-        if not (_is_point(each.position) and _SHORTEST <= each.seconds < np.inf and 0 <= each.gripper <= 1):
-            return f"waypoint {number} out of range ({each!r:.200})"
+def _motions_problem(motions: Any) -> str:
+    if not isinstance(motions, list) or not motions:
+        return f"no motions ({motions!r:.100})"
+    for number, each in enumerate(motions):
+        if isinstance(each, MoveTo):
+            good = np.shape(each.grasp) == (4, 4) and np.isfinite(each.grasp).all()
+        else:
+            good = isinstance(each, MoveJoint) and isinstance(each.joint, str) and np.isfinite([each.by, each.turn]).all()
+        if not (good and _SHORTEST <= each.seconds < np.inf and 0 <= each.gripper <= 1):
+            return f"motion {number} out of range ({each!r:.200})"
     return ""
 
 

@@ -236,7 +236,7 @@ def detect_board(simulation: Simulation, board: CalibrationBoard, view: str) -> 
 
 def test_simulator_with_board_on_table_has_no_task_objects(board: CalibrationBoard) -> None:
     simulation = Simulation(board=MountedBoard.at(board, "table"))
-    simulation.reset("take_lid_off", 4)
+    simulation.reset("take_lid_off_saucepan", 4)
     detection, truth = detect_board(simulation, board, "wrist")
     assert len(detection.ids) >= 12
     assert np.abs(detection.pixels - truth).mean() < 0.3

@@ -46,6 +46,7 @@ from genima_sim.simulation import Simulation
 PANDA = RobotModel.load("panda")
 RLBENCH = yaml.safe_load(paths.shared("config", "coppeliasim", "rlbench.yaml").read_text())
 SIZE = 64
+UNKNOWN = "task 'wave': unknown; known in the scene: push_button, take_lid_off_saucepan"
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_reset_places_objects_by_scene_script(stand_in, open_scene) -> None:
     np.testing.assert_allclose(first["button"], stand_in.simulation.objects()["button"], atol=1e-4)
     scene.reset("push_button", 8)
     assert np.linalg.norm(scene.objects()["button"] - first["button"]) > 0.01
-    with pytest.raises(GenimaError, match="task 'wave': unknown; known in the scene: push_button, take_lid_off"):
+    with pytest.raises(GenimaError, match=UNKNOWN):
         scene.reset("wave", 0)
     stand_in.simulation.success = True
     assert not scene.success
@@ -179,7 +180,7 @@ def test_reset_without_script_restores_saved_scene(stand_in, open_scene) -> None
     saved = scene.joints()
     scene.command(saved.positions + 0.2, 1.0)
     scene.step(0.5)
-    scene.reset("take_lid_off", 5)
+    scene.reset("take_lid_off_saucepan", 5)
     assert scene.instruction == "take the lid off the saucepan"
     np.testing.assert_allclose(scene.joints().positions, saved.positions, atol=0.01)
     assert scene.joints().stamp < 0.1 and "sim.callScriptFunction" not in stand_in.requests
@@ -413,7 +414,7 @@ def test_evaluation_requires_known_task_and_script(stand_in, names_file) -> None
         common = ["--host", "127.0.0.1", "--port", str(stand_in.port)]
         evaluate.main([*common, *arguments])
 
-    with pytest.raises(GenimaError, match="task 'wave': unknown; known in the scene: push_button, take_lid_off"):
+    with pytest.raises(GenimaError, match=UNKNOWN):
         run("--task", "wave", "--cell", cell_file(names_file()))
     with pytest.raises(GenimaError, match="no script that judges success"):
         run("--task", "push_button", "--cell", cell_file(names_file(script="")))
@@ -428,6 +429,6 @@ def test_demo_without_coppeliasim_is_one_line(unused_port: int, names_file, tmp_
 
 def test_demo_with_unknown_task_is_rejected(unused_port: int, names_file, tmp_path: Path) -> None:
     command = demo_command(names_file(), unused_port, tmp_path / "out", "--task", "wave")
-    with pytest.raises(GenimaError, match="task 'wave': unknown; known in the scene: push_button, take_lid_off"):
+    with pytest.raises(GenimaError, match=UNKNOWN):
         demo.main(command)
     assert not (tmp_path / "out").exists()

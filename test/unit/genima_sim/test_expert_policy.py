@@ -70,6 +70,6 @@ def test_eval_runs_any_policy(shared_environment: Environment, tmp_path: Path) -
 
 
 def test_observations_contain_object_positions(environment: Environment) -> None:
-    environment.reset("take_lid_off", 3)
+    environment.reset("take_lid_off_saucepan", 3)
     objects = environment.observe().objects
     np.testing.assert_allclose(objects["button"][:2], environment.simulation.placements["button"].xy)

@@ -107,7 +107,7 @@ def test_expert_completes_only_its_own_task(recorder: DemoRecorder, task: str) -
 
 
 def test_some_demos_recover_from_failed_grasp(recorder: DemoRecorder, robot: RobotModel, tmp_path: Path) -> None:
-    assert recorder.record(tmp_path / "episode", "take_lid_off", 100_002)
+    assert recorder.record(tmp_path / "episode", "take_lid_off_saucepan", 100_002)
     episode = Episode.load(tmp_path / "episode", robot)
     commands = episode.command_gripper
     opened, closed_again = np.flatnonzero(np.diff(commands) != 0)
@@ -167,9 +167,9 @@ def test_non_finite_command_is_rejected_and_last_one_kept(simulation: Simulation
 
 
 def test_unknown_task_is_rejected_with_nearest_name(simulation: Simulation) -> None:
-    with pytest.raises(GenimaError, match="'push_buton'.*push_button, take_lid_off.*mean push_button"):
+    with pytest.raises(GenimaError, match="'push_buton'.*push_button, take_lid_off_saucepan.*mean push_button"):
         simulation.reset("push_buton", 0)
-    with pytest.raises(GenimaError, match="known: push_button, take_lid_off$"):
+    with pytest.raises(GenimaError, match="known: push_button, take_lid_off_saucepan$"):
         simulation.reset("zzz", 0)
 
 
@@ -203,7 +203,7 @@ def test_images_show_button_at_projected_position(
 def test_rendering_depends_on_configuration_only(recorder: DemoRecorder, simulation: Simulation) -> None:
     qpos = simulation.qpos()
     first = recorder.environment.renderer.render(qpos)
-    simulation.reset("take_lid_off", 1)
+    simulation.reset("take_lid_off_saucepan", 1)
     moved = recorder.environment.renderer.render(simulation.qpos())
     simulation.reset("push_button", 0)
     again = recorder.environment.renderer.render(qpos)
@@ -213,10 +213,10 @@ def test_rendering_depends_on_configuration_only(recorder: DemoRecorder, simulat
 
 
 def test_observations_are_simultaneous_and_time_advances_in_apply(environment: Environment) -> None:
-    environment.reset("take_lid_off", 3)
+    environment.reset("take_lid_off_saucepan", 3)
     a, b = environment.observe(), environment.observe()
     assert a.stamp == a.joints.stamp == b.stamp == environment.time == 0
-    assert a.instruction == TASKS["take_lid_off"].instruction
+    assert a.instruction == TASKS["take_lid_off_saucepan"].instruction
     for view in a.images:
         np.testing.assert_array_equal(a.images[view], b.images[view])
     target = a.joints.positions + 0.05

@@ -67,7 +67,7 @@ def test_user_task_runs_with_expert_in_lock_step(
     write_module: Callable[..., Path], environment: Environment, recorder: DemoRecorder
 ) -> None:
     write_module("tasks/slide_block.py", SLIDE_BLOCK)
-    assert list(TASKS) == ["push_button", "slide_block", "take_lid_off"]
+    assert list(TASKS) == ["push_button", "slide_block", "take_lid_off_saucepan"]
     environment.reset("push_button", 0)
     initial = environment.observe()
     for seed in range(2):

@@ -1,11 +1,12 @@
 """Simulated tasks, one module each.
 
 To add a task, put a module with one subclass of :class:`genima_sim.task.Task` here, or in ``tasks/`` of a folder in
-``GENIMA_PATH`` (:mod:`genima.system.registry`). The task has the module's name.
+``GENIMA_PATH`` (:mod:`genima.system.registry`). The task has the module's name; ``name@N`` is its variation N.
 """
 
 from __future__ import annotations
 
+from genima.errors import GenimaError
 from genima.system.registry import Registry, subclass_factory
 from genima_sim.task import SceneObject, Task
 
@@ -16,12 +17,27 @@ TASKS = Registry("task", __name__, "tasks", subclass_factory("task", Task))  # t
 
 
 def get_task(name: str) -> Task:
-    """Return the task of that name.
+    """Return the task of that name, such as ``open_drawer`` or ``open_drawer@1`` for its variation 1.
 
     Raises:
-        GenimaError: for an unknown task, naming the nearest, and for an incomplete one.
+        GenimaError: for an unknown task, naming the nearest, for an unknown variation, and for an incomplete task.
     """
-    return TASKS.find(name)
+    module, at, variation = name.partition("@")
+    task = TASKS.find(module)
+    if not at:
+        return task
+    if not variation.isdecimal():
+        raise GenimaError(f"task {name}: unknown variation ({variation!r}); use 0 to {len(task.variations) - 1}")
+    return type(task)(int(variation))
+
+
+def find_task(instruction: str) -> Task | None:
+    """Return the task and variation that have an instruction, or None."""
+    for task in TASKS.values():
+        for variation in range(len(task.variations)):
+            if instruction in (each := type(task)(variation)).sentences:
+                return each
+    return None
 
 
 def scene_objects(task: Task) -> tuple[SceneObject, ...]:

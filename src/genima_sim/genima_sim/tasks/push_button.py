@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import mujoco
 
-from genima_sim.task import Positions, SceneObject, SceneState, Task, Waypoint
+from genima_sim.motions import Motion, MoveTo, back_off, facing_outwards
+from genima_sim.parts import add_box, add_cylinder, add_slide
+from genima_sim.scene_state import SceneFrames, SceneState
+from genima_sim.task import SceneObject, Task
 
 _HOVER = 0.10  # m above the button, where the straight descent begins
 _PRESSED = 0.071  # m, height of the tip with the cap all the way down
+_STROKE = 0.010  # m
 
 
 class Button(SceneObject):
@@ -18,23 +24,14 @@ class Button(SceneObject):
 
     def build(self, spec: mujoco.MjSpec) -> None:
         """See :class:`SceneObject`."""
-        box, cylinder = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER
         button = spec.worldbody.add_body(name=self.name)
-        button.add_geom(type=box, pos=[0, 0, 0.0125], size=[0.05, 0.05, 0.0125], rgba=[0.75, 0.76, 0.78, 1])
+        add_box(button, [0, 0, 0.0125], [0.05, 0.05, 0.0125], [0.75, 0.76, 0.78])
         cap = button.add_body(name="button_cap", pos=[0, 0, 0.04])
-        cap.add_joint(
-            name="button_slide",
-            type=mujoco.mjtJoint.mjJNT_SLIDE,
-            axis=[0, 0, 1],
-            range=[-0.015, 0],
-            limited=True,
-            stiffness=[150, 0, 0],
-            damping=[8, 0, 0],
-            springref=0.005,
-            armature=0.02,
+        add_slide(
+            cap, "button_slide", [0, 0, 1], (-0.015, 0), 8, 0, stiffness=[150, 0, 0], springref=0.005, armature=0.02
         )
         # Over its base, so that a finger beside the cap cannot wedge under it.
-        cap.add_geom(name="button_cap", type=cylinder, size=[0.034, 0.015, 0], rgba=[0.50, 0.03, 0.10, 1], mass=0.05)
+        add_cylinder(cap, [0, 0, 0], 0.034, 0.015, [0.50, 0.03, 0.10], name="button_cap", mass=0.05)
         spec.add_exclude(bodyname1=self.name, bodyname2="button_cap")  # the cap sinks into its base
 
 
@@ -43,18 +40,22 @@ class PushButton(Task):
 
     instructions = ("push down the maroon button",)
     objects = (Button(),)
-    scene_tasks = ("push_button", "take_lid_off")  # the scene of the bundled models
+    scene_tasks = ("push_button", "take_lid_off_saucepan")  # the scene of the bundled models
+    near_misses = {
+        "touched": {"button_slide": 0.0},
+        "half pressed": {"button_slide": -0.5 * _STROKE},
+        "almost pressed": {"button_slide": -0.9 * _STROKE},
+    }
 
     def succeeded(self, state: SceneState) -> bool:
         """See :class:`Task`."""
-        return state.joint("button_slide") < -0.010
+        return state.joint("button_slide") < -_STROKE
 
-    def waypoints(self, positions: Positions) -> list[Waypoint]:
+    def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
-        x, y, _ = map(float, positions["button"])
-        return [
-            Waypoint((x, y, _PRESSED + _HOVER), 1.8, 0.0, straight=False),
-            Waypoint((x, y, _PRESSED), 1.2, 0.0),
-            # It ends with the button down: an arm that has gone up again looks like one that has yet to come down.
-            Waypoint((x, y, _PRESSED), 0.6, 0.0),
-        ]
+        x, y, _ = scene.body(self.objects[0].name)[:3, 3]
+        pressed = facing_outwards([x, y, _PRESSED])
+        yield MoveTo(back_off(pressed, _HOVER), 1.8, 0.0, straight=False)
+        yield MoveTo(pressed, 1.2, 0.0)
+        # It ends with the button down: an arm that has gone up again looks like one that has yet to come down.
+        yield MoveTo(pressed, 0.6, 0.0)

@@ -150,7 +150,7 @@ def test_alignment_of_images_joints_and_commands(
     np.testing.assert_allclose(episode.command_gripper, np.array(last) / 1e4)
 
 
-@pytest.mark.parametrize("task", ["push_button-1", "take_lid_off-1"])
+@pytest.mark.parametrize("task", ["push_button-1", "take_lid_off_saucepan-1"])
 def test_synchronous_recording_round_trip_is_exact(demos_folder: Path, robot: RobotModel, task: str) -> None:
     messages: dict[str, list[Any]] = {}
     with AnyReader([demos_folder / task]) as bag:

@@ -110,7 +110,7 @@ def shards(folder: Path) -> dict[str, str]:
 def test_samples_equal_demos(targets: TargetDataset, demos_folder: Path, robot: RobotModel) -> None:
     moments = targets.moments
     assert moments.instructions == sorted(task.instruction for task in TASKS.values())
-    for name in ("push_button-1", "take_lid_off-1"):
+    for name in ("push_button-1", "take_lid_off_saucepan-1"):
         episode = Episode.load(demos_folder / name, robot)
         mine = moments[moments.episode == name]
         last = len(episode) - 1
@@ -125,7 +125,7 @@ def test_samples_equal_demos(targets: TargetDataset, demos_folder: Path, robot: 
             np.testing.assert_array_equal(mine.actions[t, :real], episode.command_positions[t : t + real])
             np.testing.assert_array_equal(mine.action_gripper[t, :real], episode.command_gripper[t : t + real])
             assert not mine.padding[t, :real].any() and mine.padding[t, real:].all()
-    grips = moments.target_open[moments.episode == "take_lid_off-1"].tolist()
+    grips = moments.target_open[moments.episode == "take_lid_off_saucepan-1"].tolist()
     assert grips == sorted(grips, reverse=True) and True in grips and False in grips  # the lid's knob is grasped once
 
 
@@ -134,7 +134,7 @@ def test_observation_and_drawn_target_differ_only_in_spheres(
 ) -> None:
     spec, moments = targets.spec, targets.moments
     cameras = {view: targets.cameras[view].crop_square(spec.view_size) for view in spec.views}
-    episode = Episode.load(demos_folder / "take_lid_off-1", robot)
+    episode = Episode.load(demos_folder / "take_lid_off_saucepan-1", robot)
     first = int((moments.episode == "push_button-1").sum())
     for t in (0, 30, len(episode) - 1):  # even at the end: there the arm is to stay
         observation, drawn = targets.images(first + t)

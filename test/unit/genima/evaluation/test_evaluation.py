@@ -105,13 +105,13 @@ def record_set_points(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
 
 def test_result_holds_settings_and_successes(run_evaluation: Evaluate, capsys: pytest.CaptureFixture[str]) -> None:
     result = run_evaluation(
-        "--episodes", "2", "--seed", "30", "--time-limit", "0.2", "--horizon", "7", task="take_lid_off"
+        "--episodes", "2", "--seed", "30", "--time-limit", "0.2", "--horizon", "7", task="take_lid_off_saucepan"
     )
-    assert result["task"] == "take_lid_off" and result["seeds"] == [30, 31] and result["episodes"] == 2
+    assert result["task"] == "take_lid_off_saucepan" and result["seeds"] == [30, 31] and result["episodes"] == 2
     assert result["successes"] == len(result["succeeded"]) == 0  # too short to lift a lid
     assert result["interval_95"] == pytest.approx(Success(0, 2).interval())
     assert result["blank_targets"] is False and result["time_limit"] == 0.2 and result["horizon"] == 7
-    assert "take_lid_off: 0 of 2 (0%, 95% interval 0% to 66%)" in capsys.readouterr().out
+    assert "take_lid_off_saucepan: 0 of 2 (0%, 95% interval 0% to 66%)" in capsys.readouterr().out
 
 
 def test_equal_runs_are_equal_and_targets_and_seeds_matter(

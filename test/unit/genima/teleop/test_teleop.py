@@ -863,7 +863,7 @@ def test_simulated_leader_solves_task(graph) -> None:
 
 def test_missed_grasp_is_retried(graph) -> None:
     seed = next(s for s in range(100) if np.random.default_rng([s, 0x4E74]).random() < 0.3)
-    stage = SimulatedLeaderFixture(graph, "take_lid_off", seed)
+    stage = SimulatedLeaderFixture(graph, "take_lid_off_saucepan", seed)
     start = tip(stage.demo.start)[:3, 3]
     graph.until(lambda: tip(stage.positions)[2, 3] > start[2] + 0.05, "not above the scene")
     stage.play("approach")
@@ -878,7 +878,7 @@ def test_missed_grasp_is_retried(graph) -> None:
 
 def test_simulated_leader_ends_with_task(graph) -> None:
     seed = next(s for s in range(100) if np.random.default_rng([s, 0x4E74]).random() < 0.3)
-    stage = SimulatedLeaderFixture(graph, "take_lid_off", seed)
+    stage = SimulatedLeaderFixture(graph, "take_lid_off_saucepan", seed)
     stage.play("approach")
     assert stage.call("play").success
     graph.until(lambda: stage.leader[-1].playing, "not playing")
