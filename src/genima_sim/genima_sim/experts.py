@@ -70,7 +70,7 @@ class Expert:
         Raises:
             GenimaError: naming the task's file, for a motion out of reach.
         """
-        return self.plan_motions(task, task.motions(scene), scene, start)
+        return self.plan_motions(task, list(task.motions(scene)), scene, start)
 
     def plan_motions(self, task: Task, motions: Sequence[Motion], scene: SceneFrames, start: Array) -> Trajectory:
         """Return the trajectory of motions of a task, as :meth:`plan_task`."""

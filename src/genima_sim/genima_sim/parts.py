@@ -92,7 +92,12 @@ def add_slide(
 
 
 def add_site(
-    body: mujoco.MjsBody, name: str, pos: Vector, z: Vector = (0, 0, -1), x: Vector = (1, 0, 0), half: Vector = (0.005,) * 3
+    body: mujoco.MjsBody,
+    name: str,
+    pos: Vector,
+    z: Vector = (0, 0, -1),
+    x: Vector = (1, 0, 0),
+    half: Vector = (0.005,) * 3,
 ) -> mujoco.MjsSite:
     """Add a frame with its z axis along ``z`` and its x axis as near to ``x`` as possible.
 

@@ -19,9 +19,7 @@ if TYPE_CHECKING:  # options name tasks: a help page must not load a simulator
     from genima_sim.task import Placement
 
 Array = NDArray[np.float64]
-_PADS = {
-    f"{GRIPPER}{side}_{part}_collision": side for side in ("left", "right") for part in ("fingertip", "fingerpad")
-}
+_PADS = {f"{GRIPPER}{side}_{part}_collision": side for side in ("left", "right") for part in ("fingertip", "fingerpad")}
 """Geoms of the gripper that hold things, and the finger that each belongs to."""
 
 

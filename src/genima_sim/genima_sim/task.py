@@ -247,7 +247,9 @@ def _motions_problem(motions: Any) -> str:
         if isinstance(each, MoveTo):
             good = np.shape(each.grasp) == (4, 4) and np.isfinite(each.grasp).all()
         else:
-            good = isinstance(each, MoveJoint) and isinstance(each.joint, str) and np.isfinite([each.by, each.turn]).all()
+            good = (
+                isinstance(each, MoveJoint) and isinstance(each.joint, str) and np.isfinite([each.by, each.turn]).all()
+            )
         if not (good and _SHORTEST <= each.seconds < np.inf and 0 <= each.gripper <= 1):
             return f"motion {number} out of range ({each!r:.200})"
     return ""
