@@ -21,7 +21,6 @@ from genima.robot.rigid_transforms import inverse, transform
 from genima.types import Image
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene import build_scene
-from genima_sim.simulation import place_objects
 from genima_sim.task import Placement, random_placements
 from genima_sim.tasks import get_task, scene_objects
 from simulated_calibration import optics
@@ -65,7 +64,8 @@ class RobotImageGenerator:
         size, middle = (RENDER_WIDTH, RENDER_HEIGHT), (RENDER_WIDTH / 2, RENDER_HEIGHT / 2)
         camera = Camera(_CAMERA, "base", np.eye(4), *size, RENDER_FOCAL, RENDER_FOCAL, *middle)
         self._objects = scene_objects(get_task("push_button"))
-        self._model = build_scene(robot, {_CAMERA: camera}, self._objects)
+        self._scene = build_scene(robot, {_CAMERA: camera}, self._objects)
+        self._model = self._scene.model
         self._data = mujoco.MjData(self._model)
         self._arm = [self._model.joint(name).qposadr[0] for name in robot.joint_names]
         self._renderer = SceneRenderer(self._model, {_CAMERA: camera})
@@ -103,7 +103,7 @@ class RobotImageGenerator:
         """Return the images, (480, 640, 3) each; equal for equal sets."""
         rng = np.random.default_rng([image_set.seed, 0x1A6E])
         rays = optics.pixel_rays(image_set.intrinsics)
-        place_objects(self._model, self._data, self._objects, image_set.placements)
+        self._scene.place(self._data, image_set.placements)
         placed, T = self._model.camera(_CAMERA), image_set.T_base_camera @ np.diag([1.0, -1.0, -1.0, 1.0])
         placed.pos[:] = T[:3, 3]
         mujoco.mju_mat2Quat(placed.quat, T[:3, :3].ravel())

@@ -77,7 +77,7 @@ class CalibrationWorkcell:
         middle = RENDER_WIDTH / 2, RENDER_HEIGHT / 2
         camera = Camera(_CAMERA, parent, np.eye(4), *size, RENDER_FOCAL, RENDER_FOCAL, *middle)
         mounted = MountedBoard.at(board, "gripper" if parent == "base" else "table")
-        self._model = build_scene(self._robot, {_CAMERA: camera}, board=mounted)
+        self._model = build_scene(self._robot, {_CAMERA: camera}, board=mounted).model
         self._model.vis.headlight.diffuse[:] = _HEADLIGHT
         self._data = mujoco.MjData(self._model)
         finger = self._robot.gripper_position(0.0 if parent == "base" else 1.0)

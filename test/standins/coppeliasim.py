@@ -242,7 +242,7 @@ class StandIn(threading.Thread):
             T[:3, :3] = camera.xmat.reshape(3, 3) @ np.diag([-1.0, 1.0, -1.0])  # MuJoCo looks along -z, y up
             T[:3, 3] = camera.xpos
         elif path in _BODIES:
-            T[:3, 3] = self.simulation.objects()[_BODIES[path]]
+            T = self.simulation.bodies()[_BODIES[path]]
         return T
 
     def sim_getObjectInt32Param(self, handle: int, parameter: int) -> int:

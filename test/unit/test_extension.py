@@ -49,7 +49,8 @@ TASK = '''
 import mujoco
 import numpy as np
 
-from genima_sim.task import Region, SceneObject, Task, Waypoint
+from genima_sim.motions import MoveTo, facing_outwards
+from genima_sim.task import Region, SceneObject, Task
 
 
 class Ball(SceneObject):
@@ -70,9 +71,9 @@ class PointAtBall(Task):
         x, y = state.placements["ball"].xy
         return abs(state.joint("fr3_joint1") - np.arctan2(y, x)) < 0.02  # rad
 
-    def waypoints(self, positions):
-        x, y, _ = map(float, positions["ball"])
-        return [Waypoint((x, y, 0.3), 2.0, 1.0, straight=False)]
+    def motions(self, scene):
+        x, y, _ = scene.body("ball")[:3, 3]
+        yield MoveTo(facing_outwards([x, y, 0.3]), 2.0, 1.0, straight=False)
 '''
 
 POLICY = '''

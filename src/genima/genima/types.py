@@ -29,7 +29,8 @@ class Observation:
     images: Mapping[str, Image]  # by view
     joints: Joints
     instruction: str
-    objects: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # (3,) m in the base frame; simulated only
+    bodies: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Poses (4, 4) of the objects' bodies in the base frame, by name; simulated only."""
 
 
 @dataclass(frozen=True)

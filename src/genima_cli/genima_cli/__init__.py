@@ -13,6 +13,7 @@ COMMANDS: dict[str, Command] = {
     "eval": Command("genima_cli.evaluate", "measure success over many seeds, in lock-step and without ROS"),
     "faults": Command("genima_cli.faults.bench", "inject faults and record the commands to the robot"),
     "real": Command("genima_cli.real", "run a real Franka arm and its cameras by Genima's own drivers"),
+    "tasks": Command("genima_cli.tasks", "list the simulated tasks, check them, and draw a gallery"),
     "task": Command("genima_cli.task", "run a task, given as text, on a running robot"),
     "call": Command("genima_cli.call", "stop or resume a running robot, or end its task"),
     "teleop": Command("genima_cli.teleop", "teleoperate the simulated robot: expert, keyboard or gamepad"),

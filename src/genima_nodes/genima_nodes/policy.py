@@ -29,6 +29,7 @@ from genima_nodes.ros.observation_synchronizer import ObservationSynchronizer, T
 from genima_nodes.ros.paced_thread import schedule_in_background
 from genima_nodes.ros.sampling_parameters import sampling_options
 from genima_nodes.ros.trajectory_messages import chunk_message
+from genima_nodes.ros.transform_messages import body_poses
 
 
 class PolicyNode(Node):
@@ -64,7 +65,7 @@ class PolicyNode(Node):
             _warm_up(policy)
         self._policy, self._robot = policy, cell.robot
         self._task_number = 0
-        self._objects: dict[str, NDArray[np.float64]] = {}
+        self._bodies: dict[str, NDArray[np.float64]] = {}
 
         self._diagnostics = DiagnosticUpdater(self)
         self._chunks = self._diagnostics.add_topic("chunks")
@@ -86,8 +87,7 @@ class PolicyNode(Node):
         self._thread.join()
 
     def _on_scene(self, message: SceneStatus) -> None:
-        positions = {n: np.array([p.x, p.y, p.z]) for n, p in zip(message.objects, message.positions, strict=False)}
-        self._objects = {name: position for name, position in positions.items() if np.all(np.isfinite(position))}
+        self._bodies = body_poses(message)
 
     def _predict_forever(self) -> None:
         schedule_in_background(computing=False)
@@ -102,7 +102,7 @@ class PolicyNode(Node):
         if sample.task_number != self._task_number:
             self._task_number = sample.task_number
             self._policy.reset(self._seed)
-        chunk = self._policy.predict_chunk(replace(sample.observation, objects=self._objects))
+        chunk = self._policy.predict_chunk(replace(sample.observation, bodies=self._bodies))
         _require_finite(chunk)
         self._diagnostics.clear_fault("policy")
         if sample.task_number != self._observations.task_number:

@@ -13,8 +13,9 @@ from genima.data.episodes import EpisodeWriter
 from genima.errors import GenimaError
 from genima.system.process_pool import WorkerPool
 from genima.types import Command
-from genima_sim.demo_starts import GRIPPER_TIME, Demo
+from genima_sim.demo_starts import Demo
 from genima_sim.experts import Expert, Trajectory
+from genima_sim.motions import GRIP_TIME
 from genima_sim.simulators import require_experts
 from genima_sim.tasks import DEMO_HZ, DEMO_SEED, get_task
 
@@ -39,16 +40,16 @@ class DemoRecorder:
         environment, expert = self.environment, self.expert
         environment.reset(task, seed)
         first = environment.observe()
-        demo = Demo.random(get_task(task), seed, first.objects, expert)
+        demo = Demo.random(get_task(task), seed, first.bodies, expert)
         environment.reset(task, seed, demo.start)
         if demo.failed_grasp:
-            environment.apply(Command(environment.time, demo.start, gripper=0.0), GRIPPER_TIME)
+            environment.apply(Command(environment.time, demo.start, gripper=0.0), GRIP_TIME)
         try:
             with EpisodeWriter(folder, expert.robot, self._cameras, first.instruction) as episode:
                 for plan in demo.planners(expert):
                     if not environment.done:  # a grasp that should fail holds now and then
                         observation = environment.observe()
-                        self._play(episode, plan(observation.joints.positions, observation.objects))
+                        self._play(episode, plan(observation.joints.positions, observation.bodies))
                 if not environment.done:
                     raise _ExpertFailed
                 episode.judge(environment.time, True)

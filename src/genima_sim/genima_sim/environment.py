@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,15 +13,14 @@ from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
 
 
-class Environment:
-    """Time passes only in :meth:`apply`."""
+class StateEnvironment:
+    """Time passes only in :meth:`apply`; observations have no images."""
 
     command_rate = 50.0  # Hz
 
     def __init__(self, cell: Cell | None = None) -> None:
         cell = cell or load_cell(SIMULATED)
         self.simulation = Simulation(cell.robot, cameras=cell.load_cameras())
-        self.renderer = SceneRenderer(self.simulation.model, self.simulation.cameras)
 
     def reset(self, task: str, seed: int, start: NDArray[np.float64] | None = None) -> None:
         """Start an episode; ``start`` (n,) in rad overrides the arm's random joints.
@@ -44,16 +45,30 @@ class Environment:
         return self.simulation.joints()
 
     def observe(self) -> Observation:
-        """Return images of all cameras, the measured joints and the objects' positions."""
-        simulation = self.simulation
-        images = self.renderer.render(simulation.qpos(), model=simulation.model)
-        return Observation(self.time, images, self.joints(), simulation.instruction, simulation.objects())
+        """Return the measured joints and the poses of the objects' bodies."""
+        return Observation(self.time, {}, self.joints(), self.simulation.instruction, self.simulation.bodies())
 
     def apply(self, command: Command | None, seconds: float) -> None:
         """Send joint positions (None: keep the last) and simulate."""
         if command is not None:
             self.simulation.command(command.positions, command.gripper)
         self.simulation.step(seconds)
+
+    def close(self) -> None:
+        """Free nothing."""
+
+
+class Environment(StateEnvironment):
+    """Environment with images of all cameras."""
+
+    def __init__(self, cell: Cell | None = None) -> None:
+        super().__init__(cell)
+        self.renderer = SceneRenderer(self.simulation.model, self.simulation.cameras)
+
+    def observe(self) -> Observation:
+        """Return images of all cameras, the measured joints and the poses of the objects' bodies."""
+        images = self.renderer.render(self.simulation.qpos(), model=self.simulation.model)
+        return replace(super().observe(), images=images)
 
     def close(self) -> None:
         """Free the renderer."""

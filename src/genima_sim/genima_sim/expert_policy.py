@@ -1,6 +1,6 @@
 """Policy that does the simulated tasks as the scripted experts do, for graphs without a model.
 
-It needs to know where the objects are: ``Observation.objects``, which only simulators fill in.
+It needs to know where the objects are: ``Observation.bodies``, which only simulators fill in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from genima.policy.trajectory_policy import TrajectoryPolicy
 from genima.robot.model import RobotModel
 from genima.types import Observation
 from genima_sim.experts import Expert
-from genima_sim.tasks import DEMO_HZ, TASKS
+from genima_sim.scene import scene_frames
+from genima_sim.tasks import DEMO_HZ, find_task
 
 
 def load(options: PolicyOptions) -> TrajectoryPolicy:
@@ -34,16 +35,13 @@ def plan(expert: Expert, observation: Observation) -> JointTrajectory:
     """Plan the task of the observation from its joints.
 
     Raises:
-        GenimaError: for an instruction of no task, and without the objects' positions.
+        GenimaError: for an instruction of no task, and without the bodies' poses.
     """
-    tasks = [task for task in TASKS.values() if observation.instruction in task.instructions]
-    if not tasks:
+    task = find_task(observation.instruction)
+    if task is None:
         raise GenimaError(f"policy expert: instruction of no task ({observation.instruction!r}); give a task's own")
-    needed = {name for each in tasks[0].objects for name in (each.name, *each.movable)}
-    if missing := needed - set(observation.objects):
-        raise GenimaError(f"policy expert: positions missing ({', '.join(sorted(missing))}); use it in simulation")
     start = observation.joints.positions
-    trajectory = expert.plan_task(tasks[0], tasks[0].waypoints(observation.objects), start)
+    trajectory = expert.plan_task(task, scene_frames(task, observation.bodies), start)
     return JointTrajectory(
         np.arange(len(trajectory.positions) + 1) / DEMO_HZ,
         np.vstack([start, trajectory.positions]),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Pose = NDArray[np.float64]
 GRIP_TIME = 0.7  # s that the gripper takes to close or open
@@ -59,9 +59,9 @@ def pointing_down(x: float, y: float, z: float, yaw: float = 0.0) -> Pose:
     return np.array([[c, s, 0, x], [s, -c, 0, y], [0, 0, -1, z], [0, 0, 0, 1.0]])
 
 
-def facing_outwards(position: NDArray[np.float64]) -> Pose:
+def facing_outwards(position: ArrayLike) -> Pose:
     """Return a grasp frame at ``position`` (3,) m that points down and closes along the direction from the base."""
-    x, y, z = map(float, position)
+    x, y, z = np.asarray(position, float)
     return pointing_down(x, y, z, np.arctan2(y, x))
 
 

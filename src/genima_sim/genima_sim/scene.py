@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import mujoco
 import numpy as np
@@ -16,10 +17,13 @@ from genima.robot.body import robot_spec
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import pose
 from genima_sim.mounted_board import MountedBoard, add_board
-from genima_sim.task import Latch, Placement, SceneObject
+from genima_sim.scene_state import SceneFrames
+from genima_sim.task import Latch, Placement, SceneObject, Task
+from genima_sim.tasks import scene_objects
 
 Array = NDArray[np.float64]
 PHYSICS_HZ = 1000
+_OVERLAP = 0.002  # m: what rests on something sinks in by less
 OBJECTS = 0  # geom group of the table and the objects, drawn together with the robot's meshes
 
 
@@ -55,6 +59,16 @@ class Scene:
         bodies = {name: data.body(name) for name in self.parts}
         return {name: pose(body.xmat.reshape(3, 3), body.xpos) for name, body in bodies.items()}
 
+    def overlap(self, data: mujoco.MjData) -> str:
+        """Return which body overlaps with one of an object, and by how much; empty: none does."""
+        parts = {self.model.body(name).id for name in self.parts}
+        for contact in data.contact[: data.ncon]:
+            bodies = self.model.geom_bodyid[contact.geom]
+            if contact.dist < -_OVERLAP and not parts.isdisjoint(bodies):
+                one, other = (self.model.body(body).name if body else "the table" for body in bodies)
+                return f"{one} overlaps with {other} by {-1e3 * contact.dist:.1f} mm"
+        return ""
+
     def release_latches(self, data: mujoco.MjData, start: Array) -> None:
         """Unlock the joints whose handles have moved far enough from the configuration ``start`` (nq,)."""
         for latch in self.latches:
@@ -63,12 +77,18 @@ class Scene:
                 data.eq_active[self.model.equality(latch.joint).id] = 0
 
 
-def compile_objects(objects: Sequence[SceneObject]) -> mujoco.MjModel:
+@cache
+def compile_objects(objects: tuple[SceneObject, ...]) -> mujoco.MjModel:
     """Compile the objects of a scene alone, for :class:`genima_sim.scene_state.SceneFrames`."""
     spec = mujoco.MjSpec()
     for each in objects:
         each.build(spec)
     return spec.compile()
+
+
+def scene_frames(task: Task, poses: Mapping[str, Array]) -> SceneFrames:
+    """Return the frames of a task's scene from the poses (4, 4) of its bodies."""
+    return SceneFrames(compile_objects(scene_objects(task)), poses)
 
 
 def build_scene(

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from geometry_msgs.msg import Point
 from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, JointState
@@ -26,6 +25,7 @@ from genima_interfaces.srv import ResetScene
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.paced_thread import STEADY, PacedThread
+from genima_nodes.ros.transform_messages import pose_message
 
 _MAX_CAMERA_RATE = 100.0  # Hz
 _STATUS_PERIOD = 0.1  # s
@@ -50,8 +50,8 @@ class Scene(Protocol):
     def start_task(self) -> None:
         """Judge success from now on; it is true at once where the goal state holds already."""
 
-    def objects(self) -> Mapping[str, NDArray[np.float64]]:
-        """Return the positions of the objects by name, (3,) m in the base frame each."""
+    def bodies(self) -> Mapping[str, NDArray[np.float64]]:
+        """Return the poses of the objects' bodies by name, (4, 4) in the base frame each."""
 
     def command(self, positions: NDArray[np.floating], gripper: float) -> None:
         """Set the joint position targets (n,) in rad and the gripper's open fraction; held until the next."""
@@ -194,15 +194,14 @@ class SceneNode(Node):
                 resets=self._resets,
             )
             try:
-                positions = self._scene.objects()
+                bodies = self._scene.bodies()
             except GenimaError as error:
-                positions = {}
+                bodies = {}
                 self._diagnostics.set_fault("objects", str(error))
             else:
                 self._diagnostics.clear_fault("objects")
-            for name, (x, y, z) in positions.items():
-                status.objects.append(name)
-                status.positions.append(Point(x=x, y=y, z=z))
+            status.bodies = list(bodies)
+            status.poses = [pose_message(T) for T in bodies.values()]
             status.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(status)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from genima.errors import GenimaError
 from genima.robot.body import GRIPPER
 from genima.robot.rigid_transforms import inverse, pose
 
@@ -52,7 +53,10 @@ class SceneFrames:
         return T[:3, :3] @ joint.pos + T[:3, 3], T[:3, :3] @ joint.axis, bool(joint.type[0] == _HINGE)
 
     def _pose(self, body: int) -> Array:
-        return self._poses[self._model.body(body).name]
+        name = self._model.body(body).name
+        if name not in self._poses:
+            raise GenimaError(f"scene: pose of {name} missing; use experts with a simulator that publishes it")
+        return self._poses[name]
 
 
 _HINGE = 3  # mujoco.mjtJoint.mjJNT_HINGE

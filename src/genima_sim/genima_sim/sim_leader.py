@@ -17,9 +17,9 @@ from genima_nodes.ros import qos
 from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
 from genima_nodes.ros.services import trigger_callback
 from genima_nodes.ros.trajectory_leader import Stage, TrajectoryLeader
-from genima_sim.demo_starts import Demo
+from genima_nodes.ros.transform_messages import body_poses
+from genima_sim.demo_starts import Bodies, Demo
 from genima_sim.experts import Expert, Trajectory
-from genima_sim.task import Positions
 from genima_sim.tasks import DEMO_HZ, get_task
 
 
@@ -74,17 +74,16 @@ class ExpertLeader(TrajectoryLeader):
         scene = self._scene
         if scene is None or not scene.task:
             raise GenimaError("leader: no scene; reset the simulator (sim/reset)")
-        return Demo.random(get_task(scene.task), scene.seed, self._positions(), self._expert)
+        return Demo.random(get_task(scene.task), scene.seed, self._bodies(), self._expert)
 
     def _stages_of(self, demo: Demo) -> list[Stage]:
         return [
-            lambda start, plan=plan: _joint_trajectory(start, plan(start, self._positions()))  # type: ignore[misc]
+            lambda start, plan=plan: _joint_trajectory(start, plan(start, self._bodies()))  # type: ignore[misc]
             for plan in demo.planners(self._expert)
         ]
 
-    def _positions(self) -> Positions:
-        scene = self._scene or SceneStatus()
-        return {name: np.array([at.x, at.y, at.z]) for name, at in zip(scene.objects, scene.positions, strict=True)}
+    def _bodies(self) -> Bodies:
+        return body_poses(self._scene or SceneStatus())
 
 
 def _joint_trajectory(start: NDArray[np.float64], plan: Trajectory) -> JointTrajectory:

@@ -106,7 +106,7 @@ class Simulation:
         try:
             self._load_scene(objects, tuple(found.latches) if objects else ())
         except ValueError as error:  # of MuJoCo's compiler
-            file = TASKS.file(task)
+            file = TASKS.file(found.module)
             raise GenimaError(
                 f"task {task}: the scene cannot be built ({describe_error(error)}); correct {file}"
             ) from None
@@ -114,7 +114,9 @@ class Simulation:
         mujoco.mj_resetData(self.model, self.data)
         self._scene.place(self.data, placements)
         if not np.isfinite(self.data.qpos).all():
-            raise GenimaError(f"task {task}: placed objects are not at finite positions; correct {TASKS.file(task)}")
+            raise GenimaError(
+                f"task {task}: placed objects are not at finite positions; correct {TASKS.file(found.module)}"
+            )
         noise = rng.uniform(-START_NOISE, START_NOISE, len(self.robot.home))
         holds_board = self.board is not None and self.board.place == "gripper"
         if start is None:
@@ -122,6 +124,8 @@ class Simulation:
         self.data.qpos[self._arm_qpos] = start
         self.command(start, 0.0 if holds_board else 1.0)
         mujoco.mj_forward(self.model, self.data)
+        if overlap := self._scene.overlap(self.data):
+            raise GenimaError(f"task {task}, seed {seed}: {overlap} at the start; correct {TASKS.file(found.module)}")
         self.state = SceneState(self.model, self.data, placements, self.qpos())
         self.step(0.6 if holds_board else 0.1)  # let the fingers close, and loose objects settle
         self.state = SceneState(self.model, self.data, placements, self.qpos())
@@ -159,7 +163,7 @@ class Simulation:
     def _is_goal_state(self) -> bool:
         return self.board is None and bool(self.task.succeeded(self.state))  # a ROS message takes no NumPy bool
 
-    def objects(self) -> dict[str, NDArray[np.float64]]:
+    def bodies(self) -> dict[str, NDArray[np.float64]]:
         """Return the poses of all bodies of the objects by name, (4, 4) in the base frame each."""
         return self._scene.poses(self.data)
 

@@ -49,7 +49,7 @@ class Simulator(ABC):
     def demo_environment(self, cell: Cell) -> DemoEnvironment:
         """Start the simulator to record demos of experts; overridden where ``has_experts``.
 
-        Observations hold the positions of the objects.
+        Observations hold the poses of the objects' bodies.
 
         Raises:
             GenimaError: when it is not installed, and when its scene does not fit the cell.

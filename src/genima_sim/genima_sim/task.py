@@ -107,7 +107,7 @@ class At:
 class FailedGrasp:
     """Start of a demo that corrects an error: the gripper has closed beside the object."""
 
-    position: Array  # (3,) m, of the tip
+    grasp: Array  # (4, 4), grasp frame of the gripper
     lift_to: float  # m, height of the tip from which the expert tries again
 
 
@@ -115,6 +115,8 @@ class Task(ABC):
     """One task. Its name is that of its module, with ``@N`` for variation N > 0: see :mod:`genima_sim.tasks`."""
 
     name: str
+    module: str
+    """Name without the variation."""
     instructions: ClassVar[Sequence[str]]
     """The task in words, as templates over the values of a variation; episodes use the first."""
     variations: ClassVar[Sequence[Mapping[str, str]]] = ({},)
@@ -139,7 +141,7 @@ class Task(ABC):
                 try:
                     text.format(**values)
                 except (KeyError, IndexError, ValueError) as error:
-                    raise ValueError(f"{cls.__name__}.instructions: {text!r} lacks {error} in {values}") from None
+                    raise ValueError(f"{cls.__name__}.variations: no {error} for {text!r}") from None
         if inspect.isgeneratorfunction(motions := vars(cls).get("motions")):
             cls.motions = _listed(motions)  # type: ignore[method-assign]
         _check_methods(
@@ -150,10 +152,11 @@ class Task(ABC):
         """Raises:
         GenimaError: for an unknown variation.
         """
-        module = type(self).__module__.rpartition(".")[2]
+        self.module = type(self).__module__.rpartition(".")[2]
         if not 0 <= variation < len(self.variations):
-            raise GenimaError(f"task {module}: unknown variation ({variation}); use 0 to {len(self.variations) - 1}")
-        self.name = f"{module}@{variation}" if variation else module
+            last = len(self.variations) - 1
+            raise GenimaError(f"task {self.module}: unknown variation ({variation}); use 0 to {last}")
+        self.name = f"{self.module}@{variation}" if variation else self.module
         self.variation = variation
 
     @property
@@ -223,7 +226,7 @@ def _check_methods(cls: type, checks: Mapping[str, Check | None]) -> None:
     task = cls.__module__.rpartition(".")[2]
     for name, check in checks.items():
         if inspect.isfunction(method := vars(cls).get(name)):
-            setattr(cls, name, checked(method, f"task {task}", inspect.getfile(method), check))
+            setattr(cls, name, checked(method, f"task {task}", inspect.getfile(inspect.unwrap(method)), check))
 
 
 def _listed(generator: Callable[..., Iterable[Motion]]) -> Callable[..., list[Motion]]:
@@ -243,9 +246,11 @@ def _bool_problem(result: Any) -> str:
 def _motions_problem(motions: Any) -> str:
     if not isinstance(motions, list) or not motions:
         return f"no motions ({motions!r:.100})"
+    if not isinstance(motions[0], MoveTo):
+        return f"{motions[0]!r:.100} first; start with a MoveTo"
     for number, each in enumerate(motions):
         if isinstance(each, MoveTo):
-            good = np.shape(each.grasp) == (4, 4) and np.isfinite(each.grasp).all()
+            good: Any = _is_pose(each.grasp)
         else:
             good = (
                 isinstance(each, MoveJoint) and isinstance(each.joint, str) and np.isfinite([each.by, each.turn]).all()
@@ -256,9 +261,9 @@ def _motions_problem(motions: Any) -> str:
 
 
 def _failed_grasp_problem(result: Any) -> str:
-    good = result is None or isinstance(result, FailedGrasp) and _is_point([*result.position[:2], result.lift_to])
+    good = result is None or isinstance(result, FailedGrasp) and _is_pose(result.grasp) and np.isfinite(result.lift_to)
     return "" if good else f"no failed grasp ({result!r:.100})"
 
 
-def _is_point(position: Any) -> bool:
-    return np.shape(position) == (3,) and bool(np.isfinite(position).all())
+def _is_pose(value: Any) -> bool:
+    return np.shape(value) == (4, 4) and bool(np.isfinite(value).all())

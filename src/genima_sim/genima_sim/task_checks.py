@@ -13,14 +13,18 @@ from scipy.spatial.transform import Rotation
 
 from genima.control.limit_violations import largest_excess
 from genima.errors import GenimaError
+from genima.evaluation.episodes import EpisodeOptions, run_episodes
+from genima.policy.base import Policy
 from genima.robot.rigid_transforms import pose
+from genima_sim.environment import StateEnvironment
 from genima_sim.experts import Expert
-from genima_sim.scene_state import SceneFrames
+from genima_sim.scene import scene_frames
 from genima_sim.simulation import Simulation
 from genima_sim.task import At
 from genima_sim.tasks import DEMO_HZ, get_task
 
 Array = NDArray[np.float64]
+_TIME_LIMIT = 10.0  # s: 200 steps at 20 Hz, as the paper's simulation
 _OBSERVED = 0.3  # s for which a near miss is judged
 _RANDOM_STEP = 0.08  # rad, standard deviation of the random motion at each command
 
@@ -54,7 +58,7 @@ def run_expert(
     simulation.reset(task, seed)
     start = simulation.joints().positions
     try:
-        plan = expert.plan_task(simulation.task, SceneFrames(simulation.model, simulation.objects()), start)
+        plan = expert.plan_task(simulation.task, scene_frames(simulation.task, simulation.bodies()), start)
     except GenimaError as error:
         return ExpertAttempt(False, str(error), 0.0, 0.0, 0.0)
     positions = np.vstack([np.tile(start, (3, 1)), plan.positions])
@@ -67,6 +71,16 @@ def run_expert(
         if simulation.success:
             break
     return ExpertAttempt(simulation.success, "", simulation.time, excess, time.process_time() - began)
+
+
+def run_guarded_expert(environment: StateEnvironment, policy: Policy, task: str, seed: int) -> bool:
+    """Run the policy of the experts through the 50 Hz stream and the guard; return whether it succeeded."""
+    options = EpisodeOptions(time_limit=_TIME_LIMIT)
+    results: list[bool] = []
+    run_episodes(
+        environment, policy, environment.simulation.robot, task, [seed], options, lambda _, done: results.append(done)
+    )
+    return results[0]
 
 
 def near_miss_counts(simulation: Simulation, task: str, changes: Mapping[str, float | At], seed: int = 0) -> bool:

@@ -21,6 +21,7 @@ from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
 from genima_sim.experts import Expert, Trajectory
+from genima_sim.scene import scene_frames
 from genima_sim.tasks import DEMO_HZ
 
 K, RATE = 20, 50.0
@@ -86,7 +87,8 @@ def prepared(
 ) -> ExpertAgent:
     environment.reset(task, seed)
     simulation = environment.simulation
-    trajectory = expert.plan(simulation.task.waypoints(simulation.objects()), simulation.joints().positions)
+    scene = scene_frames(simulation.task, simulation.bodies())
+    trajectory = expert.plan_task(simulation.task, scene, simulation.joints().positions)
     return ExpertAgent(spec, robot, simulation.cameras, trajectory)
 
 

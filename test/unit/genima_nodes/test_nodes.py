@@ -19,7 +19,7 @@ from builtin_interfaces.msg import Duration as DurationMessage
 from builtin_interfaces.msg import Time
 from cells import write_cell
 from domains import free_domain
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point, Pose
 from policy_standins import PANDA, SIZE, VIEWS, StandInAgent, StandInController
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
@@ -348,7 +348,7 @@ def test_policy_node_publishes_chunks(graph) -> None:
     cameras, publish_task = Cameras(graph), graph.publisher(String, "task", qos.TASK)
     publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
     publish_scene = graph.publisher(SceneStatus, "sim/status", qos.STATUS)
-    scene = SceneStatus(objects=["button"], positions=[Point(x=0.5, y=0.1, z=0.0)])
+    scene = SceneStatus(bodies=["button"], poses=[Pose(position=Point(x=0.5, y=0.1, z=0.0))])
     observed = graph.subscribe(Observed, "observed", qos.OBSERVED)
     publish_task(String(data="wave"))
     graph.until(graph.reports_fault("policy", "joint_states: none within 0.1 s"), "fault not reported", cameras.publish)
@@ -359,14 +359,14 @@ def test_policy_node_publishes_chunks(graph) -> None:
         cameras.publish()
 
     def done() -> bool:
-        return bool(received and policy.seen and policy.seen[-1].objects and graph.has_no_fault("policy")())
+        return bool(received and policy.seen and policy.seen[-1].bodies and graph.has_no_fault("policy")())
 
     graph.until(done, "no chunk", publish_all)
     chunk, seen = chunk_from(received[-1], PANDA), policy.seen[-1]
     assert round(chunk.stamp, 6) in cameras.stamps and observed
     np.testing.assert_allclose(chunk.positions[-1], PANDA.home + 0.1)
     assert seen.instruction == "wave" and set(seen.images) == set(VIEWS)
-    np.testing.assert_allclose(seen.objects["button"], [0.5, 0.1, 0.0])
+    np.testing.assert_allclose(seen.bodies["button"][:3, 3], [0.5, 0.1, 0.0])
     assert policy.resets == [5]
     publish_task(String(data="wave"))
     graph.until(lambda: len(policy.resets) > 1, "not reset at the next task", publish_all)

@@ -163,10 +163,10 @@ def test_reset_places_objects_by_scene_script(stand_in, open_scene) -> None:
     scene = open_scene(stand_in)
     scene.reset("push_button", 7)
     assert scene.instruction == stand_in.simulation.instruction and not scene.success
-    first = scene.objects()
-    np.testing.assert_allclose(first["button"], stand_in.simulation.objects()["button"], atol=1e-4)
+    first = scene.bodies()
+    np.testing.assert_allclose(first["button"], stand_in.simulation.bodies()["button"], atol=1e-4)
     scene.reset("push_button", 8)
-    assert np.linalg.norm(scene.objects()["button"] - first["button"]) > 0.01
+    assert np.linalg.norm(scene.bodies()["button"] - first["button"]) > 0.01
     with pytest.raises(GenimaError, match=UNKNOWN):
         scene.reset("wave", 0)
     stand_in.simulation.success = True
@@ -298,7 +298,7 @@ def test_node_publishes_robot_with_four_cameras(graph, bridge, stand_in) -> None
     assert not rejected.success and "task 'wave': unknown" in rejected.message
     assert graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=3)).success
     graph.until(lambda: scenes[-1].resets == 1, "the reset is not published")
-    assert (scenes[-1].task, scenes[-1].seed, list(scenes[-1].objects)) == ("push_button", 3, ["button", "lid"])
+    assert (scenes[-1].task, scenes[-1].seed, list(scenes[-1].bodies)) == ("push_button", 3, ["button", "lid"])
     assert "button" in scenes[-1].instruction
 
     publish = graph.publisher(JointState, "joint_command", qos.JOINT_COMMAND)

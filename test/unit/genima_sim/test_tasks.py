@@ -16,68 +16,36 @@ from genima_interfaces.srv import ResetScene
 from genima_sim import demo_recorder
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
+from genima_sim.scene import scene_frames
 from genima_sim.sim_node import SimNode
 from genima_sim.simulation import Simulation
 from genima_sim.task import Region, SceneObject, random_placements
 from genima_sim.tasks import DEMO_HZ, TASKS, get_task, scene_objects
 
-SLIDE_BLOCK = '''
-"""Slide a block to the side."""
-
-import mujoco
-
-from genima_sim.task import Region, SceneObject, Task, Waypoint
+DOCS = Path(__file__).parents[3] / "docs"
+SLIDE_BLOCK = (DOCS / "examples" / "slide_block.py").read_text(encoding="utf-8")
 
 
-class Block(SceneObject):
-    name = "block_base"
-    radius = 0.1
-    region = Region(x=(0.45, 0.55), y=(-0.05, 0.05))
-    movable = ("block",)
-
-    def build(self, spec):
-        spec.worldbody.add_body(name=self.name)
-        block = spec.worldbody.add_body(name="block", pos=[0, 0, 0.04])
-        block.add_freejoint(name="block")
-        block.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.03, 0.03, 0.04], rgba=[0.1, 0.6, 0.2, 1], mass=0.1)
-
-    def place(self, model, data, placement):
-        super().place(model, data, placement)
-        data.joint("block").qpos[:] = [placement.x, placement.y, 0.0405, 1, 0, 0, 0]
-
-
-class SlideBlock(Task):
-    instructions = ("slide the block to the left",)
-    objects = (Block(),)
-
-    def succeeded(self, state):
-        return state.position("block")[1] > state.placements["block_base"].y + 0.05
-
-    def waypoints(self, positions):
-        x, y, _ = map(float, positions["block"])
-        return [
-            Waypoint((x, y - 0.12, 0.15), 1.8, 0.0, straight=False),
-            Waypoint((x, y - 0.12, 0.05), 1.0, 0.0),
-            Waypoint((x, y + 0.08, 0.05), 2.0, 0.0),
-        ]
-'''
+def test_documentation_shows_example() -> None:
+    assert SLIDE_BLOCK in (DOCS / "tasks.md").read_text(encoding="utf-8")
 
 
 def test_user_task_runs_with_expert_in_lock_step(
     write_module: Callable[..., Path], environment: Environment, recorder: DemoRecorder
 ) -> None:
     write_module("tasks/slide_block.py", SLIDE_BLOCK)
-    assert list(TASKS) == ["push_button", "slide_block", "take_lid_off_saucepan"]
+    assert "slide_block" in TASKS and "slide_block@1" not in TASKS
     environment.reset("push_button", 0)
     initial = environment.observe()
     for seed in range(2):
         environment.reset("slide_block", seed)
         simulation = environment.simulation
-        assert set(simulation.objects()) == {"block_base", "block"}
+        assert set(simulation.bodies()) == {"block"}
         observation = environment.observe()
         assert observation.instruction == "slide the block to the left" and not environment.done
         assert any((observation.images[view] != initial.images[view]).any() for view in observation.images)
-        plan = recorder.expert.plan(simulation.task.waypoints(simulation.objects()), simulation.joints().positions)
+        scene = scene_frames(simulation.task, simulation.bodies())
+        plan = recorder.expert.plan_task(simulation.task, scene, simulation.joints().positions)
         for positions, gripper in zip(plan.positions, plan.gripper, strict=True):
             simulation.command(positions, float(gripper))
             simulation.step(1 / DEMO_HZ)
@@ -96,16 +64,17 @@ def test_demo_of_user_task_is_recorded(
 
 
 @pytest.mark.parametrize(("change", "expected"), [
-    (("    def waypoints", "    def plan"), "class SlideBlock lacks waypoints; add them in .*slide_block.py"),
+    (("    def motions", "    def plan"), "class SlideBlock lacks motions; add them in .*slide_block.py"),
     (("    def succeeded", "    def done"), "class SlideBlock lacks succeeded"),
     (("    instructions =", "    words ="), "class SlideBlock lacks instructions"),
     (("    objects =", "    things ="), "class SlideBlock lacks objects"),
     (("class SlideBlock(Task)", "class SlideBlock"), "must define one subclass of Task .it has none"),
     (("    radius =", "    size ="), "cannot be imported .TypeError: class Block lacks radius"),
-    (("import mujoco", "import nowhere_at_all"), "cannot be imported .ModuleNotFoundError: .*correct .*slide_block.py"),
+    (("import add_box", "import add_boxes"), "cannot be imported .ImportError: .*correct .*slide_block.py"),
     (("class SlideBlock", "class"), "cannot be imported .SyntaxError"),
-    (('("slide the block to the left",)', '"slide the block"'), "instructions: no sequence of str"),
-    (('("slide the block to the left",)', '(" ",)'), "instructions: no text"),
+    (('("slide the block to the {side}",)', '"slide the block"'), "instructions: no sequence of str"),
+    (('("slide the block to the {side}",)', '(" ",)'), "instructions: no text"),
+    (('{side}"', '{where}"'), "SlideBlock.variations: no 'where' for"),
     (("x=(0.45, 0.55)", "x=(0.55, 0.45)"), "region x: no range .0.55, 0.45."),
 ])  # fmt: skip
 def test_incomplete_task_is_reported_in_one_line(
@@ -119,25 +88,24 @@ def test_incomplete_task_is_reported_in_one_line(
 
 
 def test_task_that_succeeds_at_start_is_rejected(write_module: Callable[..., Path], environment: Environment) -> None:
-    write_module("tasks/slide_block.py", SLIDE_BLOCK, (".y + 0.05", ".y - 0.05"))
+    write_module("tasks/slide_block.py", SLIDE_BLOCK, ("> 0.05", "> -0.05"))
     with pytest.raises(GenimaError, match="task slide_block, seed 3: the goal state holds at the start"):
         environment.reset("slide_block", 3)
 
 
-SUCCEEDED = 'return state.position("block")[1] > state.placements["block_base"].y + 0.05'
-WAYPOINTS = 'x, y, _ = map(float, positions["block"])'
-PLACE = "super().place(model, data, placement)"
+SUCCEEDED = 'return side * (state.position("block")[1] - state.placements["block"].y) > 0.05'
+FIRST = "0.15), 1.8, 0.0"
 CODE_FAULTS = [
     ((SUCCEEDED, 'return state.position("blok")[1] > 0'), "SlideBlock.succeeded failed .KeyError: "),
     ((SUCCEEDED, "return None"), "SlideBlock.succeeded returned no bool .None"),
-    ((PLACE, "raise RuntimeError('two\\nlines')"), "Block.place failed .RuntimeError: two lines"),
-    (("placement.x, placement.y, 0.0405", "float('nan'), 0, 0"), "placed objects are not at finite positions"),
-    (("size=[0.03, 0.03, 0.04]", "size=[0, 0, 0]"), "the scene cannot be built .ValueError: "),
-    (("size=[0.03, 0.03, 0.04]", "size='large'"), "Block.build failed .TypeError: "),
-    ((WAYPOINTS, "return []"), "SlideBlock.waypoints returned no list of waypoints"),
-    ((WAYPOINTS, "return 1 / 0"), "SlideBlock.waypoints failed .ZeroDivisionError: "),
-    (("0.15), 1.8, 0.0", "float('nan')), 1.8, 0.0"), "SlideBlock.waypoints returned waypoint 0 out of range"),
-    (("y + 0.08, 0.05), 2.0", "y + 9.0, 0.05), 2.0"), "tip pose: out of reach .*; correct waypoints in"),
+    (("pos=[0, 0, 0.0405]", "pos=[0, 0, float('nan')]"), "the scene cannot be built|not at finite positions"),
+    (('add_body(name="block"', 'add_body(name="blok"'), "object block adds no body of its name"),
+    (("[0.03, 0.03, 0.04]", "[0, 0, 0]"), "the scene cannot be built .ValueError: "),
+    (("[0.03, 0.03, 0.04]", "'large'"), "Block.build failed .TypeError: "),
+    (("        yield MoveTo", "        return\n        yield MoveTo"), "SlideBlock.motions returned no motions"),
+    (('scene.body("block")', 'scene.body("blok")'), "SlideBlock.motions failed .KeyError: "),
+    ((FIRST, "float('nan')), 1.8, 0.0"), "SlideBlock.motions returned motion 0 out of range"),
+    (("y + 0.08 * side, 0.05), 2.0", "y + 9.0, 0.05), 2.0"), "tip pose: out of reach .*; correct motions in"),
 ]
 
 

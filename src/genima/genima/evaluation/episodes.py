@@ -31,7 +31,7 @@ class Environment(Robot, Protocol):
 
 
 class DemoEnvironment(Environment, Protocol):
-    """Environment whose observations hold the positions of the objects."""
+    """Environment whose observations hold the poses of the objects' bodies."""
 
     def reset(self, task: str, seed: int, start: NDArray[np.float64] | None = None) -> None:
         """Start an episode; ``start`` (n,) in rad overrides the arm's random joints."""

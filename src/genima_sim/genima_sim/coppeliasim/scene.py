@@ -61,7 +61,7 @@ class CoppeliaScene:
         """
         self._connect, self._names, self._robot, self._stepping = connect, names, robot, stepping
         self.instruction, self.success = "", False
-        self._objects: dict[str, Array] = {}
+        self._bodies: dict[str, Array] = {}
         self._sim = connect()
         self._initialize()
 
@@ -161,15 +161,15 @@ class CoppeliaScene:
         """Return whether the scene has a script that judges success."""
         return self._handles.script is not None
 
-    def objects(self) -> dict[str, Array]:
-        """Return the positions of the objects by name, (3,) m in the base frame, as of :meth:`update_status`."""
-        return self._objects
+    def bodies(self) -> dict[str, Array]:
+        """Return the poses of the objects by name, (4, 4) in the base frame, as of :meth:`update_status`."""
+        return self._bodies
 
     def update_status(self) -> None:
-        """Read the positions of the objects, and judge success."""
+        """Read the poses of the objects, and judge success."""
         if self._handles.script is not None:
             self.success = self.success or bool(self._script("success"))
-        self._objects = {name: (self._T_base_world @ self._pose(o))[:3, 3] for name, o in self._handles.objects.items()}
+        self._bodies = {name: self._T_base_world @ self._pose(o) for name, o in self._handles.objects.items()}
 
     def _script(self, function: str, *arguments: object) -> object:
         return self._sim.call("callScriptFunction", function, self._handles.script, *arguments, timeout=_SLOW_TIMEOUT)

@@ -82,4 +82,4 @@ class TakeLidOffSaucepan(Task):
         angle, distance = rng.uniform(-np.pi, np.pi), rng.uniform(*_FAILED_DISTANCE)
         offset = [distance * np.cos(angle), distance * np.sin(angle), rng.uniform(0.0, _FAILED_RAISE)]
         x, y, _ = scene.body("lid")[:3, 3]
-        return FailedGrasp(np.array([x, y, _GRASP]) + offset, _GRASP + _RETRY_LIFT)
+        return FailedGrasp(facing_outwards([x, y, _GRASP] + np.array(offset)), _GRASP + _RETRY_LIFT)

@@ -72,7 +72,7 @@ def test_arm_and_spheres_are_in_virtual_view(view: VirtualView, robot: RobotMode
 
 
 def test_silhouette_matches_simulated_robot(view: VirtualView, simulation: Simulation, robot: RobotModel) -> None:
-    scene = build_scene(robot, {VIRTUAL: CAMERA}, scene_objects(get_task("push_button")))
+    scene = build_scene(robot, {VIRTUAL: CAMERA}, scene_objects(get_task("push_button"))).model
     data, robot_only = mujoco.MjData(scene), mujoco.MjvOption()
     robot_only.geomgroup[:] = [0, 1, 0, 0, 0, 0]
     renderer = mujoco.Renderer(scene, CAMERA.height, CAMERA.width)

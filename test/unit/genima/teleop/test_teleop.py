@@ -12,7 +12,7 @@ import pytest
 import rclpy
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import Point, TwistStamped
+from geometry_msgs.msg import TwistStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from std_srvs.srv import Trigger
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import pose
 from genima.teleop.cartesian_jog import CartesianJog
 from genima.teleop.gamepad import Gamepad
 from genima.teleop.leader_follower import FollowerState, LeaderFollower, LeaderFollowerSettings
@@ -36,6 +37,7 @@ from genima_interfaces.srv import SelectSource
 from genima_nodes.command_guard import CommandGuardNode
 from genima_nodes.jog import JogNode
 from genima_nodes.ros import messages, qos
+from genima_nodes.ros.transform_messages import pose_message
 from genima_nodes.teleop import TeleopNode
 from genima_sim.demo_starts import Demo
 from genima_sim.experts import Expert
@@ -813,10 +815,10 @@ class SimulatedLeaderFixture:
         assert "no scene" in self.call("play").message
         self._publish_scene = graph.publisher(SceneStatus, "sim/status", qos.STATUS)
         placed = random_placements(scene_objects(get_task(task)), np.random.default_rng(seed))
-        places = {name: np.array([*placed[name].xy, 0.0]) for name in ("button", "saucepan")}
+        places = {name: pose(np.eye(3), np.array([*placed[name].xy, 0.0])) for name in ("button", "saucepan")}
         places["lid"] = places["saucepan"]
-        self.scene = SceneStatus(task=task, seed=seed, objects=["button", "saucepan", "lid"])
-        self.scene.positions = [Point(x=x, y=y) for x, y, _ in places.values()]
+        self.scene = SceneStatus(task=task, seed=seed, bodies=list(places))
+        self.scene.poses = [pose_message(T) for T in places.values()]
         self.demo = Demo.random(get_task(task), seed, places, Expert(PANDA))
         graph.until(lambda: self.call("home").success, "no scene status", lambda: self._publish_scene(self.scene))
 
@@ -869,7 +871,7 @@ def test_missed_grasp_is_retried(graph) -> None:
     stage.play("approach")
     np.testing.assert_allclose(tip(stage.positions)[:3, 3], start, atol=1e-3)
     assert stage.joint_states[-1].position[N] == pytest.approx(PANDA.gripper_position(0.0))
-    lid = stage.scene.positions[2]
+    lid = stage.scene.poses[2].position
     lid.x, lid.y = lid.x + 0.02, lid.y - 0.01  # it was pushed
     stage.publish_scene()
     stage.play("play")
