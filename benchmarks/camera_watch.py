@@ -28,7 +28,7 @@ from genima.errors import GenimaError
 from genima_bringup.node_specs import NodeSpec, camera_watch, simulation_stack
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import ros_environment
-from genima_sim.tasks import TASKS
+from genima_sim.tasks import BUNDLED_TASKS
 
 if TYPE_CHECKING:
     from genima_cli.graph_client import GraphClient
@@ -93,7 +93,7 @@ class Bench:
         self.driver.faults_so_far.clear()
         begin, successes, tasks, loads = time.monotonic(), 0, 0, []
         for _ in tqdm(range(most), desc=name, unit="task", disable=None):
-            task = list(TASKS)[self._next % len(TASKS)]
+            task = BUNDLED_TASKS[self._next % len(BUNDLED_TASKS)]
             instruction = self.driver.reset(task, self._next, self._supervisor.check)
             running = self.driver.begin_task(instruction, 20.0, self._supervisor.check)
             result = self.driver.wait_for(running, "run_task", 60.0, self._supervisor.check).result

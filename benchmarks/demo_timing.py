@@ -25,7 +25,7 @@ from genima.errors import GenimaError
 from genima_bringup.node_specs import PolicyArguments, simulation_stack
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import ros_environment
-from genima_sim.tasks import TASKS
+from genima_sim.tasks import BUNDLED_TASKS
 
 COUNTERS = {"controller": ("due commands", "late commands"), "command_guard": ("due set-points", "late set-points")}
 _READY = 180.0  # s
@@ -81,7 +81,7 @@ def main() -> None:
                             samples.append((now - begin, rss / 2**20))
 
                 while time.monotonic() < end:
-                    task = list(TASKS)[tasks % len(TASKS)]
+                    task = BUNDLED_TASKS[tasks % len(BUNDLED_TASKS)]
                     instruction = driver.reset(task, options.seed + tasks, watch)
                     running = driver.begin_task(instruction, 20.0, watch)
                     result = driver.wait_for(running, "run_task", 40.0, watch).result

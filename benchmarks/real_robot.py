@@ -37,7 +37,7 @@ from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.diagnostics import measurements
 from genima_nodes.ros.paced_thread import CALLBACKS, PacedThread, schedule_in_real_time
 from genima_nodes.ros.ros_environment import ros_environment
-from genima_sim.tasks import TASKS
+from genima_sim.tasks import BUNDLED_TASKS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "test"))
 from demo_timing import COUNTERS, growth, late  # noqa: E402
@@ -143,7 +143,7 @@ def tasks(
     for count in itertools.count():
         if time.monotonic() > end:
             return
-        instruction = set_scene(driver, list(TASKS)[count % len(TASKS)], seed + count, watch)
+        instruction = set_scene(driver, BUNDLED_TASKS[count % len(BUNDLED_TASKS)], seed + count, watch)
         driver.spin_until(lambda: False, _REST, watch)
         begin()
         ended = driver.begin_task(instruction, _LIMIT, watch)

@@ -34,7 +34,7 @@ from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.robot.model import RobotModel
 from genima.targets.decoding import DecodingErrors, TargetDecoder, summarise_errors
 from genima_cli import evaluate
-from genima_sim.tasks import TASKS
+from genima_sim.tasks import BUNDLED_TASKS
 
 COMPARED = {
     "10 steps": SamplingOptions(steps=10),
@@ -84,7 +84,7 @@ def main() -> None:
             result = results.setdefault(name, {})
             if result.get("moments") != options.moments:
                 result |= {"moments": options.moments, **measure_accuracy(options, sampling, targets)}
-            for task in TASKS:
+            for task in BUNDLED_TASKS:
                 if options.episodes and result.get(task, {}).get("episodes") != options.episodes:
                     result[task] = success(options, sampling, task)
                     write_report(options.out, "drawing_steps", {"settings": settings, "results": results})
@@ -156,13 +156,14 @@ def success(options: Options, sampling: SamplingOptions, task: str) -> dict[str,
 
 def print_table(options: Options, results: dict[str, Any]) -> None:
     """A line for each shortcut."""
-    print(f"{'':<44}{'ms':>8}{'x':>6}{'px':>7}{'deg':>7}{'found':>8}" + "".join(f"{task:>15}" for task in TASKS))
+    tasks = "".join(f"{task:>23}" for task in BUNDLED_TASKS)
+    print(f"{'':<44}{'ms':>8}{'x':>6}{'px':>7}{'deg':>7}{'found':>8}{tasks}")
     slowest = results[next(iter(COMPARED))]["milliseconds"]
     for name in COMPARED:
         r = results[name]
         line = f"{name:<44}{r['milliseconds']:>8.1f}{slowest / r['milliseconds']:>6.1f}{r['px']:>7.2f}{r['deg']:>7.2f}"
         line += f"{r['found']:>8.1%}"
-        for task in TASKS:
+        for task in BUNDLED_TASKS:
             if task in r:
                 line += f"{r[task]['successes']:>9} of {r[task]['episodes']}"
         print(line)

@@ -33,7 +33,7 @@ from genima.policy.genima import GenimaPolicy, load_pair
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, DrawnTarget, Joints
 from genima_sim.environment import Environment
-from genima_sim.tasks import TASKS
+from genima_sim.tasks import BUNDLED_TASKS
 
 Array = NDArray[np.float64]
 OVERLAPPED = "overlapped, through the stream"
@@ -86,7 +86,7 @@ def main() -> None:
     robot, environment = agent.robot, Environment()
     jerks: dict[str, list[Array]] = {"serial, as it is": [], "serial, through the stream": [], OVERLAPPED: []}
     chunks = 0
-    for task in TASKS:
+    for task in BUNDLED_TASKS:
         for seed in range(options.episodes):
             environment.reset(task, seed)
             start, recording = environment.joints(), Recording(controller)
@@ -104,7 +104,7 @@ def main() -> None:
             jerks[OVERLAPPED].append(jerk(overlapped(robot, recorded, start, options), options.rate))
     environment.close()
     results = summary(jerks)
-    episodes = len(TASKS) * options.episodes
+    episodes = len(BUNDLED_TASKS) * options.episodes
     print(f"{chunks} chunks of {episodes} episodes, latency {options.latency} s, {options.rate:g} Hz")
     print(f"{'':<32}{'peak jerk':>12}{'99%':>10}   rad/s^3{'peak, ratio':>14}")
     for name, result in results.items():

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import Field
 
@@ -28,7 +28,7 @@ from genima_bringup.node_specs import (
 from genima_cli.join_graph import GraphOptions
 from genima_cli.teleop import SceneSequence
 from genima_cli.teleop_session import Key, TeleopSession, attach_operator, require_terminal, teleop_session
-from genima_sim.tasks import DEMO_HZ, DEMO_SEED, TASKS
+from genima_sim.tasks import BUNDLED_TASKS, DEMO_HZ, DEMO_SEED, task_names
 
 if TYPE_CHECKING:
     from genima_interfaces.srv import StartEpisode
@@ -56,8 +56,8 @@ class Record(GraphOptions):
     """Record the simulated robot, through the nodes, in real time."""
     lockstep: bool = False
     """Record in the simulator without ROS, as fast as the machine can."""
-    task: Annotated[list[str], Field(min_length=1)] = field(default_factory=lambda: list(TASKS))
-    """Tasks to record, in the simulator."""
+    task: Annotated[list[str], Field(min_length=1)] = field(default_factory=lambda: list(BUNDLED_TASKS))
+    """Tasks to record, in the simulator; all: every task of ./genima tasks."""
     episodes: Episodes = 50
     """Demos of each task, in the simulator."""
     seed: Seed = DEMO_SEED
@@ -70,8 +70,9 @@ class Record(GraphOptions):
     leader: str = ""
     """Leader: expert (default), keyboard or gamepad with --sim; keyboard, gamepad, a name in config/teleop or a YAML
     file with --robot-ip."""
-    images: Literal["jpeg", "png", "raw"] = "jpeg"
-    """With --sim or --robot-ip: image format in the demos."""
+    images: Literal["jpeg", "png", "raw", "none"] = "jpeg"
+    """Image format in the demos: raw with --sim or --robot-ip; none with --lockstep, whose demos hold the states from
+    which ./genima episodes images renders images."""
     robot_ip: str = ""
     """Address of the real robot, to start its drivers."""
     leader_joints: str = "leader/joint_states"
@@ -102,6 +103,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse_options(
         Record, "genima record", argv, example="./genima record --lockstep --task push_button --episodes 20"
     )
+    options.task = task_names(options.task)
     _require_possible(options)
     with interrupt_on_signals():
         if options.lockstep:
@@ -109,8 +111,9 @@ def main(argv: Sequence[str]) -> int:
                 demo_recorder as lockstep,  # imported here and below: after the options are checked
             )
 
+            images = cast("lockstep.ImageFormat", options.images)  # checked
             return lockstep.record(
-                options.out, options.task, options.episodes, options.seed, options.workers, options.cell
+                options.out, options.task, options.episodes, options.seed, options.workers, options.cell, images
             )
         if options.robot_ip:
             return _start_robot(options)
@@ -357,6 +360,10 @@ def _require_possible(options: Record) -> None:
     if not real:
         _require_simulated(options)
     _require_robot(options, real)
+    if options.images == "raw" and options.lockstep:
+        raise GenimaError("--images raw: not with --lockstep; use jpeg, png or none")
+    if options.images == "none" and not options.lockstep:
+        raise GenimaError("--images none: only with --lockstep; use jpeg, png or raw")
     if real and not options.instruction.strip():
         raise GenimaError(
             "give --instruction (and start the robot's drivers with --robot-ip, unless they run "

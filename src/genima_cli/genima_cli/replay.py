@@ -150,6 +150,6 @@ def _scene(options: Replay) -> tuple[str, int]:
         task = options.task
     if options.seed is not None:
         seed = str(options.seed)
-    if task not in TASKS or not seed.isdecimal():
+    if task.partition("@")[0] not in TASKS or not seed.isdecimal():
         raise GenimaError(f"{options.demo}: unknown scene; give --task and --seed")
     return task, int(seed)

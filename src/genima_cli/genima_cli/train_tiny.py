@@ -59,10 +59,10 @@ def main(argv: Sequence[str]) -> int:
     from genima.data.datasets.target_dataset import TargetDataset
     from genima_cli.render import Render, make_plan
     from genima_sim import demo_recorder as record
-    from genima_sim.tasks import TASKS
+    from genima_sim.tasks import BUNDLED_TASKS
 
-    record.record(options.demos, tuple(TASKS), options.episodes, workers=options.threads)
-    folders = record.episode_folders(options.demos, tuple(TASKS), options.episodes)
+    record.record(options.demos, BUNDLED_TASKS, options.episodes, workers=options.threads)
+    folders = record.episode_folders(options.demos, BUNDLED_TASKS, options.episodes)
     plan = make_plan(Render(view_size=VIEW_SIZE), sorted(folder for folder in folders if folder.exists()))
     print(f"{options.data}: {render(plan, options.data, options.threads)}")
     TargetDataset.load(options.data)  # unpacked once, not by both trainings at a time

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from tqdm import tqdm
 
 from genima.cell import SIMULATED, Cell, load_cell
 from genima.data.episodes import EpisodeWriter
+from genima.data.episodes.scene_states import SceneDescription
 from genima.errors import GenimaError
 from genima.system.process_pool import WorkerPool
 from genima.types import Command
@@ -19,19 +21,24 @@ from genima_sim.motions import GRIP_TIME
 from genima_sim.simulators import require_experts
 from genima_sim.tasks import DEMO_HZ, DEMO_SEED, get_task
 
+ImageFormat: TypeAlias = Literal["jpeg", "png", "none"]
+
 
 class DemoRecorder:
     """Let an expert move the arm, and write images, joints and commands at ``DEMO_HZ``."""
 
-    def __init__(self, cell: Cell | None = None) -> None:
-        """``cell`` is simulated; None: the Panda's.
+    def __init__(self, cell: Cell | None = None, images: ImageFormat = "jpeg") -> None:
+        """Args:
+        cell: simulated; None: the Panda's.
+        images: format, or none to record states only.
 
         Raises:
             GenimaError: when its simulator cannot record demos of experts.
         """
         cell = cell or load_cell(SIMULATED)
         simulator = require_experts(cell)
-        self.environment = simulator.demo_environment(cell)
+        self.environment = simulator.demo_environment(cell, images != "none")
+        self._images = images
         self.expert = Expert(cell.robot)
         self._cameras = cell.load_cameras()
 
@@ -45,7 +52,9 @@ class DemoRecorder:
         if demo.failed_grasp:
             environment.apply(Command(environment.time, demo.start, gripper=0.0), GRIP_TIME)
         try:
-            with EpisodeWriter(folder, expert.robot, self._cameras, first.instruction) as episode:
+            images = "jpeg" if self._images == "none" else self._images
+            with EpisodeWriter(folder, expert.robot, self._cameras, first.instruction, images) as episode:
+                episode.describe_scene(SceneDescription(task=task, seed=seed, perturbations=[]))
                 for plan in demo.planners(expert):
                     if not environment.done:  # a grasp that should fail holds now and then
                         observation = environment.observe()
@@ -62,6 +71,8 @@ class DemoRecorder:
             observation = self.environment.observe()
             command = Command(observation.stamp, positions, gripper=float(gripper))
             episode.observe(observation.stamp, observation.images, observation.joints)
+            if (state := self.environment.state()) is not None:
+                episode.state(observation.stamp, state)
             episode.command(command)
             self.environment.apply(command, 1 / DEMO_HZ)
 
@@ -75,20 +86,29 @@ class _ExpertFailed(Exception):
 
 
 def record(
-    out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED, workers: int = 2, cell: str = SIMULATED
+    out: Path,
+    tasks: Sequence[str],
+    episodes: int,
+    seed: int = DEMO_SEED,
+    workers: int = 2,
+    cell: str = SIMULATED,
+    images: ImageFormat = "jpeg",
 ) -> int:
     """Record ``episodes`` demos of each task, with seeds from ``seed`` on; demos that exist are kept.
 
     Raises:
-        GenimaError: for a cell or task without an expert, and when no expert succeeded.
+        GenimaError: for a cell or task without an expert, for a simulator without states when there are no images,
+            and when no expert succeeded.
     """
     simulated = load_cell(cell)  # and what follows: before processes begin
     simulator = require_experts(simulated)
+    if images == "none" and not simulator.stores_states:
+        raise GenimaError(f"--images none: simulator {simulator.name} stores no states; record images")
     for task in tasks:
         simulator.require_task(task, simulated)
     folders = episode_folders(out, tasks, episodes, seed)
     todo = [folder for folder in folders if not folder.exists()]
-    failed = _record_all(todo, workers, len(folders), cell) if todo else 0
+    failed = _record_all(todo, workers, len(folders), cell, images) if todo else 0
     print(f"{len(folders) - failed} demos in {out}; the expert failed {failed} times")
     if failed == len(folders):
         raise GenimaError("record: no expert succeeded; nothing was recorded")
@@ -100,11 +120,11 @@ def episode_folders(out: Path, tasks: Sequence[str], episodes: int, seed: int = 
     return [out / f"{task}-{seed + i}" for i in range(episodes) for task in tasks]
 
 
-def _record_all(folders: Sequence[Path], workers: int, total: int, cell: str) -> int:
+def _record_all(folders: Sequence[Path], workers: int, total: int, cell: str, images: ImageFormat) -> int:
     """Record in processes; returns how often the expert failed."""
     bar = tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True)
     failed = 0
-    with bar, WorkerPool(workers, _start_worker, (cell,)) as pool:
+    with bar, WorkerPool(workers, _start_worker, (cell, images)) as pool:
         jobs = [pool.submit(_record_one, folder) for folder in folders]
         for job in as_completed(jobs):
             failed += not job.result()
@@ -115,9 +135,9 @@ def _record_all(folders: Sequence[Path], workers: int, total: int, cell: str) ->
 _recorder: DemoRecorder
 
 
-def _start_worker(cell: str) -> None:
+def _start_worker(cell: str, images: ImageFormat) -> None:
     global _recorder
-    _recorder = DemoRecorder(load_cell(cell))
+    _recorder = DemoRecorder(load_cell(cell), images)
 
 
 def _record_one(folder: Path) -> bool:

@@ -48,6 +48,10 @@ class StateEnvironment:
         """Return the measured joints and the poses of the objects' bodies."""
         return Observation(self.time, {}, self.joints(), self.simulation.instruction, self.simulation.bodies())
 
+    def state(self) -> NDArray[np.float64]:
+        """Return the configuration (nq,) of the scene."""
+        return self.simulation.qpos()
+
     def apply(self, command: Command | None, seconds: float) -> None:
         """Send joint positions (None: keep the last) and simulate."""
         if command is not None:

@@ -28,6 +28,9 @@ class Simulator(ABC):
     has_experts: ClassVar[bool] = False
     """Its tasks are those of :mod:`genima_sim.tasks`, whose experts can record demos."""
 
+    stores_states: ClassVar[bool] = False
+    """Its demo environments return states, from which :mod:`genima_sim.demo_images` renders images."""
+
     def __init_subclass__(cls) -> None:
         cls.name = cls.__module__.rpartition(".")[2]
 
@@ -46,10 +49,11 @@ class Simulator(ABC):
             GenimaError: when it is not installed or does not answer, and when its scene does not fit the cell.
         """
 
-    def demo_environment(self, cell: Cell) -> DemoEnvironment:
+    def demo_environment(self, cell: Cell, images: bool = True) -> DemoEnvironment:
         """Start the simulator to record demos of experts; overridden where ``has_experts``.
 
-        Observations hold the poses of the objects' bodies.
+        Without ``images``, which only simulators with ``stores_states`` allow, observations have none.
+        They hold the poses of the objects' bodies.
 
         Raises:
             GenimaError: when it is not installed, and when its scene does not fit the cell.

@@ -36,6 +36,9 @@ class DemoEnvironment(Environment, Protocol):
     def reset(self, task: str, seed: int, start: NDArray[np.float64] | None = None) -> None:
         """Start an episode; ``start`` (n,) in rad overrides the arm's random joints."""
 
+    def state(self) -> NDArray[np.float64] | None:
+        """Return the configuration (nq,) of the scene; None where images cannot be rendered from it."""
+
 
 @dataclass(frozen=True)
 class EpisodeOptions:

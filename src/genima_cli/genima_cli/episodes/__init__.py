@@ -17,6 +17,7 @@ COMMANDS: dict[str, Command] = {
     "merge": Command("genima_cli.episodes.manage:merge_demos", "copy the demos of several folders into one"),
     "trim": Command("genima_cli.episodes.upkeep:trim_demos", "copy demos without the idle time at both ends"),
     "repair": Command("genima_cli.episodes.upkeep:repair_demos", "repair damaged demos"),
+    "images": Command("genima_cli.episodes.images:render_images", "render images of simulated demos from their states"),
     "replay": Command("genima_cli.replay:main", "replay a demo's commands"),
     "export": Command("genima_cli.episodes.lerobot:export_lerobot", "write demos as a LeRobot dataset"),
     "import": Command("genima_cli.episodes.lerobot:import_lerobot", "write a LeRobot dataset as demos"),

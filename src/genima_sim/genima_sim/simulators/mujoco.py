@@ -18,6 +18,7 @@ class Mujoco(Simulator):
 
     node = "sim_node"
     has_experts = True
+    stores_states = True
 
     def require_task(self, task: str, cell: Cell) -> None:
         """See :class:`Simulator`."""
@@ -27,8 +28,8 @@ class Mujoco(Simulator):
         """See :class:`Simulator`."""
         return self.demo_environment(cell)
 
-    def demo_environment(self, cell: Cell) -> DemoEnvironment:
+    def demo_environment(self, cell: Cell, images: bool = True) -> DemoEnvironment:
         """See :class:`Simulator`."""
         from genima_sim import environment
 
-        return environment.Environment(cell)
+        return environment.Environment(cell) if images else environment.StateEnvironment(cell)

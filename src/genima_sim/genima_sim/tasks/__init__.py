@@ -6,12 +6,16 @@ To add a task, put a module with one subclass of :class:`genima_sim.task.Task` h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from genima.errors import GenimaError
 from genima.system.registry import Registry, subclass_factory
 from genima_sim.task import SceneObject, Task
 
 DEMO_HZ = 20  # observations and commands per second of simulated demos
 DEMO_SEED = 100_000  # of the first demo: evaluations count from 0, and never share a seed with demos
+ALL = "all"
+BUNDLED_TASKS = ("push_button", "take_lid_off_saucepan")  # what the models in models/tiny do
 
 TASKS = Registry("task", __name__, "tasks", subclass_factory("task", Task))  # type: ignore[type-abstract]
 
@@ -29,6 +33,11 @@ def get_task(name: str) -> Task:
     if not variation.isdecimal():
         raise GenimaError(f"task {name}: unknown variation ({variation!r}); use 0 to {len(task.variations) - 1}")
     return type(task)(int(variation))
+
+
+def task_names(names: Sequence[str]) -> list[str]:
+    """Return names of tasks, with all tasks in place of ``all``."""
+    return list(TASKS) if list(names) == [ALL] else list(names)
 
 
 def find_task(instruction: str) -> Task | None:

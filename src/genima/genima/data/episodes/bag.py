@@ -30,6 +30,8 @@ from genima.errors import GenimaError
 TASK = "/task"
 SUCCESS = "/success"
 ROBOT_MODEL = "/robot_model"  # YAML, as in config/robots
+SCENE = "/scene"  # task, seed and perturbations of a simulated demo: YAML
+SCENE_STATE = "/scene_state"  # configuration of a simulated scene
 EPISODE = "/episode"  # operator, leader and notes: YAML
 JOINT_STATES = "/joint_states"
 JOINT_COMMAND = "/joint_command"
@@ -41,6 +43,8 @@ _TYPES = {
     TASK: "std_msgs/msg/String",
     SUCCESS: "std_msgs/msg/Bool",
     ROBOT_MODEL: "std_msgs/msg/String",
+    SCENE: "std_msgs/msg/String",
+    SCENE_STATE: "std_msgs/msg/Float64MultiArray",
     JOINT_STATES: "sensor_msgs/msg/JointState",
     JOINT_COMMAND: "sensor_msgs/msg/JointState",
 }

@@ -14,6 +14,7 @@ from genima.data.episodes.alignment import Stream, align
 from genima.data.episodes.bag import (
     JOINT_COMMAND,
     JOINT_STATES,
+    SCENE_STATE,
     SUCCESS,
     TASK,
     image_topic,
@@ -98,7 +99,10 @@ class Episode:
         if views is None:
             views = {view for topic in messages if (view := view_of(topic)) is not None}
         if not views:
-            raise EpisodeError(folder, "no camera was recorded", raw_topic("VIEW"))
+            rendered = (
+                "; render images from its states by ./genima episodes images" if messages.get(SCENE_STATE) else ""
+            )
+            raise EpisodeError(folder, f"no camera was recorded{rendered}", raw_topic("VIEW"))
         published = {topic for topic in messages if messages[topic]}
         topics = {view: image_topic(published, view) for view in sorted(views)}
         stamped = (*topics.values(), JOINT_STATES, JOINT_COMMAND)

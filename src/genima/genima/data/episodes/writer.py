@@ -21,6 +21,8 @@ from genima.data.episodes.bag import (
     JOINT_COMMAND,
     JOINT_STATES,
     ROBOT_MODEL,
+    SCENE,
+    SCENE_STATE,
     SUCCESS,
     TASK,
     calibration_topic,
@@ -30,6 +32,7 @@ from genima.data.episodes.bag import (
 )
 from genima.data.episodes.bag_recorder import BagRecorder
 from genima.data.episodes.metadata import Qos
+from genima.data.episodes.scene_states import SceneDescription
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, Image, Joints
@@ -114,6 +117,15 @@ class EpisodeWriter:
                 self._write_camera_info(self._cameras[view], stamp, header)
         gripper = self._robot.gripper_position(joints.gripper)
         self._write_joints(JOINT_STATES, stamp, joints.positions, np.zeros(0), gripper)
+
+    def describe_scene(self, scene: SceneDescription) -> None:
+        """Record what a simulated scene was reset to."""
+        self._write(SCENE, 0.0, _STRING, data=yaml.safe_dump(scene.model_dump(), sort_keys=False))
+
+    def state(self, stamp: float, qpos: NDArray[np.float64]) -> None:
+        """Record the configuration (nq,) of a simulated scene, at the time of the joints before it."""
+        layout = types().types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
+        self._write(SCENE_STATE, stamp, "std_msgs/msg/Float64MultiArray", layout=layout, data=qpos)
 
     def command(self, command: Command) -> None:
         """Record a command to the robot."""

@@ -1,0 +1,146 @@
+"""Render images of simulated demos from their states, in parallel by Ray.
+
+A demo is rendered by one process. Its images depend on the states, the cameras and the perturbations alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from genima.cell import SIMULATED, load_cell
+from genima.data.episodes import EpisodeWriter
+from genima.data.episodes.robot import load_episode_robot
+from genima.data.episodes.scene_states import SceneDemo
+from genima.errors import GenimaError
+from genima_sim.rendering import SceneRenderer
+from genima_sim.simulation import Simulation
+from genima_sim.tasks import DEMO_HZ
+
+_OBJECT_STORE_BYTES = 80 << 20  # Ray's least: only paths pass through it
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Images to be rendered."""
+
+    cell: str = SIMULATED  # whose cameras see the scene
+    size: int | None = None  # px, side of the images; None: as the cell's calibrations
+    format: Literal["jpeg", "png"] = "jpeg"
+
+
+class DemoImageRenderer:
+    """Renderer of the images of demos, one after the other. Its OpenGL context belongs to the thread that made it."""
+
+    def __init__(self, options: ImageOptions) -> None:
+        """Raises:
+        GenimaError: for an unknown cell.
+        """
+        cell, self._options = load_cell(options.cell), options
+        cameras, size = cell.load_cameras(), options.size
+        self._cameras = cameras if size is None else {view: each.scale(size, size) for view, each in cameras.items()}
+        self._simulation = Simulation(cell.robot, cameras=self._cameras)
+        self._renderer = SceneRenderer(self._simulation.model, self._cameras)
+
+    def render(self, demo: Path, out: Path) -> None:
+        """Write a demo with images to the folder ``out``.
+
+        Raises:
+            EpisodeError: for a demo without states.
+            GenimaError: for a demo of another robot or scene.
+        """
+        robot, simulation = self._simulation.robot, self._simulation
+        recorded = load_episode_robot(demo)
+        if recorded.name != robot.name:
+            raise GenimaError(f"episode {demo}: robot {recorded.name}; use a cell with it, not {self._options.cell}")
+        states = SceneDemo.load(demo, robot)
+        simulation.reset(states.scene.task, states.scene.seed)
+        if states.states.shape[1] != simulation.model.nq:
+            count = states.states.shape[1]
+            raise GenimaError(
+                f"episode {demo}: states of another scene ({count} values, {simulation.model.nq} expected); "
+                "record it again"
+            )
+        images = self._options.format
+        with EpisodeWriter(out, robot, self._cameras, states.instruction, images) as episode:
+            episode.describe_scene(states.scene)
+            for joints, state, command in zip(states.joints, states.states, states.commands, strict=True):
+                episode.observe(joints.stamp, self._renderer.render(state, model=simulation.model), joints)
+                episode.state(joints.stamp, state)
+                episode.command(command)
+            episode.judge(states.joints[-1].stamp + 1 / DEMO_HZ, states.success)
+
+    def close(self) -> None:
+        """Free the OpenGL contexts."""
+        self._renderer.close()
+
+
+def render_demos(
+    demos: Sequence[Path], out: Path, options: ImageOptions, workers: int = 2, address: str | None = None
+) -> int:
+    """Render the images of demos into folders of the same names in ``out``; those that exist are kept.
+
+    Args:
+        demos: folders.
+        out: folder; on a cluster, one that all machines share, as those of the demos.
+        options: what to render.
+        workers: processes.
+        address: of a Ray cluster; None: this machine's cores.
+
+    Returns:
+        the number of demos that were rendered.
+
+    Raises:
+        GenimaError: for demos of one name, for the first demo that cannot be rendered, and without a cluster at
+            the address.
+    """
+    names = [demo.name for demo in demos]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise GenimaError(f"demos of one name ({', '.join(sorted(twice))}); render their folders one by one")
+    todo = [(demo, out / demo.name) for demo in demos if not (out / demo.name).exists()]
+    bar = tqdm(total=len(demos), initial=len(demos) - len(todo), unit="demo", dynamic_ncols=True)
+    with bar:
+        if todo:
+            for _ in _in_parallel(todo, options, min(workers, len(todo)), address):
+                bar.update()
+    return len(todo)
+
+
+def _in_parallel(
+    jobs: Sequence[tuple[Path, Path]], options: ImageOptions, workers: int, address: str | None
+) -> Iterator[None]:
+    """Yield once for each demo that has been rendered."""
+    import ray
+    from ray.util import ActorPool
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    try:
+        if address is None:
+            ray.init(
+                num_cpus=workers, object_store_memory=_OBJECT_STORE_BYTES, include_dashboard=False,
+                log_to_driver=False, logging_level=logging.ERROR,
+            )  # fmt: skip
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise GenimaError(f"Ray {address or 'on this machine'}: not started ({error})") from None
+    try:
+        renderer = ray.remote(num_cpus=1)(DemoImageRenderer)
+        pool = ActorPool([renderer.remote(options) for _ in range(workers)])
+        results = pool.map_unordered(
+            lambda actor, job: actor.render.remote(job[0].absolute(), job[1].absolute()), list(jobs)
+        )
+        while pool.has_next():
+            try:
+                next(results)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause if isinstance(error.cause, GenimaError) else error from None
+            yield
+    finally:
+        ray.shutdown()

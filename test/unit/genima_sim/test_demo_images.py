@@ -1,0 +1,82 @@
+"""Simulated demos as states, and the images that are rendered from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recorded_messages import record
+
+from genima.data.episodes import Episode, EpisodeError, find_episodes
+from genima.data.episodes.bag import SCENE, SCENE_STATE, read_messages
+from genima.robot.model import RobotModel
+from genima_cli.__main__ import main
+from genima_sim.demo_images import DemoImageRenderer, ImageOptions, render_demos
+from genima_sim.demo_recorder import DemoRecorder
+from genima_sim.tasks import BUNDLED_TASKS
+
+
+@pytest.fixture(scope="module")
+def state_demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Demos of states only."""
+    folder, recorder = tmp_path_factory.mktemp("states"), DemoRecorder(images="none")
+    for task in BUNDLED_TASKS:
+        assert recorder.record(folder / f"{task}-1", task, 100_001)
+    recorder.close()
+    return folder
+
+
+def test_images_equal_those_recorded_directly(state_demos: Path, tmp_path: Path) -> None:
+    recorder = DemoRecorder(images="png")
+    name = f"{BUNDLED_TASKS[1]}-1"
+    assert recorder.record(tmp_path / "direct" / name, BUNDLED_TASKS[1], 100_001)
+    recorder.close()
+    renderer = DemoImageRenderer(ImageOptions(format="png"))
+    renderer.render(state_demos / name, tmp_path / "rendered" / name)
+    renderer.close()
+    direct, rendered = (tmp_path / kind / name / f"{name}.mcap" for kind in ("direct", "rendered"))
+    assert direct.read_bytes() == rendered.read_bytes()
+    size = sum(file.stat().st_size for file in (state_demos / name).iterdir())
+    assert size < 200e3  # bytes
+
+
+def test_demos_are_rendered_by_ray_and_kept(state_demos: Path, tmp_path: Path, robot: RobotModel) -> None:
+    demos = find_episodes(state_demos)
+    assert render_demos(demos, tmp_path, ImageOptions(size=32)) == 2
+    episode = Episode.load(tmp_path / demos[0].name, robot)
+    assert episode.success and episode.image("front", 0).shape == (32, 32, 3)
+    assert render_demos(demos, tmp_path, ImageOptions(size=32)) == 0
+
+
+def test_state_demo_without_images_names_the_remedy(state_demos: Path, robot: RobotModel) -> None:
+    with pytest.raises(EpisodeError, match="no camera was recorded; render images from its states by ./genima episodes images"):
+        Episode.load(state_demos / "push_button-1", robot)
+
+
+def test_damaged_states_are_rejected(state_demos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def error_of(demo: Path) -> str:
+        assert main(["episodes", "images", str(demo), "--out", str(tmp_path / "out"), "--workers", "1"]) == 2
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    recorded = read_messages(state_demos / "push_button-1")
+    no_scene = {topic: messages for topic, messages in recorded.items() if topic != SCENE}
+    other_scene = [type(recorded[SCENE][0])(data="task: push_button\nseed: -1\nperturbations: []\n")]
+    for changed, expected in (
+        (no_scene, "only simulated demos of ./genima record have states"),
+        ({**recorded, SCENE_STATE: recorded[SCENE_STATE][1:]}, "samples are missing"),
+        ({**recorded, SCENE: [type(recorded[SCENE][0])(data="seed: 3")]}, "scene: "),
+        ({**recorded, SCENE: other_scene}, "seed: negative"),
+    ):
+        demo = tmp_path / f"demo{len(list(tmp_path.iterdir()))}"
+        assert expected in error_of(record(demo, changed))
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["record", "--lockstep", "--images", "raw"], "--images raw: not with --lockstep"),
+    (["record", "--sim", "--images", "none"], "--images none: only with --lockstep"),
+    (["record", "--lockstep", "--task", "all", "push_button"], "task 'all': unknown"),
+])  # fmt: skip
+def test_invalid_options_are_rejected(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert expected in capsys.readouterr().err
