@@ -38,17 +38,15 @@ class DemoRecorder:
         """Record one episode; return whether the expert succeeded (failures are not kept)."""
         environment, expert = self.environment, self.expert
         environment.reset(task, seed)
-        first = environment.observe()
-        demo = Demo.random(get_task(task), seed, first.objects, expert)
+        demo = Demo.random(get_task(task), seed, environment.objects(), expert)
         environment.reset(task, seed, demo.start)
         if demo.failed_grasp:
             environment.apply(Command(environment.time, demo.start, gripper=0.0), GRIPPER_TIME)
         try:
-            with EpisodeWriter(folder, expert.robot, self._cameras, first.instruction) as episode:
+            with EpisodeWriter(folder, expert.robot, self._cameras, demo.task.instruction) as episode:
                 for plan in demo.planners(expert):
                     if not environment.done:  # a grasp that should fail holds now and then
-                        observation = environment.observe()
-                        self._play(episode, plan(observation.joints.positions, observation.objects))
+                        self._play(episode, plan(environment.joints().positions, environment.objects()))
                 if not environment.done:
                     raise _ExpertFailed
                 episode.judge(environment.time, True)

@@ -43,11 +43,15 @@ class Environment:
         """Return the measured joints."""
         return self.simulation.joints()
 
+    def objects(self) -> dict[str, NDArray[np.float64]]:
+        """Return the positions of the objects by name, (3,) m in the base frame each."""
+        return self.simulation.objects()
+
     def observe(self) -> Observation:
         """Return images of all cameras, the measured joints and the objects' positions."""
         simulation = self.simulation
         images = self.renderer.render(simulation.qpos(), model=simulation.model)
-        return Observation(self.time, images, self.joints(), simulation.instruction, simulation.objects())
+        return Observation(self.time, images, self.joints(), simulation.instruction, self.objects())
 
     def apply(self, command: Command | None, seconds: float) -> None:
         """Send joint positions (None: keep the last) and simulate."""

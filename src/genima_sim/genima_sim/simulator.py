@@ -49,8 +49,6 @@ class Simulator(ABC):
     def demo_environment(self, cell: Cell) -> DemoEnvironment:
         """Start the simulator to record demos of experts; overridden where ``has_experts``.
 
-        Observations hold the positions of the objects.
-
         Raises:
             GenimaError: when it is not installed, and when its scene does not fit the cell.
         """
