@@ -53,7 +53,7 @@ class Run:
 
     verdicts: Sequence[PoseVerdict]
     shifts: Array  # (N,) px
-    said: int  # number of images until a problem is reported; 0: never
+    reported_after: int  # number of images until a problem is reported; 0: never
 
 
 def main() -> None:
@@ -91,17 +91,17 @@ def count(
             directions /= np.linalg.norm(directions, axis=1, keepdims=True)
             twist = np.concatenate([metres * directions[0], np.radians(degrees) * directions[1]])
             checker.calibrated = replace(camera, T_parent_camera=apply_twist(camera.T_parent_camera, twist))
-            drift, verdicts, shifts, said = DriftDetector(), list[PoseVerdict](), list[float](), 0
+            drift, verdicts, shifts, reported_after = DriftDetector(), list[PoseVerdict](), list[float](), 0
             for image, joints in seen[first : first + length]:
                 shift = checker.outline(joints).shift(-twist)
                 shifts.append(float(np.sqrt(2 * np.mean(shift**2))) if len(shift) else 0.0)
                 checked = checker.check(image, joints)
                 verdicts.append(checked.verdict)
                 drift.update(checked)
-                if drift.problem and not said:
-                    said = len(verdicts)
+                if drift.problem and not reported_after:
+                    reported_after = len(verdicts)
                 bar.update()
-            runs.append(Run(verdicts, np.array(shifts), said))
+            runs.append(Run(verdicts, np.array(shifts), reported_after))
     checker.close()
     counts = Counter(verdict for run in runs for verdict in run.verdicts)
     all_shifts = np.concatenate([run.shifts for run in runs])

@@ -419,7 +419,9 @@ def measure_node(agent: DiffusionAgent, options: Options) -> Measurement:
     ready = time.perf_counter() - started
     rclpy.init(args=["--ros-args", "--disable-external-lib-logs"])
     node, other = DiffusionAgentNode(agent), rclpy.create_node("cameras")
-    say = {view: other.create_publisher(Image, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in agent.views}
+    publishers = {
+        view: other.create_publisher(Image, f"cameras/{view}/color/image_raw", qos.IMAGE) for view in agent.views
+    }
     task, came = other.create_publisher(String, "task", qos.TASK), threading.Event()
     received: list[DrawnTarget] = []
 
@@ -448,7 +450,7 @@ def measure_node(agent: DiffusionAgent, options: Options) -> Measurement:
         came.clear()
         begun = time.perf_counter()
         for view, message in sent.items():
-            say[view].publish(message)
+            publishers[view].publish(message)
         if came.wait(30):
             laps.append(1e3 * (time.perf_counter() - begun))
     executor.shutdown()

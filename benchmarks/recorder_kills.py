@@ -180,15 +180,15 @@ class Remote:
 
     def _ask(self, ask: Callable[[], Any], otherwise: str) -> None:
         """Ask until it is done, or was already: who has just come may not hear the first question."""
-        end, said = time.monotonic() + _READY, "nothing"
+        end, answer = time.monotonic() + _READY, "nothing"
         while time.monotonic() < end:
             future = ask()
             if self._driver.spin_until(future.done, _PATIENCE, self._alive):
-                said = future.result().message
-                if future.result().success or otherwise in said:
+                answer = future.result().message
+                if future.result().success or otherwise in answer:
                     return
                 self.wait(0.1)
-        raise GenimaError(f"the recorder says {said} for {_READY:.0f} s")
+        raise GenimaError(f"recorder: not ready after {_READY:.0f} s ({answer})")
 
 
 def _mend(folder: Path, result: Result) -> None:

@@ -171,11 +171,11 @@ def _watch(seconds: float, name: str, title: str, supervisor: Supervisor) -> dic
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     driver = GraphClient("recording")
     try:
-        said = RecorderStatus()
+        newest = RecorderStatus()
 
         def hear(status: RecorderStatus) -> None:
-            nonlocal said
-            said = status
+            nonlocal newest
+            newest = status
 
         driver.create_subscription(RecorderStatus, "recorder/status", hear, qos.STATUS)
         start = driver.create_client(StartEpisode, "recorder/start")
@@ -197,8 +197,8 @@ def _watch(seconds: float, name: str, title: str, supervisor: Supervisor) -> dic
                 memory.append(nodes["recorder"].memory_info().rss)
                 progress.update(min(progress.total, round(passed)) - progress.n)
         after, late = _used(nodes), _late(driver)
-        if said.problem:
-            raise GenimaError(said.problem)
+        if newest.problem:
+            raise GenimaError(newest.problem)
         stopped = driver.wait_for(stop.call_async(Trigger.Request()), "recorder/stop", 60.0, supervisor.check)
         if not stopped.success:
             raise GenimaError(stopped.message)
@@ -207,7 +207,7 @@ def _watch(seconds: float, name: str, title: str, supervisor: Supervisor) -> dic
         rclpy.try_shutdown()
     return {
         "seconds": passed,
-        "dropped": said.dropped,
+        "dropped": newest.dropped,
         "cpu": {name: 100 * (after[name] - before[name]) / passed for name in after},
         "memory_mib": tuple(value / 2**20 for value in (memory[0], memory[-1], max(memory))),
         "late": {name: tuple(np.subtract(late[name], late_before[name]).tolist()) for name in late},

@@ -2,11 +2,11 @@
 
 A set-up is a camera near a usual place, the simulator's scene with its objects at random, and random poses of the arm
 whose hand is in view; images of 640 x 480 with lens distortion, blur, noise and an exposure of their own; joint
-readings with noise. The search starts from a guess off by as much as the options say, in a random direction; or from
+readings with noise. The search starts from a guess off by as much as the options give, in a random direction; or from
 none.
 
 The limit: how sure the pose could be if every point of the outlines were off for itself, by as much as points are found
-to be off (Cramer and Rao). Neighbouring points are not independent, so this is out of reach; mm/px says what a pixel is
+to be off (Cramer and Rao). Neighbouring points are not independent, so this is out of reach; mm/px is what a pixel is
 at the robot. The last column is the mean squared error in units of the stated covariance, 6 where that is right.
 """
 

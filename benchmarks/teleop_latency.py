@@ -2,7 +2,7 @@
 
 This process is the leader and the follower; `teleop` and `command_guard` are processes of their own, as on a robot.
 Every sample is a hair's breadth from the one before it, so that a set-point tells which sample it obeys. The limit is
-what the messages' two hops take: this process says something to itself, twice.
+what the messages' two hops take: this process publishes to itself, twice.
 """
 
 from __future__ import annotations
@@ -103,15 +103,15 @@ def _measure(options: Options, supervisor: Supervisor) -> dict[str, Result]:
 
     def speak(deadline: float, periods: int) -> bool:
         k = len(sent) if moving.is_set() else 0
-        said = JointState(name=names)
-        said.position = [place(k), *robot.home[1:], 0.0]
-        said.velocity = [0.0] * len(names)
+        message = JointState(name=names)
+        message.position = [place(k), *robot.home[1:], 0.0]
+        message.velocity = [0.0] * len(names)
         states.publish(messages.joints_message(Joints(messages.now(operator), here, 1.0), robot))
-        said.header.stamp = messages.time_message(messages.now(operator))
+        message.header.stamp = messages.time_message(messages.now(operator))
         if moving.is_set():
             with lock:
                 sent.append(time.monotonic())
-        leader.publish(said)
+        leader.publish(message)
         return True
 
     def hear(topic: str, times: dict[int, float], profile: QoSProfile) -> None:

@@ -38,7 +38,7 @@ def realsense2_camera(view: str, device: CameraDevice) -> LaunchDescriptionEntit
 def cameras(cell: Cell) -> list[LaunchDescriptionEntity]:
     """Return one driver a camera: ROS's, or our own."""
     own = cell.require_driver().cameras == "realsense_camera"
-    devices = {view: cell.rig[view] for view in cell.views}
+    devices = {view: cell.camera_devices[view] for view in cell.views}
     return [node(camera(view, device)) if own else realsense2_camera(view, device) for view, device in devices.items()]
 
 

@@ -8,14 +8,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import JointState
 
+from genima.robot.model import RobotModel
 from genima_interfaces.msg import GuardStatus, NodeStatus
-from genima_nodes.ros import qos
+from genima_nodes.ros import messages, qos
 
 PATIENCE = 60.0  # s: the machine may be busy
 
@@ -132,6 +136,11 @@ class Graph:
                 self.executor.spin_once(timeout_sec=0.1)
         except Exception as error:
             self._error = error
+
+
+def arm_is_at(states: list[JointState], goal: NDArray[np.float64], robot: RobotModel) -> Callable[[], bool]:
+    """Return a condition: the newest joint state has the arm within 0.01 rad of ``goal`` (n,) rad."""
+    return lambda: bool(np.allclose(messages.joints_from(states[-1], robot).positions, goal, atol=0.01))
 
 
 def overrides(**values: Any) -> list[Parameter]:

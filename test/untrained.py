@@ -14,19 +14,23 @@ from genima.policy.diffusion_agent.small import small_agent
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
+from genima.targets import Appearance
 from genima_sim.tasks import TASKS
 
 
-def save_checkpoints(folder: Path, view_size: int = 64, of: str = "panda") -> Path:
+def save_checkpoints(
+    folder: Path, view_size: int = 64, of: str = "panda", views: tuple[str, ...] = PolicySpec.views
+) -> Path:
     """Fill a folder with a diffusion agent and a controller that fit together, of a robot in config/robots."""
     torch.manual_seed(0)
     robot = RobotModel.load(of)
-    spec = PolicySpec(of, robot.joint_names, view_size=view_size)
+    appearance = Appearance(radii=dict.fromkeys(views, 0.06) | Appearance().radii)  # m
+    spec = PolicySpec(of, robot.joint_names, views, view_size=view_size, appearance=appearance)
     instructions = [task.instruction for task in TASKS.values()]
     agent = small_agent(spec, instructions, torch.rand(2, 3, 2 * view_size, 2 * view_size) * 2 - 1)
     agent.save_pretrained(folder / "diffusion_agent")
     tokenizer = small_tokenizer(instructions)
-    act = Act(ActConfig.small(spec.horizon), small_text_encoder(tokenizer))
+    act = Act(ActConfig.small(spec.horizon, views=len(views)), small_text_encoder(tokenizer))
     statistics = JointStatistics(robot.home, np.full(len(robot.home), 0.05))
     Controller(spec, act, tokenizer, statistics).save_pretrained(folder / "controller")
     return folder

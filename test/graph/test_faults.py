@@ -224,6 +224,6 @@ def test_jumping_controller_is_held_and_recovers(tmp_path: Path) -> None:
     assert record["fault"] == "controller: jumps by 1 rad" and record["recovered"] is True
     assert record["limit_violations"] == 0 and record["set_points"] > 50
     assert record["hold_ms"] is not None
-    assert any("command jumps away from the set-point" in message for message in record["said"])
+    assert any("command jumps away from the set-point" in message for message in record["reported"])
     assert page.read_text().startswith("before\n<!-- table of faults -->\n| fault |")
     assert page.read_text().endswith("<!-- end -->\nafter\n") and "outdated" not in page.read_text()

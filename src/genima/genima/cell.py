@@ -1,6 +1,6 @@
 """One robot cell: robot, driver or simulator, cameras, calibration, guard settings; one YAML file.
 
-A user describes a cell by a file beside those in ``config/cells``; docs/real_robot.md says what its fields mean.
+A user describes a cell by a file beside those in ``config/cells``; docs/real_robot.md describes its fields.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Cell:
     simulator: str  # a name of the simulators' registry; empty: a real cell
     scene: str  # of the simulator, where it has several; empty: its usual
     driver: DriverConfig | None  # None: simulated
-    rig: Mapping[str, CameraDevice]  # cameras by view; empty: simulated
+    camera_devices: Mapping[str, CameraDevice]  # cameras by view; empty: simulated
     calibration: str  # folder of calibrations, or a name in calibration/; empty: images are taken as they are
     views: tuple[str, ...]  # in tile order
     guard: GuardConfig
@@ -150,7 +150,7 @@ class Cell:
         Raises:
             GenimaError: for a folder or a view that is missing, and a malformed file.
         """
-        how = "docs/calibration.md says how to make it"
+        how = "see docs/calibration.md"
         if not self.calibrated:
             raise GenimaError(f"cell {self.name}: no calibration ({self.calibration or 'none named'}); {how}")
         found = load_cameras(self.calibration)
@@ -175,12 +175,12 @@ class Cell:
             has = ", ".join(self.views)
             raise GenimaError(f"{what} takes the view {', '.join(missing)}; cell {self.name} has {has}")
         for view in views:
-            if view in self.rig and (problem := image_problem(self.rig[view], spec.camera_size)):
+            if view in self.camera_devices and (problem := image_problem(self.camera_devices[view], spec.camera_size)):
                 raise GenimaError(f"{view} camera: {problem}")
         if self.calibration:
             cameras = self.load_cameras()
             sizes = {view: (cameras[view].width, cameras[view].height) for view in views}
-            if not self.rig and (other := [view for view in views if sizes[view] != spec.camera_size]):
+            if not self.camera_devices and (other := [view for view in views if sizes[view] != spec.camera_size]):
                 width, height = sizes[other[0]]
                 expected = "x".join(map(str, spec.camera_size))
                 raise GenimaError(
@@ -227,14 +227,14 @@ def _assemble(fields: _CellFields, path: Path, reference: str) -> Cell:
         simulator=fields.simulator or "",
         scene=find(fields.scene),
         driver=driver,
-        rig=load_camera_devices(find(fields.cameras)) if fields.cameras else {},
+        camera_devices=load_camera_devices(find(fields.cameras)) if fields.cameras else {},
         calibration=find(fields.calibration),
         views=tuple(fields.views),
         guard=fields.guard,
     )
-    if cell.rig and (missing := [view for view in cell.views if view not in cell.rig]):
+    if cell.camera_devices and (missing := [view for view in cell.views if view not in cell.camera_devices]):
         raise GenimaError(
-            f"views: {', '.join(missing)} not in cameras {fields.cameras}, which has {', '.join(cell.rig)}"
+            f"views: {', '.join(missing)} not in cameras {fields.cameras}, which has {', '.join(cell.camera_devices)}"
         )
     if (backend := cell.arm_backend) is not None:
         backend.joint_names(cell.robot)

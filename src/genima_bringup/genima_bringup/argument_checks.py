@@ -21,7 +21,7 @@ from genima.io import paths
 from genima.io.files import shorten
 from genima.policy import registry
 from genima.policy import spec as checkpoints
-from genima.policy.registry import GENIMA
+from genima.policy.registry import EXPERT, GENIMA, REPLAY
 from genima.system.ros_names import require_namespace, require_ros_name, require_topic
 from genima.system.terminal import printable
 from genima.teleop.leader_mapping import LeaderMapping
@@ -235,17 +235,14 @@ def require_policy(cell: Cell, name: str = GENIMA, checkpoint: str = "", episode
         GenimaError: for arguments of another policy, and files that are missing, malformed, or of another cell.
     """
     policy(name)
-    if checkpoint and name in ("expert", "replay"):
-        raise GenimaError(f"policy {name}: takes no checkpoint; leave it out, or take policy {GENIMA}")
-    if episode and name in (GENIMA, "expert"):
-        raise GenimaError(f"policy {name}: takes no episode; leave it out, or take policy replay")
+    registry.require_options(name, checkpoint, episode)
     if name == GENIMA or Path(name).is_dir():
         folder = checkpoint if name == GENIMA else name
         spec, _ = checkpoints.read_pair(folder)
         cell.require_policy(spec, checkpoints.name_checkpoint(folder))
-    elif name == "expert" and cell.driver is not None:
+    elif name == EXPERT and cell.driver is not None:
         raise GenimaError(f"policy expert: needs the objects of a simulated scene; cell {cell.name} is real")
-    elif name == "replay":
+    elif name == REPLAY:
         if not episode or not Path(episode).is_dir():
             found = f"no such folder ({episode})" if episode else "missing"
             raise GenimaError(

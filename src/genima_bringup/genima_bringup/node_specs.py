@@ -307,7 +307,7 @@ def driver_support_nodes(cell: Cell, policy: PolicyArguments | None = PolicyArgu
 
 def hardware(cell: Cell) -> list[NodeSpec]:
     """Our own drivers of a real robot and its cameras."""
-    return [*own_drivers(cell), *adapters(cell), *(camera(view, cell.rig[view]) for view in cell.views)]
+    return [*own_drivers(cell), *adapters(cell), *(camera(view, cell.camera_devices[view]) for view in cell.views)]
 
 
 def real_robot_stack(cell: Cell, policy: PolicyArguments | None = PolicyArguments()) -> list[NodeSpec]:

@@ -172,7 +172,7 @@ def _start_calibrator(options: CalibrateLive) -> int:
     from genima_nodes.ros.ros_environment import joining_environment
 
     cell, parent = _cell(options), options.parent or "base"
-    if options.cell and cell.rig and options.view in cell.rig:
+    if options.cell and cell.camera_devices and options.view in cell.camera_devices:
         mounted = _device(options, cell).mounted_on
         if options.parent not in (None, mounted):
             raise GenimaError(f"--parent {parent}: {options.cell} has {options.view} on the {mounted}")
@@ -218,9 +218,10 @@ def _calibrator(options: CalibrateLive, cell: Cell, parent: Literal["base", "fla
 
 def _device(options: CalibrateLive, cell: Cell) -> CameraDevice:
     """Return the connection of the camera to calibrate."""
-    if options.view is None or options.view not in cell.rig:
-        raise GenimaError(f"--view {options.view}: cell {cell.name} has {', '.join(cell.rig) or 'no cameras'}")
-    return cell.rig[options.view]
+    if options.view is None or options.view not in cell.camera_devices:
+        views = ", ".join(cell.camera_devices) or "no cameras"
+        raise GenimaError(f"--view {options.view}: cell {cell.name} has {views}")
+    return cell.camera_devices[options.view]
 
 
 def _logs(options: CalibrateLive) -> Path:

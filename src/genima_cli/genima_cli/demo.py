@@ -131,10 +131,8 @@ def _clear(out: Path, overwrite: bool) -> None:
 
 
 def _nodes(options: Demo, cell: Cell) -> list[NodeSpec]:
-    episode = str(Path(options.episode).absolute()) if options.episode else ""
-    policy = PolicyArguments(
-        options.policy, options.checkpoint, episode, seed=options.seed, sampling=sampling_parameters(options.sampling)
-    )
+    sampling = sampling_parameters(options.sampling)
+    policy = PolicyArguments(options.policy, options.checkpoint, options.episode, seed=options.seed, sampling=sampling)
     return simulation_stack(cell, policy, options.host, options.port)
 
 

@@ -55,11 +55,11 @@ def check_machine(options: Doctor) -> tuple[list[Group], Cell | None]:
     real = driver is not None
     controlled = driver if options.hardware else None  # of a robot that this machine controls
     loop = controlled is not None and controlled.kind == "franka_ros2"  # at 1 kHz
-    robot, rig = (None, {}) if cell is None else (cell.robot, cell.rig)
+    robot, devices = (None, {}) if cell is None else (cell.robot, cell.camera_devices)
     named = options.checkpoint if options.checkpoint is not None else _default_checkpoint(cell)
     spec, folders, checkpoint_found = configuration.check_checkpoint(named, robot)
-    fitting = configuration.check_rig(rig, spec) if rig and spec else ()
-    connected = rig if options.cameras else {}
+    fitting = configuration.check_camera_devices(devices, spec) if devices and spec else ()
+    connected = devices if options.cameras else {}
     groups = [
         Group("installation", [installation.check_python(), installation.check_packages(),
                                *installation.check_ros(os.environ.get("ROS_DISTRO", "")),
@@ -99,7 +99,7 @@ def _check_calibration(cell: Cell | None, spec: PolicySpec | None) -> Iterator[F
         found = f"not calibrated yet: {cell.calibration} is not there"
         yield warn("calibration", found, "calibrate the cameras: docs/calibration.md")
     else:
-        yield from configuration.check_calibrations(cell.calibration or None, spec, cell.rig, cell.robot)
+        yield from configuration.check_calibrations(cell.calibration or None, spec, cell.camera_devices, cell.robot)
 
 
 def _check_drivers(cell: Cell | None, options: Doctor) -> Iterator[Finding]:
@@ -134,11 +134,11 @@ def _check_other_clock(host: str | None) -> Iterator[Finding]:
         yield clock.check_other_clock(host)
 
 
-def _check_serials(rig: Mapping[str, CameraDevice]) -> Iterator[Finding]:
-    if not rig:
+def _check_serials(devices: Mapping[str, CameraDevice]) -> Iterator[Finding]:
+    if not devices:
         return
     try:
-        yield from usb.check_serials(rig, usb.find_librealsense_cameras(import_library("pyrealsense2")))
+        yield from usb.check_serials(devices, usb.find_librealsense_cameras(import_library("pyrealsense2")))
     except GenimaError as error:
         yield skipped("serial numbers", str(error))
 
@@ -163,7 +163,7 @@ def _monitor_graph(options: Doctor, cell: Cell | None) -> list[Group]:
     executor.add_node(node)
     try:
         if cell is not None:
-            node.expect(cell.views, cell.rig, _readable_cameras(cell), cell.robot)
+            node.expect(cell.views, cell.camera_devices, _readable_cameras(cell), cell.robot)
         end = time.monotonic() + options.seconds
         with tqdm(total=options.seconds, desc="listening", unit="s", bar_format="{desc} {bar} {remaining}") as progress:
             while (left := end - time.monotonic()) > 0:

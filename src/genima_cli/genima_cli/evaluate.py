@@ -15,7 +15,7 @@ from pydantic import Field
 
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
-from genima.policy.registry import GENIMA, PolicyOptions, load_policy, require_policy
+from genima.policy.registry import GENIMA, PolicyOptions, load_policy, require_options, require_policy
 from genima.system.command_line import Episodes, Port, Seconds, Seed, Workers, parse_options
 from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 
@@ -85,6 +85,7 @@ def main(argv: Sequence[str]) -> int:
     if options.out is not None and options.out.suffix != ".json":
         raise GenimaError(f"--out {options.out}: the result is a .json file")
     require_policy(options.policy)
+    require_options(options.policy, str(options.checkpoint or ""), options.episode)
     if options.blank_targets and options.policy != GENIMA:
         raise GenimaError(f"--blank-targets: only policy genima has drawn targets, not {options.policy}")
     return run(options)
@@ -107,9 +108,9 @@ def run(options: Evaluate) -> int:
     simulator.require_task(options.task, cell)
     if options.time_limit is None:
         options.time_limit = simulator.time_limit
-    policy, folders = _load_policy(options, cell)
     if options.out:
         require_writable(options.out)
+    policy, folders = _load_policy(options, cell)
     with (
         interrupt_on_signals(),
         open_results(options.out, settings(options, cell, folders), options.overwrite) as results,
@@ -130,20 +131,19 @@ def run(options: Evaluate) -> int:
 
 def _load_policy(options: Evaluate, cell: Cell) -> tuple[Policy, Mapping[str, Path]]:
     """Return the policy and its checkpoint's folders; what does not fit is refused before a model is loaded."""
-    import torch
-
-    from genima.policy.temporal_ensemble import EnsemblePolicy
-
-    torch.set_num_threads(options.threads)
     folders: Mapping[str, Path] = {}
     if options.policy == GENIMA:
         from genima.policy.spec import name_checkpoint, read_pair
 
         spec, folders = read_pair(options.checkpoint)
         _require_fitting(options, cell, spec, name_checkpoint(options.checkpoint))
-        policy = load_policy(GENIMA, policy_options(options, cell))
-    else:
-        policy = load_policy(options.policy, policy_options(options, cell))
+    import torch  # takes seconds
+
+    from genima.policy.temporal_ensemble import EnsemblePolicy
+
+    torch.set_num_threads(options.threads)
+    policy = load_policy(options.policy, policy_options(options, cell))
+    if options.policy != GENIMA:
         _require_fitting(options, cell, policy.spec, f"policy {options.policy}")
     if options.blank_targets:
         from genima.evaluation import BlankTargets

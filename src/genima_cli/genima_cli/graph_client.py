@@ -73,18 +73,27 @@ class GraphClient(Node):
                 raise
         return True
 
-    def wait_ready(self, nodes: Sequence[str], timeout: float, alive: Callable[[], None]) -> None:
+    def wait_ready(
+        self, nodes: Sequence[str], timeout: float, alive: Callable[[], None], alternatives: Sequence[str] = ()
+    ) -> None:
         """Wait until every node has published a status without a fault; show the progress meanwhile.
 
-        ``a or b`` among the ``nodes`` means one of the two.
+        Args:
+            nodes: names of the nodes.
+            timeout: s.
+            alive: called a few times a second; may raise.
+            alternatives: names of nodes of which one more must be ready; empty: none.
 
         Raises:
             GenimaError: names the nodes that are not ready, and why.
         """
         begin = time.monotonic()
+        needed = [(name,) for name in nodes] + ([tuple(alternatives)] if alternatives else [])
 
         def unready() -> list[str]:
-            return [f"{name} ({problem})" for name in nodes if (problem := self._startup_problem(name))]
+            return [
+                f"{' or '.join(names)} ({problem})" for names in needed if (problem := self._startup_problem(names))
+            ]
 
         next_line = begin + 1.0
         with tqdm(bar_format="{desc}", disable=None, leave=False) as line:
@@ -93,7 +102,7 @@ class GraphClient(Node):
                 nonlocal next_line
                 alive()
                 now, missing = time.monotonic(), unready()
-                text = f"{now - begin:.0f} s: {len(nodes) - len(missing)} of {len(nodes)} nodes are ready"
+                text = f"{now - begin:.0f} s: {len(needed) - len(missing)} of {len(needed)} nodes are ready"
                 text += f"; waiting for {', '.join(missing)}" if missing else ""
                 if not line.disable:
                     line.set_description_str(text)
@@ -109,9 +118,9 @@ class GraphClient(Node):
         remedy = self._load.read().remedy()
         return GenimaError(f"{problem}; {remedy}" if remedy else problem)
 
-    def _startup_problem(self, name: str) -> str:
-        """Return why a node, or each of several joined by ``or``, is not ready; empty if one is."""
-        problems = [self.problem(node) if node in self.statuses else "starting" for node in name.split(" or ")]
+    def _startup_problem(self, names: Sequence[str]) -> str:
+        """Return why none of some nodes is ready; empty if one is."""
+        problems = [self.problem(name) if name in self.statuses else "starting" for name in names]
         return "" if "" in problems else next((each for each in problems if each != "starting"), "starting")
 
     # Requests

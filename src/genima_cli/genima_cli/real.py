@@ -113,9 +113,8 @@ def _nodes(options: Real) -> list[NodeSpec]:
     require_own_driver(cell)
     if not options.no_policy:
         require_policy(cell, options.policy, options.checkpoint, options.episode)
-        episode = str(Path(options.episode).absolute()) if options.episode else ""
         sampling = sampling_parameters(options.sampling)
-        policy = PolicyArguments(options.policy, options.checkpoint, episode, options.device, sampling=sampling)
+        policy = PolicyArguments(options.policy, options.checkpoint, options.episode, options.device, sampling=sampling)
         return real_robot_stack(cell, policy)
     if cell.calibrated:
         cell.load_cameras()

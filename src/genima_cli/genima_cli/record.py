@@ -161,17 +161,15 @@ def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
 
 def _record_one(folder: Path, options: Record, session: TeleopSession) -> bool:
     """Record one demo; return whether the expert succeeded (failures are not kept)."""
-    from genima.cell import load_cell
     from genima.data.episodes import Episode
     from genima.data.episodes.folders import remove_recording
 
-    robot = load_cell(options.cell).robot
     for _ in range(_ATTEMPTS):
         success = _try_once(folder, options, session)
         try:
             session.operator.require_following()
             if success:
-                Episode.load(folder, robot)
+                Episode.load(folder)
             return success
         except GenimaError as error:
             session.write_line(f"{folder.name} once more: {error}")
@@ -357,7 +355,7 @@ def _require_possible(options: Record) -> None:
     real = not (options.sim or options.lockstep)
     if not real and options.leader not in ("", "expert", *_WITHOUT_ARM):
         raise GenimaError(f"--leader {options.leader}: in the simulator, it is expert, keyboard or gamepad")
-    if not real:
+    if options.sim:  # demo_recorder checks --lockstep
         _require_simulated(options)
     _require_robot(options, real)
     if options.images == "raw" and options.lockstep:

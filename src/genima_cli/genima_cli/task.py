@@ -18,7 +18,8 @@ from genima.types import TaskOutcome
 from genima_cli.join_graph import GraphOptions, joined_graph
 from genima_nodes.ros.ros_environment import joining_environment
 
-_NODES = ("diffusion_agent or policy", "controller", "command_guard", "task_runner")
+_NODES = ("controller", "command_guard", "task_runner")
+_POLICIES = ("diffusion_agent", "policy")  # one of them runs
 
 
 @dataclass
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
         try:
             line.write("waiting for the nodes ...")
-            driver.wait_ready(_NODES, options.patience, live)
+            driver.wait_ready(_NODES, options.patience, live, _POLICIES)
             ended = driver.begin_task(options.instruction, options.time_limit, live)
             line.write(f"{options.instruction!r} is in force; Ctrl-C ends it")
             while not driver.spin_until(ended.done, 1.0, live):

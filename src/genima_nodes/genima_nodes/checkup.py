@@ -28,7 +28,7 @@ class CheckupNode(TopicListener):
         super().__init__(CHECKUP)
         cell = parameters.cell(self)
         period = parameters.number(self, "period", 5.0, 1.0)  # s
-        self.expect(cell.views, cell.rig, cell.load_cameras() if cell.calibrated else {}, cell.robot)
+        self.expect(cell.views, cell.camera_devices, cell.load_cameras() if cell.calibrated else {}, cell.robot)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
         self.create_timer(period, self._check, clock=STEADY)
 

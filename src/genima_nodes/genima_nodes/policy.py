@@ -62,7 +62,7 @@ class PolicyNode(Node):
                 policy.spec.require_robot(cell.robot, f"policy {name}")
             else:
                 cell.require_policy(policy.spec, f"policy {name}")
-            _warm_up(policy)
+            _warm_up(policy, cell.robot)
         self._policy, self._robot = policy, cell.robot
         self._task_number = 0
         self._bodies: dict[str, NDArray[np.float64]] = {}
@@ -123,12 +123,12 @@ def _set_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def _warm_up(policy: Policy) -> None:
+def _warm_up(policy: Policy, robot: RobotModel) -> None:
     """Predict once from blank images, so that compilation and allocation do not delay the first task."""
     spec = policy.spec
     width, height = spec.camera_size
     images = {view: np.zeros((height, width, 3), np.uint8) for view in spec.views}
-    joints = Joints(0.0, RobotModel.load(spec.robot).home, 1.0)
+    joints = Joints(0.0, robot.home, 1.0)
     with contextlib.suppress(GenimaError):  # a policy may refuse blank images
         policy.predict_chunk(Observation(0.0, images, joints, "warm up"))
     policy.reset()

@@ -46,19 +46,17 @@ class DemoRecorder:
         """Record one episode; return whether the expert succeeded (failures are not kept)."""
         environment, expert = self.environment, self.expert
         environment.reset(task, seed)
-        first = environment.observe()
-        demo = Demo.random(get_task(task), seed, first.bodies, expert)
+        demo = Demo.random(get_task(task), seed, environment.bodies(), expert)
         environment.reset(task, seed, demo.start)
         if demo.failed_grasp:
             environment.apply(Command(environment.time, demo.start, gripper=0.0), GRIP_TIME)
         try:
             images = "jpeg" if self._images == "none" else self._images
-            with EpisodeWriter(folder, expert.robot, self._cameras, first.instruction, images) as episode:
+            with EpisodeWriter(folder, expert.robot, self._cameras, demo.task.instruction, images) as episode:
                 episode.describe_scene(SceneDescription(task=task, seed=seed, perturbations=[]))
                 for plan in demo.planners(expert):
                     if not environment.done:  # a grasp that should fail holds now and then
-                        observation = environment.observe()
-                        self._play(episode, plan(observation.joints.positions, observation.bodies))
+                        self._play(episode, plan(environment.joints().positions, environment.bodies()))
                 if not environment.done:
                     raise _ExpertFailed
                 episode.judge(environment.time, True)

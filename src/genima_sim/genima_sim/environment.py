@@ -44,9 +44,13 @@ class StateEnvironment:
         """Return the measured joints."""
         return self.simulation.joints()
 
+    def bodies(self) -> dict[str, NDArray[np.float64]]:
+        """Return the poses of the objects' bodies by name, (4, 4) in the base frame each."""
+        return self.simulation.bodies()
+
     def observe(self) -> Observation:
         """Return the measured joints and the poses of the objects' bodies."""
-        return Observation(self.time, {}, self.joints(), self.simulation.instruction, self.simulation.bodies())
+        return Observation(self.time, {}, self.joints(), self.simulation.instruction, self.bodies())
 
     def state(self) -> NDArray[np.float64]:
         """Return the configuration (nq,) of the scene."""

@@ -53,7 +53,6 @@ class Simulator(ABC):
         """Start the simulator to record demos of experts; overridden where ``has_experts``.
 
         Without ``images``, which only simulators with ``stores_states`` allow, observations have none.
-        They hold the poses of the objects' bodies.
 
         Raises:
             GenimaError: when it is not installed, and when its scene does not fit the cell.

@@ -32,7 +32,7 @@ def test_project_cells_load(name: str) -> None:
     assert bool(cell.simulator) == name.startswith("sim_") == (cell.driver is None)
     if cell.driver is not None:
         assert cell.driver.gripper in (None, cell.robot.gripper)
-        assert set(cell.views) <= set(cell.rig)
+        assert set(cell.views) <= set(cell.camera_devices)
 
 
 def test_real_cells_of_each_driver_exist() -> None:
@@ -52,7 +52,7 @@ def test_user_cell_references_files_in_its_folder(tmp_path: Path, monkeypatch: p
     file = write_cell(tmp_path, "fr3_crisp", robot="arm.yaml", cameras="rig.yaml", calibration="poses")
     monkeypatch.chdir(tmp_path.parent)
     cell = load_cell(file)
-    assert cell.rig["front"].width == 256 and cell.calibrated and cell.robot.name == "fr3"
+    assert cell.camera_devices["front"].width == 256 and cell.calibrated and cell.robot.name == "fr3"
     assert list(cell.load_cameras()) == list(cell.views)
     assert load_cell(cell.reference).robot_reference == str(tmp_path / "arm.yaml")
     moved = load_cell(file).with_robot_ip("robot.here")

@@ -158,10 +158,10 @@ def keep_four(folder: Path) -> None:
     [
         (keep_four, [], "samples: too few .4.; take at least 5"),
         (lambda folder: None, ["--board", "{small}"], "squares of 3[56]"),
-        (lambda folder: None, ["--board", "{other}"], "none of 8 images.*in 01: .*in its file: dictionary: 5X5"),
+        (lambda folder: None, ["--board", "{other}"], "any of 8 images.*in 01: .*in its file: dictionary: 5X5"),
         (lambda folder: None, ["--board", "nowhere.yaml"], "board nowhere.yaml does not exist"),
         (lambda folder: None, ["--parent", "flange"], "of a camera on the base .*not on the flange.*swapped"),
-        (lambda folder: None, ["--view", "wrist"], "holds samples of front, not of wrist"),
+        (lambda folder: None, ["--view", "wrist"], "of front, not of wrist; correct --view"),
         (change_all(rename_joints), [], r"sample 01: joints missing \(panda_joint1.*it has .*fr3_joint1"),
         (
             change_all(lambda d: d["joints"].update(panda_joint4=-134.6)),
@@ -188,7 +188,7 @@ def keep_four(folder: Path) -> None:
         (lambda folder: None, ["--max-samples", "0"], "--max-samples 0: must be greater than or equal to 5"),
         (lambda folder: None, ["--base-frame", "/left"], "base frame: invalid frame name"),
         (lambda folder: None, ["--view", "left-shoulder"], "--view left-shoulder: .*for example left_shoulder"),
-        (mirror, [], "the board is found in none of .*in 01: .*17 markers .* in the mirrored image only; print"),
+        (mirror, [], "board not detected in any of .*in 01: .*17 markers .* in the mirrored image only; print"),
         (lambda folder: None, ["--cell", "nowhere"], "nowhere"),
     ],
 )
@@ -303,7 +303,7 @@ def test_insufficient_demos_are_rejected(setups: Any, demo: Path, tmp_path: Path
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert "--view is missing" in error_message(demo)
+    assert "--view: missing" in error_message(demo)
     assert "no images of wrist (views: front)" in error_message(demo, "--view", "wrist")
     without_rests = record(tmp_path / "hasty", setups["base"][1], rest=0.1)
     assert "the arm never rests" in error_message(without_rests, "--view", "front")
@@ -343,7 +343,7 @@ def test_easy_handeye2_calibration_is_imported(setups: Any, demo: Path, tmp_path
     np.testing.assert_allclose(found.camera.T_parent_camera, T, atol=1e-6)
     assert found.frames == Frames("panda_link8", "wrist_color_optical_frame") and found.method == "easy_handeye2"
     assert found.intrinsics.parameters == pytest.approx(LENS.parameters)
-    with pytest.raises(GenimaError, match="holds samples of wrist, not of front"):
+    with pytest.raises(GenimaError, match="of wrist, not of front; correct --view"):
         main([*arguments, "--view", "front"])
 
     frame = {"calibration_type": "eye_on_base", "tracking_base_frame": "front_color_optical_frame"}

@@ -240,7 +240,7 @@ def test_simulator_with_board_on_table_has_no_task_objects(board: CalibrationBoa
     detection, truth = detect_board(simulation, board, "wrist")
     assert len(detection.ids) >= 12
     assert np.abs(detection.pixels - truth).mean() < 0.3
-    assert not simulation.objects()
+    assert not simulation.bodies()
 
 
 def test_board_in_gripper_moves_with_flange(board: CalibrationBoard) -> None:

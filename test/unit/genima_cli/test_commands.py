@@ -71,6 +71,12 @@ def test_help_page_has_light_imports_and_example() -> None:
         assert "./genima " in text.partition("Example:")[2], f"./genima {page} --help has no example"
 
 
+def test_eval_rejects_unfit_checkpoint_before_slow_imports() -> None:
+    code = "import sys; from genima_cli.__main__ import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    result = run(sys.executable, "-P", "-c", code, "eval", "--task", "push_button", "--cell", "sim_fr3")
+    assert result.stdout.split() == [b"2", b"False"] and b"was trained for joints" in result.stderr
+
+
 @pytest.mark.parametrize("page", PAGES, ids=" ".join)
 def test_help_example_is_valid(page: list[str]) -> None:
     """The example belongs to the command of the page."""
@@ -276,4 +282,4 @@ def test_one_of_two_policies_suffices(reports: dict[str, str], expected: str) ->
     from genima_cli.graph_client import GraphClient
 
     client: Any = SimpleNamespace(statuses=reports, problem=reports.get)
-    assert GraphClient._startup_problem(client, "diffusion_agent or policy") == expected
+    assert GraphClient._startup_problem(client, ("diffusion_agent", "policy")) == expected

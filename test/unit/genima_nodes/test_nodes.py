@@ -24,7 +24,7 @@ from policy_standins import PANDA, SIZE, VIEWS, StandInAgent, StandInController
 from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from ros_graph import Graph, overrides
+from ros_graph import Graph, arm_is_at, overrides
 from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
 from std_msgs.msg import String
@@ -1093,9 +1093,7 @@ def test_simulator_publishes_robot_interface(graph) -> None:
         message.position = [message.position[i] for i in order]
         publish(message)
 
-    def has_arrived() -> bool:
-        return bool(np.allclose(messages.joints_from(states[-1], PANDA).positions, goal, atol=0.01))
-
+    has_arrived = arm_is_at(states, goal, PANDA)
     graph.until(has_arrived, "the arm does not arrive", command)
     time.sleep(1.0)  # without commands, it holds the last one
     there = messages.joints_from(states[-1], PANDA).positions

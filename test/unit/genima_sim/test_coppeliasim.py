@@ -18,7 +18,7 @@ import yaml
 from cells import write_cell
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ros_graph import overrides
+from ros_graph import arm_is_at, overrides
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
@@ -307,9 +307,7 @@ def test_node_publishes_robot_with_four_cameras(graph, bridge, stand_in) -> None
     def publish_command(positions: np.ndarray, age: float = 0.0) -> None:
         publish(messages.command_message(Command(time.time() - age, positions, np.zeros(7), 1.0), PANDA))
 
-    def has_arrived() -> bool:
-        return bool(np.allclose(messages.joints_from(states[-1], PANDA).positions, goal, atol=0.01))
-
+    has_arrived = arm_is_at(states, goal, PANDA)
     graph.until(has_arrived, "the arm does not reach the goal", lambda: publish_command(goal))
     graph.until(graph.reports_fault("coppeliasim", "the arm holds"), "missing commands are not reported")
     for _ in range(20):  # stale commands are not executed

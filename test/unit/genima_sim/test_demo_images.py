@@ -49,7 +49,7 @@ def test_demos_are_rendered_by_ray_and_kept(state_demos: Path, tmp_path: Path, r
 
 
 def test_state_demo_without_images_names_the_remedy(state_demos: Path, robot: RobotModel) -> None:
-    with pytest.raises(EpisodeError, match="no camera was recorded; render images from its states by ./genima episodes images"):
+    with pytest.raises(EpisodeError, match="no camera was recorded; render images from its states by ./genima"):
         Episode.load(state_demos / "push_button-1", robot)
 
 

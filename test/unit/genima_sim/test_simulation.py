@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+from projection import project
 
 from genima.cameras.camera import Camera
 from genima.data.episodes import Episode
@@ -73,13 +73,6 @@ def test_objects_are_apart_reachable_and_in_every_fixed_view(cameras: Mapping[st
         for view in ("front", "left_shoulder", "right_shoulder"):
             pixels = project(cameras[view], np.column_stack([positions, np.full(len(positions), 0.05)]))
             assert np.all(pixels > 0) and np.all(pixels < 256), view
-
-
-def project(camera: Camera, points: np.ndarray) -> np.ndarray:
-    """Return the pixels (n, 2) of points (n, 3) in the base frame, for a fixed camera."""
-    T_camera_base = np.linalg.inv(camera.T_parent_camera)
-    rotation, _ = cv2.Rodrigues(T_camera_base[:3, :3])
-    return cv2.projectPoints(points, rotation, T_camera_base[:3, 3], camera.K, None)[0][:, 0]
 
 
 def run_expert(recorder: DemoRecorder, task: str, seed: int) -> list[bool]:

@@ -50,9 +50,9 @@ def describe_cameras(cell: Cell | None) -> Finding:
     """Return the finding about the cameras file of a cell."""
     if cell is None:
         return skipped("cameras file", "unknown without the cell")
-    if not cell.rig:
+    if not cell.camera_devices:
         return skipped("cameras file", f"not needed: {cell.simulator} has its own cameras")
-    return ok("cameras file", ", ".join(cell.rig))
+    return ok("cameras file", ", ".join(cell.camera_devices))
 
 
 def check_checkpoint(
@@ -83,15 +83,15 @@ def check_checkpoint(
     return spec, folders, findings
 
 
-def check_rig(rig: Mapping[str, CameraDevice], spec: PolicySpec) -> Iterator[Finding]:
+def check_camera_devices(devices: Mapping[str, CameraDevice], spec: PolicySpec) -> Iterator[Finding]:
     """Check that the cameras have the checkpoint's views."""
     for view in (view for view in spec.views if view != VIRTUAL):
         what = f"{view} camera"
-        if view not in rig:
-            there = ", ".join(rig)
+        if view not in devices:
+            there = ", ".join(devices)
             yield fail(what, f"the checkpoint takes it, the cameras file has {there}", "add it to the cameras file")
             continue
-        device = rig[view]
+        device = devices[view]
         if problem := image_problem(device, spec.camera_size):
             found, _, remedy = problem.partition("; ")
             yield fail(what, found, remedy)
@@ -105,7 +105,7 @@ def check_rig(rig: Mapping[str, CameraDevice], spec: PolicySpec) -> Iterator[Fin
 def check_calibrations(
     name: str | None,
     spec: PolicySpec | None,
-    rig: Mapping[str, CameraDevice],
+    devices: Mapping[str, CameraDevice],
     robot: RobotModel | None,
     now: datetime | None = None,
 ) -> Iterator[Finding]:
@@ -114,7 +114,7 @@ def check_calibrations(
     Args:
         name: of a set in calibration/, or a folder; None: the cell names none.
         spec: of the checkpoint, if there is one.
-        rig: the cameras by view, if there are any.
+        devices: the cameras by view, if there are any.
         robot: the robot model, if there is one.
         now: for the age; the present if None.
     """
@@ -129,7 +129,7 @@ def check_calibrations(
     except GenimaError as error:
         yield fail("calibration", str(error), "calibrate the cameras: ./genima calibrate --help")
         return
-    views = [view for view in spec.views if view != VIRTUAL] if spec else list(rig) or [file.stem for file in files]
+    views = [view for view in spec.views if view != VIRTUAL] if spec else list(devices) or [file.stem for file in files]
     for view in views:
         path = folder / f"{view}.yaml"
         if not path.exists():
@@ -137,7 +137,7 @@ def check_calibrations(
             yield fail(view, f"{folder} has no {path.name}; there are {there}", "./genima calibrate live --help")
             continue
         try:
-            yield _judge(CameraCalibration.load(path), rig.get(view), robot, now or datetime.now(UTC))
+            yield _judge(CameraCalibration.load(path), devices.get(view), robot, now or datetime.now(UTC))
         except GenimaError as error:
             yield fail(view, str(error), "correct the file, or calibrate again")
 

@@ -90,27 +90,29 @@ def find_librealsense_cameras(rs: Any) -> list[LibrealsenseCamera]:
     ]
 
 
-def check_connections(sys: Path, dev: Path, rig: Mapping[str, CameraDevice]) -> Iterator[Finding]:
+def check_connections(sys: Path, dev: Path, devices: Mapping[str, CameraDevice]) -> Iterator[Finding]:
     """Check the link of each camera, and the bandwidth of shared buses and hubs.
 
     Args:
         sys: /sys.
         dev: /dev.
-        rig: expected cameras by view; empty where unknown.
+        devices: expected cameras by view; empty where unknown.
     """
     cameras = find_usb_cameras(sys, dev)
     if cameras is None:
         yield skipped("USB", f"{sys / 'bus/usb'} is not there: no USB, or it is hidden from a container")
         return
     if not cameras:
-        if not rig:
+        if not devices:
             yield skipped("RealSense cameras", "none is connected; not needed for the simulator")
         else:
-            yield fail("RealSense cameras", f"none of {len(rig)} is connected", "plug them in; lsusb shows 8086:...")
+            yield fail(
+                "RealSense cameras", f"none of {len(devices)} is connected", "plug them in; lsusb shows 8086:..."
+            )
         return
     for camera in cameras:
         yield _connection(camera)
-    yield from _check_trunks(sys, cameras, rig)
+    yield from _check_trunks(sys, cameras, devices)
 
 
 def _connection(camera: UsbCamera) -> Finding:
@@ -126,9 +128,9 @@ def _connection(camera: UsbCamera) -> Finding:
     return ok(what, f"{camera.speed:g} Mbit/s (USB 3)")
 
 
-def _check_trunks(sys: Path, cameras: Sequence[UsbCamera], rig: Mapping[str, CameraDevice]) -> Iterator[Finding]:
+def _check_trunks(sys: Path, cameras: Sequence[UsbCamera], devices: Mapping[str, CameraDevice]) -> Iterator[Finding]:
     """Yield the load of each bus and hub cable."""
-    largest = max(rig.values() or [_TYPICAL], key=_megabits)  # the camera of each view is unknown here
+    largest = max(devices.values() or [_TYPICAL], key=_megabits)  # the camera of each view is unknown here
     sharing = defaultdict(list)
     for camera in cameras:
         sharing[f"usb{camera.port.split('-')[0]}"].append(camera)
@@ -155,10 +157,10 @@ def _megabits(device: CameraDevice) -> float:
     return device.width * device.height * device.rate * _BITS / 1e6
 
 
-def check_serials(rig: Mapping[str, CameraDevice], cameras: Iterable[LibrealsenseCamera]) -> Iterator[Finding]:
+def check_serials(devices: Mapping[str, CameraDevice], cameras: Iterable[LibrealsenseCamera]) -> Iterator[Finding]:
     """Check that each view's camera is connected; list the others."""
     by_serial = {camera.serial: camera for camera in cameras}
-    for view, device in rig.items():
+    for view, device in devices.items():
         what = f"{view} {device.serial}"
         camera = by_serial.pop(device.serial, None)
         if camera is None:

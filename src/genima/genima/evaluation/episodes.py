@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -31,7 +31,10 @@ class Environment(Robot, Protocol):
 
 
 class DemoEnvironment(Environment, Protocol):
-    """Environment whose observations hold the poses of the objects' bodies."""
+    """Environment that knows where its objects are."""
+
+    def bodies(self) -> Mapping[str, NDArray[np.float64]]:
+        """Return the poses of the objects' bodies by name, (4, 4) in the base frame each."""
 
     def reset(self, task: str, seed: int, start: NDArray[np.float64] | None = None) -> None:
         """Start an episode; ``start`` (n,) in rad overrides the arm's random joints."""

@@ -97,7 +97,7 @@ def _read_shards(folder: Path, shards: Sequence[Mapping[str, Any]], verify: bool
         file = folder / shard["file"]
         table = read_columns(file, ["episode", "instruction", "positions", "gripper", "target_open"], "shard")
         if len(table) != shard["moments"] or (verify and sha256(file) != shard["sha256"]):
-            raise GenimaError(f"{file} is not what {MANIFEST} says; remove it and run ./genima render again")
+            raise GenimaError(f"{file} differs from {MANIFEST}; remove it and run ./genima render again")
         files.append(file)
         tables.append(table)
     try:
@@ -209,14 +209,14 @@ def inspect_lerobot(folder: Path) -> Report:
         if episodes
         else "none",
         "rate": f"{info.fps:g} Hz",
-        "robot": info.robot_type or "not said",
+        "robot": info.robot_type or "unknown",
         "tasks": format_list(tasks.values()) or "none",
         "calibration": "unknown (such datasets hold none)",
         "features": format_list((f"{key}: {f.dtype} {tuple(f.shape)}" for key, f in features.items()), 40),
         "format": f"LeRobotDataset {info.codebase_version}",
     }
     if sum(lengths) != info.total_frames:
-        rows["faults"] = f"{layout.INFO} says {info.total_frames} frames"
+        rows["faults"] = f"{layout.INFO} lists {info.total_frames} frames"
     shown = [episodes[i] for i in _even_indices(len(episodes), _DEMOS)] if info.colour_features else []
     strips = [_lerobot_strip(info, tasks, episode) for episode in shown]
     return Report([Section(f"{folder}: a LeRobot dataset", rows)], grid(strips, 1) if strips else None)
@@ -243,10 +243,10 @@ def _lerobot_strip(info: Info, tasks: Mapping[int, str], episode: EpisodeEntry) 
                 decode_table_image(each, f"data {episode.data}, {key}", size) for i, each in stored if i in chosen
             ]
     cells = [_crop_views({key: shown[i] for key, shown in images.items()}) for i in range(len(chosen))]
-    said = ", ".join(dict.fromkeys(tasks.get(index, "no task") for index in indices.tolist()))
+    text = ", ".join(dict.fromkeys(tasks.get(index, "no task") for index in indices.tolist()))
     if not cells:
         raise GenimaError(f"data {episode.data}: no frame of episode {episode.index} is there")
-    return add_caption(grid(cells, 3), f"episode {episode.index}: {said}")
+    return add_caption(grid(cells, 3), f"episode {episode.index}: {text}")
 
 
 # --------------------------------------------------------------------------------------------------------- for all

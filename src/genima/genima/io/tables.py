@@ -99,8 +99,8 @@ def numbers(table: pa.Table, column: str, what: str, width: int | None = None) -
             raise GenimaError(f"{what}: column {column} holds lists, not numbers")
         lengths = np.asarray(pa.compute.fill_null(pa.compute.list_value_length(values), -1))
         if len(odd := lengths[lengths != width]):
-            said = "a missing value" if odd[0] < 0 else f"{odd[0]} values"
-            raise GenimaError(f"{what}: {column} has {said} in a row, its description has {width}")
+            found = "a missing value" if odd[0] < 0 else f"{odd[0]} values"
+            raise GenimaError(f"{what}: {column} has {found} in a row, its description has {width}")
         return _flat(values.flatten(), column, what).reshape(-1, width)
     if width is not None and width != 1:
         raise GenimaError(f"{what}: column {column} holds {kind}, not lists of {width} numbers")

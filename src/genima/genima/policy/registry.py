@@ -23,7 +23,7 @@ from genima.system.registry import Registry
 if TYPE_CHECKING:  # genima.policy.spec imports OpenCV and SciPy: too slow for --help
     from genima.policy.base import Policy
 
-GENIMA = "genima"
+GENIMA, EXPERT, REPLAY = "genima", "expert", "replay"
 _LOAD = re.compile(r"^def load\(", re.MULTILINE)
 
 
@@ -63,7 +63,7 @@ POLICIES: Registry[Callable[[PolicyOptions], Policy]] = Registry(
     _create,
     defines=_defines_policy,
     # By name: imports point downwards only.
-    others={"expert": "genima_sim.expert_policy", "replay": "genima.data.replay_policy"},
+    others={EXPERT: "genima_sim.expert_policy", REPLAY: "genima.data.replay_policy"},
 )
 """Functions that load a policy, by its name."""
 
@@ -72,6 +72,13 @@ def require_policy(name: str) -> None:
     """Raise a GenimaError for an unknown policy, without slow imports."""
     if name not in POLICIES and not _is_checkpoint(name):
         POLICIES.find(name)
+
+
+def require_options(name: str, checkpoint: str, episode: str) -> None:
+    """Raise a GenimaError for an option that a policy of the project does not use; a user's may use any."""
+    for option, value, user in (("checkpoint", checkpoint, GENIMA), ("episode", episode, REPLAY)):
+        if value and name in (GENIMA, EXPERT, REPLAY) and name != user:
+            raise GenimaError(f"policy {name}: takes no {option}; leave it out, or take policy {user}")
 
 
 def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = None) -> Policy:

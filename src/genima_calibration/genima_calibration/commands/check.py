@@ -100,7 +100,6 @@ def _cameras(options: Check) -> Mapping[str, Camera]:
         GenimaError: when they are unknown, or have no calibration of a requested view.
     """
     from genima.cameras.calibration_file import load_cameras
-    from genima.cell import load_cell
     from genima.data.episodes.cameras import EpisodeCameras
     from genima.data.episodes.folders import is_demo
 
@@ -112,8 +111,8 @@ def _cameras(options: Check) -> Mapping[str, Camera]:
         source, cameras = str(options.folder), EpisodeCameras.of(options.folder).calibrated
         if not cameras:
             raise GenimaError(f"demo {options.folder}: its calibration is unknown; give --calibration FOLDER")
-    elif options.cell:
-        source, cameras = f"cell {options.cell}", load_cell(options.cell).load_cameras()
+    elif options.named_cell is not None:
+        source, cameras = f"cell {options.cell}", options.named_cell.load_cameras()
     else:
         raise GenimaError("calibration: unknown; give --cell, or --calibration FOLDER")
     if unknown := [view for view in options.view if view not in cameras]:
@@ -186,7 +185,7 @@ def _recorded_images(
         samples = load_stationary_poses(folder, "", robot, most)
         view = samples[0].view
         if view not in (views or cameras):
-            raise GenimaError(f"{folder} holds samples of {view}, which is not asked for or not calibrated")
+            raise GenimaError(f"samples {folder}: of {view}, which is not asked for or not calibrated; correct --view")
         return {view: [RobotImage.of(sample, robot) for sample in samples]}
     with BagReader(folder) as bag:
         recorded = {view_of(topic) for topic in bag.types}

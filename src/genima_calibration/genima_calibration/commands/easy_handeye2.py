@@ -94,7 +94,7 @@ def _camera_info(options: Import, robot: RobotModel) -> CameraInfo:
         return BagSamples.find(options.lens, options.view, robot, 1).info
     sample = next(load_samples(options.lens, sample_names(options.lens)))
     if sample.view != options.view:
-        raise GenimaError(f"{options.lens} holds samples of {sample.view}, not of {options.view}")
+        raise GenimaError(f"samples {options.lens}: of {sample.view}, not of {options.view}; correct --view")
     return sample.info
 
 

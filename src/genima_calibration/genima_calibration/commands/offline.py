@@ -145,11 +145,11 @@ def _detect(
     raw: Iterable[RawSample]
     if is_demo(options.folder):
         if not options.view:
-            raise GenimaError("--view is missing; name one of the demo's cameras")
+            raise GenimaError("--view: missing; name one of the demo's cameras")
         bag = BagSamples.find(options.folder, options.view, robot, options.max_samples)
         if not len(bag):
             raise GenimaError(
-                f"in {options.folder} the arm never rests: hold it still for half a second in each of 15 poses"
+                f"demo {options.folder}: the arm never rests; hold it still for half a second in each of 15 poses"
             )
         raw, count, known = bag, len(bag), known | set(bag.views)
     else:
@@ -161,7 +161,7 @@ def _detect(
     first_foreign: RawSample | None = None
     for sample in tqdm(raw, desc="detect", unit="image", total=count, dynamic_ncols=True, disable=None):
         if options.view not in (None, sample.view):
-            raise GenimaError(f"{options.folder} holds samples of {sample.view}, not of {options.view}")
+            raise GenimaError(f"samples {options.folder}: of {sample.view}, not of {options.view}; correct --view")
         view, info = sample.view, sample.info
         info.require_view(view, known)
         _ = sample.positions(robot), info.intrinsics  # what is wrong with these is wrong with all
@@ -177,7 +177,7 @@ def _detect(
         unseen[first_unseen.name] = why
         if not samples:
             raise GenimaError(
-                f"the board is found in none of {count} images of {options.folder}; in {first_unseen.name}: {why}"
+                f"samples {options.folder}: board not detected in any of {count} images; in {first_unseen.name}: {why}"
             )
     with_foreign = sum(sample.detection.foreign_markers > _MAX_FOREIGN for sample in samples)
     if first_foreign is not None and 2 * with_foreign > count:

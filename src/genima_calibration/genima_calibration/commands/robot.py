@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     samples = load_stationary_poses(options.folder, options.view or "", robot, options.images)
     view, info = samples[0].view, samples[0].info
     if options.view not in (None, view):
-        raise GenimaError(f"{options.folder} holds samples of {view}, not of {options.view}")
+        raise GenimaError(f"samples {options.folder}: of {view}, not of {options.view}; correct --view")
     photos = [RobotImage.of(sample, robot) for sample in samples]
     require_writable(options.out / f"{view}.yaml")
     guess = None
@@ -89,10 +89,10 @@ def load_stationary_poses(folder: Path, view: str, robot: RobotModel, most: int)
     if not is_demo(folder):
         return list(load_samples(folder, sample_names(folder)))
     if not view:
-        raise GenimaError("--view is missing; name one of the demo's cameras")
+        raise GenimaError("--view: missing; name one of the demo's cameras")
     bag = BagSamples.find(folder, view, robot, most)
     if not len(bag):
-        raise GenimaError(f"in {folder} the arm never rests: hold it still for half a second in each of 6 poses")
+        raise GenimaError(f"demo {folder}: the arm never rests; hold it still for half a second in each of 6 poses")
     return list(bag)
 
 

@@ -69,7 +69,7 @@ class Result:
     recovered: bool  # the arm moved again, after a restart of killed nodes and of an ended task
     task: str  # result of the task
     set_points: int
-    said: list[str]  # faults on /diagnostics meanwhile
+    reported: list[str]  # faults on /diagnostics meanwhile
 
     @property
     def passed(self) -> bool:
@@ -119,7 +119,7 @@ class FaultBench:
             recovered=recovered,
             task=task,
             set_points=len(record.times),
-            said=faults,
+            reported=faults,
         )
 
     def _start_motion(self, seed: int) -> tuple[Future, str]:
@@ -361,9 +361,9 @@ def table(results: Sequence[Result]) -> str:
         held = "never |" if r.must_hold else "continues |"
         if r.hold_ms is not None:
             held = f"{r.hold_ms:.0f} | {r.rest_ms:.0f}"
-        said = "; ".join(r.said[:2]).replace("|", "/")
+        reported = "; ".join(r.reported[:2]).replace("|", "/")
         recovered = "yes" if r.recovered else "no"
-        rows.append(f"| {r.fault} | {r.limit_violations} of {r.set_points} | {held} | {recovered} | {said} |")
+        rows.append(f"| {r.fault} | {r.limit_violations} of {r.set_points} | {held} | {recovered} | {reported} |")
     return "\n".join(rows)
 
 

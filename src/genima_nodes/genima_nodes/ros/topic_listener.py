@@ -33,7 +33,7 @@ class TopicListener(Node):
         namespace: of the robot's nodes.
         """
         super().__init__(name, namespace=namespace)
-        self._rig: Mapping[str, CameraDevice] = {}
+        self._devices: Mapping[str, CameraDevice] = {}
         self._cameras: Mapping[str, Camera] = {}
         self._robot: RobotModel | None = None
         self._topics: dict[str, str] = {}
@@ -45,7 +45,7 @@ class TopicListener(Node):
     def expect(
         self,
         views: Sequence[str],
-        rig: Mapping[str, CameraDevice],
+        devices: Mapping[str, CameraDevice],
         cameras: Mapping[str, Camera],
         robot: RobotModel | None,
     ) -> None:
@@ -53,11 +53,11 @@ class TopicListener(Node):
 
         Args:
             views: of the cameras.
-            rig: their expected settings, where known.
+            devices: their expected settings, where known.
             cameras: their calibrations, where known.
             robot: of the joint states, where known.
         """
-        self._rig, self._cameras, self._robot = rig, cameras, robot
+        self._devices, self._cameras, self._robot = devices, cameras, robot
         self._topics = {view: f"cameras/{view}/color/image_raw" for view in views}
         self.clear()
         for view, topic in self._topics.items():
@@ -102,7 +102,7 @@ class TopicListener(Node):
             samples = self._images[view]
             samples.publishers = self._publishers_of(topic)
             size, encoding = self._newest.get(view, ((0, 0), ""))
-            yield streams.check_images(view, topic, samples, size, encoding, self._rig.get(view))
+            yield streams.check_images(view, topic, samples, size, encoding, self._devices.get(view))
             if view in self._cameras:
                 yield self._check_intrinsics(view)
 

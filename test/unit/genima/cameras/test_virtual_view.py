@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 import psutil
 import pytest
+from projection import project
 
 from genima.cameras.virtual_view import BACKGROUND, VIRTUAL, VirtualView, virtual_camera
 from genima.errors import GenimaError
@@ -44,13 +45,6 @@ def at_work(robot: RobotModel, count: int) -> np.ndarray:
 
 def silhouette(image: np.ndarray) -> np.ndarray:
     return (image != BACKGROUND).any(axis=-1)
-
-
-def project(points: np.ndarray) -> np.ndarray:
-    """Pixels (n, 2) of points (n, 3) in the base frame."""
-    T_camera_base = np.linalg.inv(CAMERA.T_parent_camera)
-    rotation, _ = cv2.Rodrigues(T_camera_base[:3, :3])
-    return cv2.projectPoints(points, rotation, T_camera_base[:3, 3], CAMERA.K, None)[0][:, 0]
 
 
 def test_virtual_camera_is_upright_and_looks_down(view: VirtualView, robot: RobotModel) -> None:
@@ -98,7 +92,7 @@ def test_every_joint_projects_onto_robot(view: VirtualView, robot: RobotModel) -
     for positions in at_work(robot, 40):
         seen = silhouette(view.render(positions, 1.0))
         joints = robot.link_poses(positions)[[0, 1, 3, 4, 5, 6, 7], :3, 3]  # link 3's origin lies behind the elbow
-        for column, row in project(joints).astype(int):
+        for column, row in project(CAMERA, joints).astype(int):
             assert seen[row - 1 : row + 2, column - 1 : column + 2].sum() >= 8
 
 
@@ -109,16 +103,16 @@ def test_each_joint_moves_only_later_links(view: VirtualView, robot: RobotModel)
         positions[joint] += 0.3
         moved = (view.render(positions, 1.0) != before).any(axis=-1)
         assert moved.sum() > 100, joint
-        base = project(np.array([[0.0, 0.0, 0.05]]))[0].astype(int)
+        base = project(CAMERA, np.array([[0.0, 0.0, 0.05]]))[0].astype(int)
         assert not moved[base[1] - 5 : base[1] + 5, base[0] - 5 : base[0] + 5].any()
         if joint >= 3:  # the shoulder stands still
-            shoulder = project(robot.link_poses(robot.home)[1:2, :3, 3])[0].astype(int)
+            shoulder = project(CAMERA, robot.link_poses(robot.home)[1:2, :3, 3])[0].astype(int)
             assert not moved[shoulder[1] - 5 : shoulder[1] + 5, shoulder[0] - 5 : shoulder[0] + 5].any()
 
 
 def test_fingers_follow_open_fraction(view: VirtualView, robot: RobotModel) -> None:
     images = [view.render(robot.home, fraction) for fraction in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    flange, tip = project(robot.link_poses(robot.home)[7:, :3, 3])
+    flange, tip = project(CAMERA, robot.link_poses(robot.home)[7:, :3, 3])
     widths = []
     for image in images:
         changed = np.argwhere((image != images[0]).any(axis=-1))[:, ::-1]

@@ -352,7 +352,7 @@ def test_bag_without_messages_or_cameras_is_rejected(tmp_path: Path, robot: Robo
 
 def test_empty_instruction_is_reported(tmp_path: Path, robot: RobotModel) -> None:
     demo = replace(DEMO, messages=DEMO.messages | {"/task": [message("std_msgs/String", data=" ")]})
-    assert_rejected(demo, tmp_path / "demo", robot, "/task", None, "says nothing")
+    assert_rejected(demo, tmp_path / "demo", robot, "/task", None, "empty instruction")
 
 
 def test_joint_states_of_another_type_are_reported(tmp_path: Path, robot: RobotModel) -> None:

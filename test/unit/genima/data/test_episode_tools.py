@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[Demo, str, str | None, float | None, str]] = {
     "no joint states": (CLEAN.without(STATES), "error", STATES, None, "no messages"),
     "silent commands": (CLEAN.with_entries(COMMANDS, []), "error", COMMANDS, None, "no messages"),
     "no task": (CLEAN.without("/task"), "error", "/task", None, "no messages"),
-    "empty task": (CLEAN.with_entries("/task", [BagEntry(text(" "), 0.0)]), "error", "/task", None, "says nothing"),
+    "empty task": (CLEAN.with_entries("/task", [BagEntry(text(" "), 0.0)]), "error", "/task", None, "empty"),
     "no camera_info": (CLEAN.without(WRIST_INFO), "warning", WRIST_INFO, None, "no messages"),
     "image lost": (
         CLEAN.drop(FRONT, _MIDDLE), "warning", FRONT, since_start(FRONT, 59), "the next is 0.067 s later: replaced",
@@ -330,7 +330,7 @@ def with_others(demo: Demo) -> Demo:
         "/force": [replace(entry_at(t, force(header=header(t), force=t)), log=t + 0.4) for t in times],
         "/map": [entry_at(t, message("std_msgs/Int32", data=int(10 * t))) for t in (0.1, 0.2, 4.9)],
         "/light": [entry_at(t, message("std_msgs/Float64", data=t)) for t in times],
-        "/said_once": [entry_at(4.5, message("std_msgs/Float64", data=1.0))],
+        "/sent_once": [entry_at(4.5, message("std_msgs/Float64", data=1.0))],
         "/silent": [],
     }
     qos = {"/map": LATCHED, "/force": Qos(depth=7, reliability="best_effort", deadline=100_000_000)}
@@ -349,7 +349,7 @@ def test_trimming_keeps_motion_and_latched_topics(keep: float, tmp_path: Path, r
     assert cut_begin + cut_end + left == pytest.approx(last)
     assert topics(tmp_path / "out" / "demo") == topics(folder)
     for topic, messages in before.items():
-        if topic in ("/task", "/episode", "/robot_model", "/success", "/map", "/said_once"):
+        if topic in ("/task", "/episode", "/robot_model", "/success", "/map", "/sent_once"):
             assert [m.data for m in after[topic]] == [m.data for m in messages]
             continue
         if topic == "/light":

@@ -339,7 +339,7 @@ def change(name: str, value: Callable[[Any], Any]) -> Callable[[dict[str, Any]],
         (change("action", lambda rows: [[[1.0]] * 8] * len(rows)), "not numbers"),
         (change("action", lambda rows: [[float("nan")] * 8] * len(rows)), "action is not finite"),
         (change("observation.state", lambda rows: np.degrees(rows).tolist()), "radians are needed"),
-        (change("timestamp", lambda times: times * 2), "its timestamps are of 10 Hz, meta/info.json says 20 fps"),
+        (change("timestamp", lambda times: times * 2), "its timestamps are of 10 Hz, meta/info.json has 20 fps"),
         (change("timestamp", lambda times: times[::-1].copy()), "its timestamps do not increase"),
         (change("timestamp", lambda times: times * np.nan), "its timestamps do not increase"),
         (change("timestamp", lambda times: [[0.0]] * len(times)), "holds lists, not numbers"),
@@ -414,7 +414,7 @@ def test_videos_that_differ_from_description_are_reported_in_one_line(tmp_path: 
     write_video(video, 2 * FRAMES, fps=10)
     assert "shows no frame at" in error_message(0)
     write_video(video, 2 * FRAMES, (64, 48))
-    assert "is of 64x48 px, its description says 32x24" in error_message()
+    assert "is of 64x48 px, its description has 32x24" in error_message()
     video.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n")
     assert "cannot be read" in error_message(), "no playlist is followed"
     video.write_text("ffconcat version 1.0\nfile '/etc/passwd'\n")

@@ -341,7 +341,7 @@ def test_shards_that_differ_from_manifest_are_reported(short_targets: Path, tmp_
     long = pa.array(["x" * 5000] * count)
     changed = {
         "no column target": table.drop_columns(["target"]),
-        f"holds {count - 1} moments, manifest.json says {count}": table.slice(1),
+        f"holds {count - 1} moments, manifest.json lists {count}": table.slice(1),
         "positions has 3 values in a row": other("positions", pa.array([row[:3] for row in lists])),
         "positions has a missing value": other("positions", pa.array([None, *lists[1:]], kind)),
         "column gripper has missing values": other("gripper", pa.array([None, *numbers[1:]])),
@@ -349,7 +349,7 @@ def test_shards_that_differ_from_manifest_are_reported(short_targets: Path, tmp_
         "column gripper holds .*, not numbers": other("gripper", pa.array(["x"] * count)),
         "column episode holds int64, not text": other("episode", pa.array([1] * count)),
         "more than 1000 characters": other("instruction", long),
-        "other columns than manifest.json says .spheres.front": other("spheres.front", pa.array([1] * count)),
+        "other columns than manifest.json lists .spheres.front": other("spheres.front", pa.array([1] * count)),
     }
     for line, changed_table in changed.items():
         pq.write_table(changed_table, shard)

@@ -628,7 +628,7 @@ def test_cameras_are_compared_with_checkpoint(robot: RobotModel) -> None:
     spec = PolicySpec("panda", robot.joint_names, camera_size=(640, 480))
     slow = CameraDevice("3", "D415", 640, 480, 15, "base")
     small = CameraDevice("4", "D415", 424, 240, 30, "base")
-    found = by_name(configuration.check_rig({"wrist": WRIST, "front": slow, "right_shoulder": small}, spec))
+    found = by_name(configuration.check_camera_devices({"wrist": WRIST, "front": slow, "right_shoulder": small}, spec))
     assert [each.status for each in found.values()] == [Status.OK, Status.WARN, Status.FAIL, Status.FAIL]
     assert "image size differs from the checkpoint's (424x240, 640x480)" in found["right_shoulder camera"].found
     assert "the cameras file has wrist, front, right_shoulder" in found["left_shoulder camera"].found

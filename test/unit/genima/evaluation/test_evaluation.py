@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -13,18 +14,40 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cells import write_cell
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
+from untrained import save_checkpoints
 
 from genima.errors import GenimaError
 from genima.evaluation import BlankTargets, Success
+from genima.io import paths
 from genima.io.files import atomic_write
 from genima.policy.genima import load_pair
 from genima.types import Joints, Observation
 from genima_cli import evaluate
 from genima_sim.environment import Environment
 from genima_sim.tasks import TASKS
+
+
+@pytest.mark.parametrize("views", [("front",), ("wrist", "front", "right_shoulder", "left_shoulder", "high", "low")])
+def test_loop_runs_with_one_and_six_views(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], views: tuple[str, ...]
+) -> None:
+    calibration = Path(shutil.copytree(paths.shared("calibration", "sim"), tmp_path / "views"))
+    front = (calibration / "front.yaml").read_text(encoding="utf-8")
+    for name, translation in {"high": "[1.32, 0.0, 0.76]", "low": "[1.32, 0.0, 0.56]"}.items():  # m
+        moved = front.replace("[1.32, 0.0, 0.66]", translation)
+        assert moved != front
+        (calibration / f"{name}.yaml").write_text(moved, encoding="utf-8")
+    cell = write_cell(tmp_path, "sim_panda", calibration=str(calibration), views=list(views))
+    options = ["--task", "push_button", "--cell", cell, "--episodes", "1"]
+    assert evaluate.main([*options, "--policy", "expert"]) == 0 and "1 of 1" in capsys.readouterr().out
+    checkpoint = save_checkpoints(tmp_path / "untrained", views=views)
+    assert load_pair(checkpoint)[0].spec.tile_size == ((64, 64) if len(views) == 1 else (128, 192))
+    assert evaluate.main([*options, "--checkpoint", str(checkpoint), "--time-limit", "0.5"]) == 0
+    assert "0 of 1" in capsys.readouterr().out
 
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

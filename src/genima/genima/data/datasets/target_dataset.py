@@ -141,7 +141,7 @@ def _unpack(files: Sequence[Path], features: datasets.Features, cache: Path) -> 
         if not schema.equals(expected):
             odd = [f.name for f in expected if f.name not in schema.names or schema.field(f.name).type != f.type]
             raise GenimaError(
-                f"shard {file}: other columns than {MANIFEST} says ({shorten(', '.join(odd))}); {_RENDER_AGAIN}"
+                f"shard {file}: other columns than {MANIFEST} lists ({shorten(', '.join(odd))}); {_RENDER_AGAIN}"
             )
     try:
         rows = datasets.Dataset.from_parquet([str(file) for file in files], features=features, cache_dir=str(cache))
@@ -213,8 +213,8 @@ def _read_samples(files: Sequence[Path], manifest: Mapping[str, Any], spec: Poli
     """Read all but the images.
 
     Raises:
-        GenimaError: where a shard has other columns, other numbers of moments than the manifest says, or values that no
-            moment has.
+        GenimaError: where a shard has other columns, other numbers of moments than the manifest lists, or values that
+            no moment has.
     """
     n, K = len(spec.joint_names), spec.horizon
     names = [field.name for field in fields(TargetSamples)]
@@ -225,7 +225,7 @@ def _read_samples(files: Sequence[Path], manifest: Mapping[str, Any], spec: Poli
         table = read_columns(file, names, "shard")
         if len(table) != shard["moments"]:
             raise GenimaError(
-                f"{what}: holds {len(table)} moments, {MANIFEST} says {shard['moments']}; {_RENDER_AGAIN}"
+                f"{what}: holds {len(table)} moments, {MANIFEST} lists {shard['moments']}; {_RENDER_AGAIN}"
             )
         columns: dict[str, Any] = {name: np.array(texts(table, name, what), str) for name in names[:2]}
         if max(columns[name].dtype.itemsize for name in names[:2]) > _MAX_TEXT * 4:

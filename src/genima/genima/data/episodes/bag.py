@@ -176,7 +176,7 @@ class BagReader:
                     yield BagMessage(topic, log_ns, cdr, publish_ns)
             for topic, count in found.items():
                 if count != self.counts[topic]:
-                    self._refuse(f"{topic} has {count} messages, its file says {self.counts[topic]}")
+                    self._refuse(f"{topic} has {count} messages, its file lists {self.counts[topic]}")
 
     def deserialize(self, message: BagMessage) -> Any:
         """Return the deserialized message.

@@ -113,7 +113,7 @@ class Episode:
         if others:
             raise EpisodeError(folder, several_tasks([instruction, *others]), TASK)
         if not instruction.strip():
-            raise EpisodeError(folder, "says nothing", TASK)
+            raise EpisodeError(folder, "empty instruction", TASK)
 
         stamps = {topic: np.array([_nanoseconds(message) for message in messages[topic]]) for topic in stamped}
         require_plausible(folder, stamps)

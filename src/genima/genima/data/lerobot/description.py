@@ -145,7 +145,7 @@ def read_episodes(folder: Path, info: Info, videos: Sequence[str] | None = None)
         videos: features whose videos are wanted; None: all colour videos.
 
     Raises:
-        GenimaError: for tables that are missing, damaged, or not what the description says.
+        GenimaError: for tables that are missing, damaged, or not as described.
     """
     what = "episodes table"
     if videos is None:
@@ -190,7 +190,7 @@ def read_episodes(folder: Path, info: Info, videos: Sequence[str] | None = None)
         raise GenimaError(f"dataset {folder}: episode {twice[0]} appears twice")
     if len(entries) != info.total_episodes:
         raise GenimaError(
-            f"dataset {folder}: {layout.INFO} says {info.total_episodes} episodes, {len(entries)} are described in "
+            f"dataset {folder}: {layout.INFO} lists {info.total_episodes} episodes, {len(entries)} are described in "
             "meta/episodes; fetch the whole meta folder again"
         )
     return sorted(entries, key=lambda entry: entry.index)

@@ -174,7 +174,7 @@ class DatasetReader:
 
         Args:
             joints: our names by the dataset's.
-            named_range: no range of the gripper was given: only its name can say which values are closed and open.
+            named_range: no range of the gripper was given: only its name shows which values are closed and open.
         """
         features, wanted = self._info.features, (*self._robot.joint_names, layout.GRIPPER)
         if unknown := [ours for ours in joints.values() if ours not in wanted]:
@@ -252,7 +252,7 @@ class DatasetReader:
         if len(stamps) > 1:
             rate = float(1 / np.median(np.diff(stamps)))
             if abs(rate / fps - 1) > _RATE_TOLERANCE + 0.5 / fps:
-                raise GenimaError(f"its timestamps are of {rate:.4g} Hz, {layout.INFO} says {fps:g} fps")
+                raise GenimaError(f"its timestamps are of {rate:.4g} Hz, {layout.INFO} has {fps:g} fps")
 
     def _order_dimensions(self, name: str, frames: pa.Table) -> NDArray[np.float64]:
         """Return (T, n + 1): arm joints in rad and the gripper's open fraction."""

@@ -175,5 +175,5 @@ def frames_at(path: Path, times: Iterable[float], tolerance: float, size: tuple[
 def _require_size(path: Path, shown: av.VideoFrame | av.VideoCodecContext, size: tuple[int, int]) -> None:
     if (shown.width, shown.height) != size:
         raise GenimaError(
-            f"video {path} is of {shown.width}x{shown.height} px, its description says {size[0]}x{size[1]}"
+            f"video {path} is of {shown.width}x{shown.height} px, its description has {size[0]}x{size[1]}"
         )

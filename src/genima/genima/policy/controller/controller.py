@@ -101,7 +101,7 @@ class Controller:
         if config.horizon != spec.horizon or config.joints != n:
             raise GenimaError(
                 f"checkpoint {folder}: the network makes {config.horizon} actions of {config.joints} joints, "
-                f"{checkpoint.FILE} says {spec.horizon} of {n}"
+                f"{checkpoint.FILE} has {spec.horizon} of {n}"
             )
         if statistics.mean.shape != (n,) or statistics.deviation.shape != (n,) or not np.all(statistics.deviation > 0):
             raise GenimaError(f"checkpoint {folder}: normalisation statistics do not fit {n} joints")

@@ -29,7 +29,7 @@ def find_missing(index: EpisodeIndex) -> Iterator[Finding]:
     if TASK not in index.words:
         yield Finding("error", "no messages", TASK)
     elif not index.words[TASK].strip():
-        yield Finding("error", "says nothing", TASK)
+        yield Finding("error", "empty instruction", TASK)
     elif len(index.tasks) > 1:
         yield Finding("error", several_tasks(index.tasks), TASK)
     for topic, why in index.unread.items():
