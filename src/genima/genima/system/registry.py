@@ -146,17 +146,21 @@ def subclass_factory(what: str, base: type[T]) -> Callable[[str, ModuleType], T]
                 f"correct {module.__file__}"
             )
         cls = classes[0]
-        if missing := sorted(getattr(cls, "__abstractmethods__", ())) + _unset(cls):
+        missing = sorted(getattr(cls, "__abstractmethods__", ()))
+        if not missing:
+            try:
+                entry = cls()
+            except Exception as error:
+                raise GenimaError(
+                    f"{what} {name}: class {cls.__name__} cannot be created ({describe_error(error)}); "
+                    f"correct {module.__file__}"
+                ) from None
+            missing = _unset(entry)
+        if missing:
             raise GenimaError(
                 f"{what} {name}: class {cls.__name__} lacks {', '.join(missing)}; add them in {module.__file__}"
             )
-        try:
-            return cls()
-        except Exception as error:
-            raise GenimaError(
-                f"{what} {name}: class {cls.__name__} cannot be created ({describe_error(error)}); "
-                f"correct {module.__file__}"
-            ) from None
+        return entry
 
     return create
 
@@ -172,12 +176,7 @@ def _files(folders: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def _unset(cls: type) -> list[str]:
-    """Return class attributes that a base class declares without a value, and that are not set."""
-    declared = {
-        name
-        for base in cls.__mro__
-        for name, kind in vars(base).get("__annotations__", {}).items()
-        if "ClassVar" in str(kind)
-    }
-    return sorted(name for name in declared if not hasattr(cls, name))
+def _unset(entry: object) -> list[str]:
+    """Return attributes that a class of the entry declares, and that are not set."""
+    declared = {name for base in type(entry).__mro__ for name in vars(base).get("__annotations__", {})}
+    return sorted(name for name in declared if not hasattr(entry, name))
