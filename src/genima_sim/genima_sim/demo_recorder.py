@@ -16,15 +16,17 @@ from genima.types import Command
 from genima_sim.demo_starts import Demo
 from genima_sim.experts import Expert, Trajectory
 from genima_sim.motions import GRIP_TIME
-from genima_sim.simulators import require_experts
+from genima_sim.simulators import perturb, require_experts
 from genima_sim.tasks import DEMO_HZ, DEMO_SEED, get_task
 
 
 class DemoRecorder:
     """Let an expert move the arm, and write images, joints and commands at ``DEMO_HZ``."""
 
-    def __init__(self, cell: Cell | None = None) -> None:
-        """``cell`` is simulated; None: the Panda's.
+    def __init__(self, cell: Cell | None = None, perturbations: Sequence[str] = ()) -> None:
+        """Args:
+        cell: a simulated one; None: the Panda's.
+        perturbations: names of those of the scenes.
 
         Raises:
             GenimaError: when its simulator cannot record demos of experts.
@@ -32,6 +34,7 @@ class DemoRecorder:
         cell = cell or load_cell(SIMULATED)
         simulator = require_experts(cell)
         self.environment = simulator.demo_environment(cell)
+        perturb(self.environment, perturbations)
         self.expert = Expert(cell.robot)
         self._cameras = cell.load_cameras()
 
@@ -75,7 +78,13 @@ class _ExpertFailed(Exception):
 
 
 def record(
-    out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED, workers: int = 2, cell: str = SIMULATED
+    out: Path,
+    tasks: Sequence[str],
+    episodes: int,
+    seed: int = DEMO_SEED,
+    workers: int = 2,
+    cell: str = SIMULATED,
+    perturbations: Sequence[str] = (),
 ) -> int:
     """Record ``episodes`` demos of each task, with seeds from ``seed`` on; demos that exist are kept.
 
@@ -88,7 +97,7 @@ def record(
         simulator.require_task(task, simulated)
     folders = episode_folders(out, tasks, episodes, seed)
     todo = [folder for folder in folders if not folder.exists()]
-    failed = _record_all(todo, workers, len(folders), cell) if todo else 0
+    failed = _record_all(todo, workers, len(folders), cell, perturbations) if todo else 0
     print(f"{len(folders) - failed} demos in {out}; the expert failed {failed} times")
     if failed == len(folders):
         raise GenimaError("record: no expert succeeded; nothing was recorded")
@@ -100,11 +109,11 @@ def episode_folders(out: Path, tasks: Sequence[str], episodes: int, seed: int = 
     return [out / f"{task}-{seed + i}" for i in range(episodes) for task in tasks]
 
 
-def _record_all(folders: Sequence[Path], workers: int, total: int, cell: str) -> int:
+def _record_all(folders: Sequence[Path], workers: int, total: int, cell: str, perturbations: Sequence[str]) -> int:
     """Record in processes; returns how often the expert failed."""
     bar = tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True)
     failed = 0
-    with bar, WorkerPool(workers, _start_worker, (cell,)) as pool:
+    with bar, WorkerPool(workers, _start_worker, (cell, perturbations)) as pool:
         jobs = [pool.submit(_record_one, folder) for folder in folders]
         for job in as_completed(jobs):
             failed += not job.result()
@@ -115,9 +124,9 @@ def _record_all(folders: Sequence[Path], workers: int, total: int, cell: str) ->
 _recorder: DemoRecorder
 
 
-def _start_worker(cell: str) -> None:
+def _start_worker(cell: str, perturbations: Sequence[str]) -> None:
     global _recorder
-    _recorder = DemoRecorder(load_cell(cell))
+    _recorder = DemoRecorder(load_cell(cell), perturbations)
 
 
 def _record_one(folder: Path) -> bool:

@@ -18,6 +18,7 @@ class Mujoco(Simulator):
 
     node = "sim_node"
     has_experts = True
+    has_perturbations = True
 
     def require_task(self, task: str, cell: Cell) -> None:
         """See :class:`Simulator`."""
