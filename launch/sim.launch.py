@@ -30,6 +30,9 @@ ARGUMENTS = {
     "seed": Argument("0", "of the policy", checks.integer(0, 2**62)),
     "host": Argument("localhost", "where CoppeliaSim runs", checks.host),
     "port": Argument("23000", "of its ZeroMQ remote API", checks.integer(1, 65535)),
+    "perturbations": Argument(
+        "", "of each scene, such as object_color,distractors (docs/tasks.md)", checks.perturbations
+    ),
 }
 
 
@@ -37,11 +40,12 @@ def generate_launch_description() -> LaunchDescription:
     """Describe the nodes of `genima_bringup.node_specs.simulation_stack`."""
     return check_arguments(
         ARGUMENTS | SAMPLING | GRAPH,
-        lambda: [*environment(), ForCell(_nodes, "policy")],
+        lambda: [*environment(), ForCell(_nodes, "policy", "perturbations")],
         checks.require_simulation,
     )
 
 
-def _nodes(cell: Cell, policy: str) -> list[LaunchDescriptionEntity]:
+def _nodes(cell: Cell, policy: str, perturbations: str) -> list[LaunchDescriptionEntity]:
     arguments = policy_arguments(policy, seed=LaunchConfiguration("seed"))
-    return [node(spec) for spec in simulation_stack(cell, arguments, text("host"), LaunchConfiguration("port"))]
+    port = LaunchConfiguration("port")
+    return [node(spec) for spec in simulation_stack(cell, arguments, text("host"), port, checks.names(perturbations))]

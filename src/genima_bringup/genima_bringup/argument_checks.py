@@ -27,7 +27,8 @@ from genima.system.terminal import printable
 from genima.teleop.leader_mapping import LeaderMapping
 from genima_bringup.node_specs import simulator
 from genima_nodes.ros.ros_environment import dds_profile
-from genima_sim.simulators import get_simulator
+from genima_sim.perturbations import get_perturbations
+from genima_sim.simulators import get_simulator, require_perturbations
 
 NO_POLICY = "false"  # in place of a policy's name: another machine runs one, or none does
 Check: TypeAlias = Callable[[str], object]
@@ -180,6 +181,16 @@ def output_folder(text: str) -> None:
         raise GenimaError(f"{there} cannot be written")
 
 
+def names(text: str) -> list[str]:
+    """Return the names of an argument, which commas separate."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def perturbations(text: str) -> None:
+    """Check names of perturbations, which commas separate; empty: none."""
+    get_perturbations(names(text))
+
+
 def anything(text: str) -> None:
     """Accept every text."""
 
@@ -220,6 +231,7 @@ def require_simulation(values: Mapping[str, str]) -> None:
     simulator(cell)
     require_policy(cell, values["policy"], values["checkpoint"], values["episode"])
     get_simulator(cell, real_time=True).check_cell(cell)
+    require_perturbations(cell, names(values["perturbations"]))
 
 
 def require_policy(cell: Cell, name: str = GENIMA, checkpoint: str = "", episode: str = "") -> None:

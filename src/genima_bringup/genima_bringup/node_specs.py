@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -141,6 +141,11 @@ def simulator(
     return [NodeSpec("genima_sim", found.node, parameters)]
 
 
+def _perturbations(names: Sequence[str]) -> dict[str, Value]:
+    """Return the parameter of a simulator that has perturbations; none for an empty list, which has no type."""
+    return {"perturbations": list(names)} if names else {}
+
+
 def simulated_leader(cell: Cell, leader: str) -> list[NodeSpec]:
     """Leader without an arm: ``expert``, or ``jog`` for a gamepad or keys."""
     parameters: dict[str, Value] = {"cell": cell.reference, "rate": 100}
@@ -157,14 +162,16 @@ def teleop_stack(cell: Cell, leader: str) -> list[NodeSpec]:
     return [*simulator(cell), *simulated_leader(cell, leader), *leader_follower_nodes(cell)]
 
 
-def recording_stack(cell: Cell, leader: str, rate: float, folder: str, images: str) -> list[NodeSpec]:
+def recording_stack(
+    cell: Cell, leader: str, rate: float, folder: str, images: str, perturbations: Sequence[str] = ()
+) -> list[NodeSpec]:
     """Teleoperation stack with a recorder; ``rate`` in Hz is the cameras'.
 
     The guard runs at half its usual rate: two cores have enough to do with rendering.
     """
     options: dict[str, Value] = {"folder": folder, "images": images}
     options["recreatable"] = leader == "expert"  # a person's demos cannot be made again
-    cameras: dict[str, Value] = {"camera_rate": rate, "camera_backlog": 20}
+    cameras: dict[str, Value] = {"camera_rate": rate, "camera_backlog": 20, **_perturbations(perturbations)}
     follower = leader_follower_nodes(cell, rate=100)
     return [
         *simulator(cell, options=cameras), *simulated_leader(cell, leader), *follower, recorder(cell, options),
@@ -321,11 +328,15 @@ def markers(checkpoint: Value) -> NodeSpec:
 
 
 def simulation_stack(
-    cell: Cell, policy: PolicyArguments = PolicyArguments(), host: Value = "localhost", port: Value = 23000
+    cell: Cell,
+    policy: PolicyArguments = PolicyArguments(),
+    host: Value = "localhost",
+    port: Value = 23000,
+    perturbations: Sequence[str] = (),
 ) -> list[NodeSpec]:
     """Control loop around a simulated robot; ``host`` and ``port`` are CoppeliaSim's."""
     return [
-        *simulator(cell, host, port),
+        *simulator(cell, host, port, _perturbations(perturbations)),
         command_guard(cell),
         *policy_nodes(cell, policy, straggler_timeout=0.03),
         TASK_RUNNER,

@@ -27,7 +27,7 @@ from genima_cli.machine_load import LoadMeter
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_context import create, ros_context
 from genima_nodes.ros.ros_environment import ros_environment
-from genima_sim.simulators import get_simulator
+from genima_sim.simulators import get_simulator, require_perturbations
 
 if TYPE_CHECKING:  # for --help, nothing slow is imported
     from genima.cell import Cell
@@ -71,6 +71,8 @@ class Demo:
     """Show no window; the default where there is no display."""
     cell: str = "sim_panda"
     """Simulated robot cell: a name in config/cells or a YAML file; for sim_coppeliasim, CoppeliaSim runs already."""
+    perturb: list[str] = field(default_factory=list)
+    """Perturbations of each scene, such as object_color or distractors, in MuJoCo: docs/tasks.md."""
     host: str = "localhost"
     """With coppeliasim: machine that it runs on."""
     port: Port = 23000
@@ -94,10 +96,11 @@ def main(argv: Sequence[str]) -> int:
     cell = load_cell(options.cell)
     nodes = _nodes(options, cell)
     get_simulator(cell, real_time=True).require_task(options.task, cell)
+    require_perturbations(cell, options.perturb, [options.task])
     require_fitting_policy(cell, options.policy, options.checkpoint, options.episode)  # before nodes start
     views = read_pair(options.checkpoint)[0].views if options.policy == GENIMA else cell.views
     out = out.absolute()
-    report = Report(options.task, options.episodes)
+    report = Report(options.task, options.episodes, perturbations=options.perturb)
     with output_lock(out, "run"), interrupt_on_signals():
         _clear(out, options.overwrite)
         try:
@@ -133,7 +136,7 @@ def _clear(out: Path, overwrite: bool) -> None:
 def _nodes(options: Demo, cell: Cell) -> list[NodeSpec]:
     sampling = sampling_parameters(options.sampling)
     policy = PolicyArguments(options.policy, options.checkpoint, options.episode, seed=options.seed, sampling=sampling)
-    return simulation_stack(cell, policy, options.host, options.port)
+    return simulation_stack(cell, policy, options.host, options.port, options.perturb)
 
 
 def _run(options: Demo, nodes: Sequence[NodeSpec], views: Sequence[str], out: Path, report: Report) -> None:

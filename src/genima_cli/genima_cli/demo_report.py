@@ -58,12 +58,14 @@ class Report:
     measurements: Measurements | None = None
     interrupted: bool = False
     load: MachineLoad | None = None
+    perturbations: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, object]:
         """Return plain JSON types; what was not measured is None."""
         measured = asdict(self.measurements) if self.measurements else {}
         return {
             "task": self.task,
+            "perturbations": self.perturbations,
             "episodes": len(self.results),
             "episodes_requested": self.requested,
             "successes": sum(result.success for result in self.results),

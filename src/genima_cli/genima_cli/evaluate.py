@@ -67,6 +67,8 @@ class Evaluate:
     """Average chunks that overlap, the i-th oldest with weight exp(-M i), as ACT does; needs a --horizon below K."""
     time_limit: Seconds | None = None
     """Seconds of an episode; default: 20, in RLBench 10, which are 200 steps."""
+    perturb: list[str] = field(default_factory=list)
+    """Perturbations of each scene, such as object_color or distractors, in MuJoCo: docs/tasks.md."""
     host: str = DEFAULT_HOST
     """With coppeliasim: machine that it runs on."""
     port: Port = DEFAULT_PORT
@@ -101,11 +103,12 @@ def run(options: Evaluate) -> int:
     from genima.evaluation.results import open_results
     from genima.io.files import require_writable
     from genima.system.signals import interrupt_on_signals
-    from genima_sim.simulators import get_simulator
+    from genima_sim.simulators import get_simulator, require_perturbations
 
     cell = load_cell(options.cell)
     simulator = get_simulator(cell)
     simulator.require_task(options.task, cell)
+    require_perturbations(cell, options.perturb, [options.task])
     if options.time_limit is None:
         options.time_limit = simulator.time_limit
     if options.out:
@@ -125,7 +128,8 @@ def run(options: Evaluate) -> int:
             where = f" are in {options.out}; the same command resumes" if options.out else ""
             print(f"\ninterrupted: {results.success().episodes} of {len(seeds)} episodes{where or ' were evaluated'}")
             return 130
-    print(f"{options.task}{' with blank targets' if options.blank_targets else ''}: {results.success()}")
+    changes = ", ".join([*options.perturb, *(["blank targets"] if options.blank_targets else [])])
+    print(f"{options.task}{' with ' if changes else ''}{changes}: {results.success()}")
     return 0
 
 
@@ -168,9 +172,11 @@ def _run_episodes(
     from tqdm import tqdm
 
     from genima.evaluation.episodes import EpisodeOptions, run_episodes
+    from genima_sim.simulators import perturb
 
     assert options.time_limit is not None
     environment = simulator.environment(cell, policy.spec, options.host, options.port)
+    perturb(environment, options.perturb)
     episodes = EpisodeOptions(options.horizon, options.mode, options.latency, options.time_limit)
     with closing(environment), tqdm(total=len(seeds), unit="episode", desc=options.task, dynamic_ncols=True) as bar:
 
@@ -191,6 +197,7 @@ def settings(options: Evaluate, cell: Cell, folders: Mapping[str, Path]) -> dict
         "task": options.task,
         "cell": cell.name,
         "seed": options.seed,
+        **({"perturbations": options.perturb} if options.perturb else {}),
         **({"policy": options.policy, "episode": options.episode} if options.policy != GENIMA else {}),
         "checkpoint": str(options.checkpoint or "bundled"),
         "checkpoint_digest": checkpoint_digest(folders),

@@ -31,6 +31,7 @@ from genima_cli.teleop_session import Key, TeleopSession, attach_operator, requi
 from genima_sim.tasks import BUNDLED_TASKS, DEMO_HZ, DEMO_SEED, task_names
 
 if TYPE_CHECKING:
+    from genima.cell import Cell
     from genima_interfaces.srv import StartEpisode
 
 _ATTEMPTS = 3  # attempts at an episode that was disturbed by a busy machine
@@ -62,6 +63,8 @@ class Record(GraphOptions):
     """Demos of each task, in the simulator."""
     seed: Seed = DEMO_SEED
     """Seed of the first demo, in the simulator; evaluations use small numbers."""
+    perturb: list[str] = field(default_factory=list)
+    """Perturbations of each scene, such as object_color or distractors, in MuJoCo: docs/tasks.md."""
     out: Path = Path("data/demos")
     """Folder for the demos; simulated ones already there are kept and not recorded again. A recorder that runs already
     has its own."""
@@ -112,9 +115,8 @@ def main(argv: Sequence[str]) -> int:
             )
 
             images = cast("lockstep.ImageFormat", options.images)  # checked
-            return lockstep.record(
-                options.out, options.task, options.episodes, options.seed, options.workers, options.cell, images
-            )
+            demos = lockstep.DemoOptions(options.cell, images, tuple(options.perturb))
+            return lockstep.record(options.out, options.task, options.episodes, options.seed, options.workers, demos)
         if options.robot_ip:
             return _start_robot(options)
         if not options.sim:
@@ -148,7 +150,7 @@ def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
     for folder in folders:
         remove_recording(folder.parent / PARTIAL / folder.name)
     failed = 0
-    stack = recording_stack(cell, "expert", options.camera_rate, str(options.out), options.images)
+    stack = _simulated_nodes(options, cell, "expert")
     with (
         teleop_session(stack, options.logs, required=stack[0].node) as session,  # the simulator
         tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True) as progress,
@@ -157,6 +159,11 @@ def _record_all(folders: Sequence[Path], total: int, options: Record) -> int:
             failed += not _record_one(folder, options, session)
             progress.update()
     return failed
+
+
+def _simulated_nodes(options: Record, cell: Cell, leader: str) -> list[NodeSpec]:
+    out, images = str(options.out), options.images
+    return recording_stack(cell, leader, options.camera_rate, out, images, options.perturb)
 
 
 def _record_one(folder: Path, options: Record, session: TeleopSession) -> bool:
@@ -214,9 +221,7 @@ def _run_manual(options: Record) -> int:
     from genima.cell import load_cell
 
     cell = load_cell(options.cell)
-    with teleop_session(
-        recording_stack(cell, "jog", options.camera_rate, str(options.out), options.images), options.logs
-    ) as session:
+    with teleop_session(_simulated_nodes(options, cell, "jog"), options.logs) as session:
         scenes = SceneSequence(session, options.task[0], options.seed)
         session.write_line(scenes.begin())
         takes = EpisodeControls(session, options, lambda: options.instruction or scenes.instruction)
@@ -357,6 +362,8 @@ def _require_possible(options: Record) -> None:
         raise GenimaError(f"--leader {options.leader}: in the simulator, it is expert, keyboard or gamepad")
     if options.sim:  # demo_recorder checks --lockstep
         _require_simulated(options)
+    elif options.perturb:
+        raise GenimaError("--perturb goes with --sim or --lockstep")
     _require_robot(options, real)
     if options.images == "raw" and options.lockstep:
         raise GenimaError("--images raw: not with --lockstep; use jpeg, png or none")
@@ -376,12 +383,13 @@ def _require_possible(options: Record) -> None:
 def _require_simulated(options: Record) -> None:
     """Raise a GenimaError for a cell, a simulator or a task that cannot be recorded."""
     from genima.cell import load_cell
-    from genima_sim.simulators import get_simulator, require_experts
+    from genima_sim.simulators import get_simulator, require_experts, require_perturbations
 
     cell = load_cell(options.cell)
     simulator = require_experts(cell) if options.leader in ("", "expert") else get_simulator(cell)
     for task in options.task:
         simulator.require_task(task, cell)
+    require_perturbations(cell, options.perturb, options.task)
 
 
 def _require_robot(options: Record, real: bool) -> None:

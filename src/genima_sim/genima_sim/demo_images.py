@@ -19,8 +19,10 @@ from genima.data.episodes import EpisodeWriter
 from genima.data.episodes.robot import load_episode_robot
 from genima.data.episodes.scene_states import SceneDemo
 from genima.errors import GenimaError
+from genima_sim.perturbations import get_perturbations
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
+from genima_sim.simulators import require_perturbations
 from genima_sim.tasks import DEMO_HZ
 
 _OBJECT_STORE_BYTES = 80 << 20  # Ray's least: only paths pass through it
@@ -33,6 +35,7 @@ class ImageOptions:
     cell: str = SIMULATED  # whose cameras see the scene
     size: int | None = None  # px, side of the images; None: as the cell's calibrations
     format: Literal["jpeg", "png"] = "jpeg"
+    perturbations: Sequence[str] = ()  # in addition to those that a demo was recorded with
 
 
 class DemoImageRenderer:
@@ -43,6 +46,11 @@ class DemoImageRenderer:
         GenimaError: for an unknown cell.
         """
         cell, self._options = load_cell(options.cell), options
+        require_perturbations(cell, options.perturbations)
+        if moving := [each.name for each in get_perturbations(options.perturbations) if not each.only_looks]:
+            raise GenimaError(
+                f"perturbation {moving[0]}: states that were recorded without it do not fit; record with --perturb"
+            )
         cameras, size = cell.load_cameras(), options.size
         self._cameras = cameras if size is None else {view: each.scale(size, size) for view, each in cameras.items()}
         self._simulation = Simulation(cell.robot, cameras=self._cameras)
@@ -60,7 +68,9 @@ class DemoImageRenderer:
         if recorded.name != robot.name:
             raise GenimaError(f"episode {demo}: robot {recorded.name}; use a cell with it, not {self._options.cell}")
         states = SceneDemo.load(demo, robot)
-        simulation.reset(states.scene.task, states.scene.seed)
+        scene = states.scene
+        names = [*scene.perturbations, *(n for n in self._options.perturbations if n not in scene.perturbations)]
+        simulation.reset(scene.task, scene.seed, perturbations=names)
         if states.states.shape[1] != simulation.model.nq:
             count = states.states.shape[1]
             raise GenimaError(
@@ -69,7 +79,7 @@ class DemoImageRenderer:
             )
         images = self._options.format
         with EpisodeWriter(out, robot, self._cameras, states.instruction, images) as episode:
-            episode.describe_scene(states.scene)
+            episode.describe_scene(scene.model_copy(update={"perturbations": names}))
             for joints, state, command in zip(states.joints, states.states, states.commands, strict=True):
                 episode.observe(joints.stamp, self._renderer.render(state, model=simulation.model), joints)
                 episode.state(joints.stamp, state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -18,19 +19,31 @@ from genima.types import Command
 from genima_sim.demo_starts import Demo
 from genima_sim.experts import Expert, Trajectory
 from genima_sim.motions import GRIP_TIME
-from genima_sim.simulators import require_experts
+from genima_sim.simulators import perturb, require_experts
 from genima_sim.tasks import DEMO_HZ, DEMO_SEED, get_task
 
 ImageFormat: TypeAlias = Literal["jpeg", "png", "none"]
 
 
+@dataclass(frozen=True)
+class DemoOptions:
+    """What demos are recorded of."""
+
+    cell: str = SIMULATED
+    images: ImageFormat = "jpeg"  # none: states only
+    perturbations: Sequence[str] = ()
+
+
 class DemoRecorder:
     """Let an expert move the arm, and write images, joints and commands at ``DEMO_HZ``."""
 
-    def __init__(self, cell: Cell | None = None, images: ImageFormat = "jpeg") -> None:
+    def __init__(
+        self, cell: Cell | None = None, images: ImageFormat = "jpeg", perturbations: Sequence[str] = ()
+    ) -> None:
         """Args:
-        cell: simulated; None: the Panda's.
+        cell: a simulated one; None: the Panda's.
         images: format, or none to record states only.
+        perturbations: names of those of the scenes.
 
         Raises:
             GenimaError: when its simulator cannot record demos of experts.
@@ -38,7 +51,8 @@ class DemoRecorder:
         cell = cell or load_cell(SIMULATED)
         simulator = require_experts(cell)
         self.environment = simulator.demo_environment(cell, images != "none")
-        self._images = images
+        perturb(self.environment, perturbations)
+        self._images, self._perturbations = images, list(perturbations)
         self.expert = Expert(cell.robot)
         self._cameras = cell.load_cameras()
 
@@ -53,7 +67,7 @@ class DemoRecorder:
         try:
             images = "jpeg" if self._images == "none" else self._images
             with EpisodeWriter(folder, expert.robot, self._cameras, demo.task.instruction, images) as episode:
-                episode.describe_scene(SceneDescription(task=task, seed=seed, perturbations=[]))
+                episode.describe_scene(SceneDescription(task=task, seed=seed, perturbations=self._perturbations))
                 for plan in demo.planners(expert):
                     if not environment.done:  # a grasp that should fail holds now and then
                         self._play(episode, plan(environment.joints().positions, environment.bodies()))
@@ -89,8 +103,7 @@ def record(
     episodes: int,
     seed: int = DEMO_SEED,
     workers: int = 2,
-    cell: str = SIMULATED,
-    images: ImageFormat = "jpeg",
+    options: DemoOptions | None = None,
 ) -> int:
     """Record ``episodes`` demos of each task, with seeds from ``seed`` on; demos that exist are kept.
 
@@ -98,15 +111,16 @@ def record(
         GenimaError: for a cell or task without an expert, for a simulator without states when there are no images,
             and when no expert succeeded.
     """
-    simulated = load_cell(cell)  # and what follows: before processes begin
+    options = options or DemoOptions()
+    simulated = load_cell(options.cell)  # and what follows: before processes begin
     simulator = require_experts(simulated)
-    if images == "none" and not simulator.stores_states:
+    if options.images == "none" and not simulator.stores_states:
         raise GenimaError(f"--images none: simulator {simulator.name} stores no states; record images")
     for task in tasks:
         simulator.require_task(task, simulated)
     folders = episode_folders(out, tasks, episodes, seed)
     todo = [folder for folder in folders if not folder.exists()]
-    failed = _record_all(todo, workers, len(folders), cell, images) if todo else 0
+    failed = _record_all(todo, workers, len(folders), options) if todo else 0
     print(f"{len(folders) - failed} demos in {out}; the expert failed {failed} times")
     if failed == len(folders):
         raise GenimaError("record: no expert succeeded; nothing was recorded")
@@ -118,11 +132,11 @@ def episode_folders(out: Path, tasks: Sequence[str], episodes: int, seed: int = 
     return [out / f"{task}-{seed + i}" for i in range(episodes) for task in tasks]
 
 
-def _record_all(folders: Sequence[Path], workers: int, total: int, cell: str, images: ImageFormat) -> int:
+def _record_all(folders: Sequence[Path], workers: int, total: int, options: DemoOptions) -> int:
     """Record in processes; returns how often the expert failed."""
     bar = tqdm(total=total, initial=total - len(folders), unit="demo", dynamic_ncols=True)
     failed = 0
-    with bar, WorkerPool(workers, _start_worker, (cell, images)) as pool:
+    with bar, WorkerPool(workers, _start_worker, (options,)) as pool:
         jobs = [pool.submit(_record_one, folder) for folder in folders]
         for job in as_completed(jobs):
             failed += not job.result()
@@ -133,9 +147,9 @@ def _record_all(folders: Sequence[Path], workers: int, total: int, cell: str, im
 _recorder: DemoRecorder
 
 
-def _start_worker(cell: str, images: ImageFormat) -> None:
+def _start_worker(options: DemoOptions) -> None:
     global _recorder
-    _recorder = DemoRecorder(load_cell(cell), images)
+    _recorder = DemoRecorder(load_cell(options.cell), options.images, options.perturbations)
 
 
 def _record_one(folder: Path) -> bool:

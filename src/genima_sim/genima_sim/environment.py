@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,14 +22,15 @@ class StateEnvironment:
     def __init__(self, cell: Cell | None = None) -> None:
         cell = cell or load_cell(SIMULATED)
         self.simulation = Simulation(cell.robot, cameras=cell.load_cameras())
+        self.perturbations: Sequence[str] = ()
 
     def reset(self, task: str, seed: int, start: NDArray[np.float64] | None = None) -> None:
         """Start an episode; ``start`` (n,) in rad overrides the arm's random joints.
 
         Raises:
-            GenimaError: for an unknown task.
+            GenimaError: for an unknown task, and a perturbation that does not go with the task.
         """
-        self.simulation.reset(task, seed, start)
+        self.simulation.reset(task, seed, start, self.perturbations)
 
     @property
     def time(self) -> float:

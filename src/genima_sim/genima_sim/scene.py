@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -97,8 +97,11 @@ def build_scene(
     objects: Sequence[SceneObject] = (),
     board: MountedBoard | None = None,
     latches: Sequence[Latch] = (),
+    change: Callable[[mujoco.MjSpec, Mapping[str, Sequence[str]]], None] | None = None,
 ) -> Scene:
     """Compile the whole workcell; the robot's base frame is the world frame, the table's top is z = 0.
+
+    ``change`` is called before, with the scene and the names of the top-level bodies of each object.
 
     Raises:
         ValueError: for bodies that MuJoCo's compiler rejects.
@@ -128,6 +131,8 @@ def build_scene(
         add_camera(spec, robot, camera)
     spec.visual.global_.offwidth = max([640, *(camera.width for camera in cameras.values())])
     spec.visual.global_.offheight = max([480, *(camera.height for camera in cameras.values())])
+    if change is not None:
+        change(spec, top_level)
     model = spec.compile()
     bodies = {
         name: {b: pose(_rotation(model.body(b).quat), model.body(b).pos.copy()) for b in names}

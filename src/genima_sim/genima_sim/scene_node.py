@@ -170,10 +170,14 @@ class SceneNode(Node):
             with self._lock, contextlib.suppress(GenimaError):  # a lost connection is reported by the physics thread
                 self._scene.start_task()
 
+    def _reset_scene(self, task: str, seed: int) -> None:
+        """Start an episode; raise a GenimaError for an unknown task."""
+        self._scene.reset(task, seed)
+
     def _on_reset(self, request: ResetScene.Request, response: ResetScene.Response) -> ResetScene.Response:
         try:
             with self._lock:
-                self._scene.reset(request.task, request.seed)
+                self._reset_scene(request.task, request.seed)
                 self._steps.clear()  # the scene's time starts at 0
                 self._command, self._reset_time = None, messages.now(self)
                 self._task, self._seed, self._resets = request.task, request.seed, self._resets + 1

@@ -23,6 +23,7 @@ from genima_sim.mounted_board import MountedBoard
 from genima_sim.rendering import SceneRenderer
 from genima_sim.scene_node import SceneNode
 from genima_sim.simulation import Simulation
+from genima_sim.simulators import require_perturbations
 
 _STATE_RATE = 100.0  # Hz
 _CAMERA_RATE = 12.5  # Hz: a little above the rate of the policy on two cores
@@ -40,6 +41,8 @@ class SimNode(SceneNode):
         super().__init__("sim_node", _CAMERA_RATE)
         backlog = parameters.integer(self, "camera_backlog", 0, 0, 1000)
         board = self._calibration_board()
+        self._perturbations = parameters.texts(self, "perturbations", [])  # of each episode
+        require_perturbations(self._cell, self._perturbations)
         self._view = parameters.view(self, "")  # the only rendered view; empty: all
         self._simulation = simulation or Simulation(self._robot, board, self._view or None, self._cell.load_cameras())
         # scene, configuration, stamp in s
@@ -58,6 +61,9 @@ class SimNode(SceneNode):
         if place == _NO_BOARD:
             return None
         return MountedBoard.at(CalibrationBoard.load(Path(file) if file else paths.shared(*_BOARD_FILE)), place)
+
+    def _reset_scene(self, task: str, seed: int) -> None:
+        self._simulation.reset(task, seed, perturbations=self._perturbations)
 
     def close(self) -> None:
         """End both threads."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import mujoco
 import numpy as np
@@ -16,6 +16,8 @@ from genima.robot.body import GRIPPER
 from genima.robot.model import RobotModel
 from genima.types import Joints
 from genima_sim.mounted_board import MountedBoard
+from genima_sim.perturbation import Perturbation, SceneSpec
+from genima_sim.perturbations import generator, task_perturbations
 from genima_sim.scene import PHYSICS_HZ, Scene, build_scene
 from genima_sim.scene_state import SceneState
 from genima_sim.task import Latch, Placement, SceneObject, Task, random_placements
@@ -34,7 +36,8 @@ class Simulation:
     With a calibration board, the scene has no objects of tasks, and the cameras' images are larger.
 
     Attributes:
-        model: the compiled scene of the task; another one after the reset to a task with another scene.
+        model: the compiled scene of the task; another one after the reset to a task with another scene, and in each
+            perturbed episode.
         placements: of the objects at the start of the episode, by name.
         state: what success tests judge.
         success: the goal state was reached since the task started; stays true.
@@ -70,19 +73,43 @@ class Simulation:
         if facing is not None:
             self._board_offset[-1] = self._turn_to(facing)
         self._scenes: dict[tuple[tuple[SceneObject, ...], tuple[Latch, ...]], Scene] = {}
+        self._perturbed: tuple[object, Scene] | None = None  # the last perturbed episode, and its scene
         self.task: Task
         self.placements: Mapping[str, Placement]
         self.state: SceneState
         self.reset("push_button", 0)
 
-    def _load_scene(self, objects: tuple[SceneObject, ...], latches: tuple[Latch, ...]) -> None:
-        """Change to the scene with these objects; compile it the first time."""
-        key = objects, latches
-        if key not in self._scenes:
-            self._scenes[key] = build_scene(self.robot, self.cameras, objects, self.board, latches)
-        if getattr(self, "_scene", None) is self._scenes[key]:
+    def _build_scene(
+        self,
+        objects: tuple[SceneObject, ...],
+        latches: tuple[Latch, ...],
+        perturbations: Sequence[Perturbation],
+        placements: Mapping[str, Placement],
+        seed: int,
+    ) -> Scene:
+        """Return the scene with these objects, compiled for the first of equal episodes or, unperturbed, of all."""
+        if not perturbations:
+            key = objects, latches
+            if key not in self._scenes:
+                self._scenes[key] = build_scene(self.robot, self.cameras, objects, self.board, latches)
+            return self._scenes[key]
+        episode = objects, latches, tuple(perturbations), placements, seed
+        if self._perturbed is None or self._perturbed[0] != episode:
+
+            def change(spec: mujoco.MjSpec, bodies: Mapping[str, Sequence[str]]) -> None:
+                scene = SceneSpec(spec, objects, bodies, placements)
+                for each in perturbations:
+                    each.change(scene, generator(seed, each.name))
+
+            scene = build_scene(self.robot, self.cameras, objects, self.board, latches, change)
+            self._perturbed = episode, scene
+        return self._perturbed[1]
+
+    def _load_scene(self, scene: Scene) -> None:
+        """Change to a scene."""
+        if getattr(self, "_scene", None) is scene:
             return
-        self._scene = self._scenes[key]
+        self._scene = scene
         self.model = model = self._scene.model
         self.data = mujoco.MjData(model)
         self._arm_qpos = np.array([model.joint(name).qposadr[0] for name in self.robot.joint_names])
@@ -91,20 +118,37 @@ class Simulation:
         self._finger_ctrl = [model.actuator(GRIPPER + name).id for name in ("finger_1", "finger_2")]
         self._finger_sign = np.array([1.0, -1.0])  # the second knuckle turns the other way
 
-    def reset(self, task: str, seed: int, start: NDArray[np.float64] | None = None) -> None:
-        """Start an episode: the seed places objects and arm; ``start`` (7,) in rad overrides the arm's joints.
+    def reset(
+        self,
+        task: str,
+        seed: int,
+        start: NDArray[np.float64] | None = None,
+        perturbations: Sequence[str] = (),
+    ) -> None:
+        """Start an episode: the seed places objects and arm.
+
+        Args:
+            task: name, with its variation.
+            seed: from 0.
+            start: (7,) rad, overrides the arm's joints.
+            perturbations: names of :mod:`genima_sim.perturbations`, in the order in which they are applied.
 
         Raises:
-            GenimaError: for an unknown task, a negative seed, and a goal state that holds already.
+            GenimaError: for an unknown task or perturbation, a perturbation that does not go with the task, a negative
+                seed, and a goal state that holds already.
         """
         found = get_task(task)
         if seed < 0:
             raise GenimaError(f"seed: negative ({seed}); count from 0")
         objects = scene_objects(found) if self.board is None else ()
         rng = np.random.default_rng([seed, 0x6E1A])
-        placements = random_placements(objects, rng)
+        placements: Mapping[str, Placement] = random_placements(objects, rng)
+        perturbed = task_perturbations(perturbations, found, objects)
+        for each in perturbed:
+            placements = each.place(found, objects, seed, generator(seed, each.name)) or placements
+        latches = tuple(found.latches) if objects else ()
         try:
-            self._load_scene(objects, tuple(found.latches) if objects else ())
+            self._load_scene(self._build_scene(objects, latches, perturbed, placements, seed))
         except ValueError as error:  # of MuJoCo's compiler
             file = TASKS.file(found.module)
             raise GenimaError(

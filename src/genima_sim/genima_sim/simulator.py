@@ -27,6 +27,10 @@ class Simulator(ABC):
     runs in lock-step only."""
     has_experts: ClassVar[bool] = False
     """Its tasks are those of :mod:`genima_sim.tasks`, whose experts can record demos."""
+    has_perturbations: ClassVar[bool] = False
+    """Its tasks are those of :mod:`genima_sim.tasks`, and their scenes take :mod:`genima_sim.perturbations`: its
+    environments are :class:`genima_sim.perturbation.PerturbedEnvironment`, its ROS node has the parameter
+    ``perturbations``, a list of names."""
 
     stores_states: ClassVar[bool] = False
     """Its demo environments return states, from which :mod:`genima_sim.demo_images` renders images."""

@@ -72,6 +72,10 @@ class SceneObject(ABC):
     """m: the centres of two objects are further apart than the sum of their radii."""
     receives: ClassVar[bool] = False
     """The object is where another one is put: it keeps its colour when manipulated objects are coloured."""
+    color_matters: ClassVar[bool] = False
+    """The instruction names the object's colour: perturbations do not change it."""
+    grid: ClassVar[Region | None] = None
+    """Ranges of placements on a grid; None: the region."""
 
     def __init_subclass__(cls) -> None:
         if missing := [name for name in ("name", "radius") if not hasattr(cls, name)]:
@@ -125,6 +129,8 @@ class Task(ABC):
     scene_tasks: ClassVar[Sequence[str]] = ()
     """Names of the tasks whose objects stand in the scene, this one among them; empty: this task's objects only."""
     latches: ClassVar[Sequence[Latch]] = ()
+    allows_scaling: ClassVar[bool] = False
+    """Success test and expert take all sizes from the scene, so that its objects can be scaled."""
     near_misses: ClassVar[Mapping[str, Mapping[str, float | At]]] = {}
     """States that must not count as success, by description: positions of joints in rad or m, places of free bodies.
     Of variation 0."""
@@ -201,7 +207,7 @@ def random_placements(objects: Sequence[SceneObject], rng: np.random.Generator) 
     low, high = (np.array([(o.region.x[end], o.region.y[end]) for o in objects]) for end in (0, 1))
     for _ in range(_PLACEMENT_ATTEMPTS):
         xy = rng.uniform(low, high)
-        if _are_apart(objects, xy):
+        if are_apart(objects, xy):
             yaws = [float(rng.uniform(*o.region.yaw)) if o.region.yaw[0] < o.region.yaw[1] else 0.0 for o in objects]
             return {
                 o.name: Placement(float(x), float(y), yaw) for o, (x, y), yaw in zip(objects, xy, yaws, strict=True)
@@ -210,7 +216,8 @@ def random_placements(objects: Sequence[SceneObject], rng: np.random.Generator) 
     raise GenimaError(f"objects {names}: no room; enlarge their regions or reduce their radii")
 
 
-def _are_apart(objects: Sequence[SceneObject], xy: Array) -> bool:
+def are_apart(objects: Sequence[SceneObject], xy: Array) -> bool:
+    """Return whether objects at positions (n, 2) in m are further apart than their radii."""
     return all(
         np.linalg.norm(xy[i] - xy[j]) > objects[i].radius + objects[j].radius
         for i in range(len(objects))

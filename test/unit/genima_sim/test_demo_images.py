@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from recorded_messages import record
 
 from genima.data.episodes import Episode, EpisodeError, find_episodes
 from genima.data.episodes.bag import SCENE, SCENE_STATE, read_messages
+from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima_cli.__main__ import main
 from genima_sim.demo_images import DemoImageRenderer, ImageOptions, render_demos
@@ -46,6 +48,20 @@ def test_demos_are_rendered_by_ray_and_kept(state_demos: Path, tmp_path: Path, r
     episode = Episode.load(tmp_path / demos[0].name, robot)
     assert episode.success and episode.image("front", 0).shape == (32, 32, 3)
     assert render_demos(demos, tmp_path, ImageOptions(size=32)) == 0
+
+
+def test_images_are_perturbed_without_changing_the_motion(state_demos: Path, tmp_path: Path, robot: RobotModel) -> None:
+    demos = []
+    for name, perturbations in (("plain", ()), ("bright", ("light_brightness", "background"))):
+        renderer = DemoImageRenderer(ImageOptions(size=32, perturbations=perturbations))
+        renderer.render(state_demos / "push_button-1", tmp_path / name)
+        renderer.close()
+        demos.append(Episode.load(tmp_path / name, robot))
+    plain, bright = demos
+    np.testing.assert_array_equal(plain.positions, bright.positions)
+    assert (plain.image("front", 0) != bright.image("front", 0)).any()
+    with pytest.raises(GenimaError, match="perturbation grid_placement: states .* do not fit; record with --perturb"):
+        DemoImageRenderer(ImageOptions(perturbations=("grid_placement",)))
 
 
 def test_state_demo_without_images_names_the_remedy(state_demos: Path, robot: RobotModel) -> None:

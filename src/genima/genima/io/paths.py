@@ -14,7 +14,7 @@ USER_PATH = "GENIMA_PATH"
 
 
 def user_folders() -> list[Path]:
-    """Return the user's own folders: tasks/, policies/, simulators/, config/ and calibration/ in each.
+    """Return the user's folders: tasks/, policies/, simulators/, perturbations/, config/ and calibration/ in each.
 
     Raises:
         GenimaError: for a folder that does not exist.

@@ -92,7 +92,7 @@ def robot_spec(robot: RobotModel) -> mujoco.MjSpec:
         GenimaError: for an arm or a gripper that has no meshes, or when they are not installed.
     """
     spec = _arm_spec(robot)
-    _decimate_visual_meshes(spec, _asset_folder() / "robots" / "panda")
+    _decimate_visual_meshes(spec, asset_folder() / "robots" / "panda")
     for geom in spec.geoms:
         if geom.group == 0:
             geom.group = COLLISION
@@ -110,8 +110,8 @@ def _has_arm_meshes(robot: RobotModel) -> bool:
     return robot.dh.shape == shape.shape and np.allclose(robot.dh, shape)
 
 
-def _asset_folder() -> Path:
-    """Return the folder of meshes in the robosuite package, which is not imported: it needs an older MuJoCo."""
+def asset_folder() -> Path:
+    """Return the folder of meshes and textures in the robosuite package, which needs an older MuJoCo to be imported."""
     spec = importlib.util.find_spec("robosuite")
     if spec is None or not spec.submodule_search_locations:
         raise GenimaError("robot meshes: missing (package robosuite); run ./genima setup")
@@ -121,7 +121,7 @@ def _asset_folder() -> Path:
 def _arm_spec(robot: RobotModel) -> mujoco.MjSpec:
     if not _has_arm_meshes(robot):
         raise GenimaError(f"robot {robot.name}: no meshes; use panda or fr3 to simulate or render")
-    arm = mujoco.MjSpec.from_file(str(_asset_folder() / "robots" / "panda" / "robot.xml"))
+    arm = mujoco.MjSpec.from_file(str(asset_folder() / "robots" / "panda" / "robot.xml"))
     arm.modelname = "genima"
     for actuator in list(arm.actuators):
         arm.delete(actuator)
@@ -148,7 +148,7 @@ def _arm_spec(robot: RobotModel) -> mujoco.MjSpec:
 
 def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
     description = _gripper(robot)
-    gripper = mujoco.MjSpec.from_file(str(_asset_folder() / "grippers" / description.file))
+    gripper = mujoco.MjSpec.from_file(str(asset_folder() / "grippers" / description.file))
     # The file is in radians without declaring it; robosuite merges it into a file that does.
     gripper.compiler.degree = False
     for sensor in list(gripper.sensors):
@@ -158,7 +158,7 @@ def _attach_gripper(arm: mujoco.MjSpec, robot: RobotModel) -> None:
     for body in gripper.bodies:
         body.gravcomp = 1.0
     _couple_fingers(gripper, description)
-    _decimate_visual_meshes(gripper, _asset_folder() / "grippers")
+    _decimate_visual_meshes(gripper, asset_folder() / "grippers")
     for geom in gripper.geoms:
         if geom.group == 0:
             # Fingers collide only with objects (affinity 3): the hulls of the linkage overlap by design.

@@ -1,7 +1,8 @@
-"""Registries of tasks, policies and simulators: one module each, in a package or in a folder of the user.
+"""Registries of tasks, policies, simulators and perturbations: one module each, in a package or a user's folder.
 
 The environment variable ``GENIMA_PATH`` names the user's folders, separated as in PATH. Each is laid out like this:
-``tasks/``, ``policies/`` and ``simulators/`` with Python files, ``config/`` and ``calibration/`` as in the source tree.
+``tasks/``, ``policies/``, ``simulators/`` and ``perturbations/`` with Python files, ``config/`` and ``calibration/`` as
+in the source tree.
 """
 
 from __future__ import annotations

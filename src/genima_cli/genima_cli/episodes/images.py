@@ -30,6 +30,8 @@ class Images:
     """Robot cell with the cameras: a name in config/cells or a YAML file."""
     size: Annotated[int, Field(ge=16, le=4096)] | None = None
     """Side of the images in px; default: as the cell's calibrations."""
+    perturb: tuple[str, ...] = ()
+    """Perturbations of the scene's looks (docs/tasks.md), in addition to those that a demo was recorded with."""
     images: Literal["jpeg", "png"] = "jpeg"
     """Format of the images; png is lossless."""
     workers: Workers = 2
@@ -50,7 +52,7 @@ def render_images(argv: Sequence[str]) -> int:
     demos = [demo for folder in options.demos for demo in find_episodes(folder)]
     if any(options.out.resolve() == demo.parent.resolve() for demo in demos):
         raise GenimaError(f"--out {options.out}: the folder of the demos; choose another one")
-    images = ImageOptions(options.cell, options.size, options.images)
+    images = ImageOptions(options.cell, options.size, options.images, options.perturb)
     try:
         with interrupt_on_signals():
             count = render_demos(demos, options.out, images, options.workers, options.address)

@@ -19,6 +19,7 @@ class Mujoco(Simulator):
     node = "sim_node"
     has_experts = True
     stores_states = True
+    has_perturbations = True
 
     def require_task(self, task: str, cell: Cell) -> None:
         """See :class:`Simulator`."""

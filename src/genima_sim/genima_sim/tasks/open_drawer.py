@@ -27,7 +27,7 @@ class Cabinet(SceneObject):
         """See :class:`SceneObject`."""
         cabinet = spec.worldbody.add_body(name=self.name)
         add_box(cabinet, [_DEPTH, 0, 0.02], [_DEPTH, _HALF, 0.02], _WOOD)
-        add_box(cabinet, [_DEPTH, 0, 0.375], [_DEPTH, _HALF, 0.008], _WOOD)
+        add_box(cabinet, [_DEPTH, 0, 0.388], [_DEPTH, _HALF, 0.008], _WOOD)
         add_box(cabinet, [2 * _DEPTH, 0, 0.19], [0.006, _HALF, 0.19], _WOOD)
         for side in (-1, 1):
             add_box(cabinet, [_DEPTH, side * _HALF, 0.19], [_DEPTH, 0.006, 0.19], _WOOD)
@@ -51,6 +51,7 @@ class OpenDrawer(Task):
     )
     variations = ({"drawer": "bottom"}, {"drawer": "middle"}, {"drawer": "top"})
     objects = (Cabinet(),)
+    allows_scaling = True
     near_misses = {
         "open by 90%": {"drawer_bottom": 0.9 * _OPEN},
         "the middle drawer": {"drawer_middle": 0.19},

@@ -21,6 +21,7 @@ class Button(SceneObject):
 
     name = "button"
     radius = 0.11  # m: the gripper finds room beside it
+    color_matters = True  # maroon
 
     def build(self, spec: mujoco.MjSpec) -> None:
         """See :class:`SceneObject`."""

@@ -28,6 +28,7 @@ class Saucepan(SceneObject):
 
     name = "saucepan"
     region = Region(yaw=(-np.pi, np.pi))
+    grid = Region((0.315, 0.665), (-0.22, 0.22), (-np.pi / 4, np.pi / 4))  # appendix A: 35 x 44 cm, 90 degrees
     radius = 0.11  # m: the gripper finds room beside it
 
     def build(self, spec: mujoco.MjSpec) -> None:
