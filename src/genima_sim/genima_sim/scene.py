@@ -125,6 +125,7 @@ def build_scene(
         joint = mujoco.mjtObj.mjOBJ_JOINT
         lock = spec.add_equality(type=mujoco.mjtEq.mjEQ_JOINT, objtype=joint, name=latch.joint, name1=latch.joint)
         lock.data[:5] = 0.0
+        lock.solimp[:2] = 0.999, 0.9999  # else an arm that pushes a light door forces it
     if board is not None:
         add_board(spec, robot, board)
     for camera in cameras.values():
