@@ -125,8 +125,9 @@ class Task(ABC):
     """The task in words, as templates over the values of a variation; episodes use the first."""
     variations: ClassVar[Sequence[Mapping[str, str]]] = ({},)
     """Values of each variation."""
-    objects: ClassVar[Sequence[SceneObject]]
-    scene_tasks: ClassVar[Sequence[str]] = ()
+    objects: Sequence[SceneObject]
+    """A variation may have its own, set in ``__init__``: the same instances each time, as scenes are kept by them."""
+    scene_tasks: Sequence[str] = ()
     """Names of the tasks whose objects stand in the scene, this one among them; empty: this task's objects only."""
     latches: ClassVar[Sequence[Latch]] = ()
     allows_scaling: ClassVar[bool] = False
