@@ -19,7 +19,8 @@ from genima.types import Command
 from genima_sim.demo_starts import Demo
 from genima_sim.experts import Expert, Trajectory
 from genima_sim.motions import GRIP_TIME
-from genima_sim.simulators import perturb, require_experts
+from genima_sim.simulation import OverlapError
+from genima_sim.simulators import perturb, require_experts, require_perturbations
 from genima_sim.tasks import DEMO_HZ, DEMO_SEED, get_task
 
 ImageFormat: TypeAlias = Literal["jpeg", "png", "none"]
@@ -61,7 +62,10 @@ class DemoRecorder:
         environment, expert = self.environment, self.expert
         environment.reset(task, seed)
         demo = Demo.random(get_task(task), seed, environment.bodies(), expert)
-        environment.reset(task, seed, demo.start)
+        try:
+            environment.reset(task, seed, demo.start)
+        except OverlapError:  # a finger in a handle: not every random start is free
+            return False
         if demo.failed_grasp:
             environment.apply(Command(environment.time, demo.start, gripper=0.0), GRIP_TIME)
         try:
@@ -118,6 +122,7 @@ def record(
         raise GenimaError(f"--images none: simulator {simulator.name} stores no states; record images")
     for task in tasks:
         simulator.require_task(task, simulated)
+    require_perturbations(simulated, options.perturbations, tasks)
     folders = episode_folders(out, tasks, episodes, seed)
     todo = [folder for folder in folders if not folder.exists()]
     failed = _record_all(todo, workers, len(folders), options) if todo else 0

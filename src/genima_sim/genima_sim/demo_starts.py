@@ -6,14 +6,16 @@ so a policy also sees how errors, its own among them, are corrected.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genima.errors import GenimaError
 from genima_sim.experts import Expert, Trajectory
-from genima_sim.motions import GRIP_TIME, MoveTo, shift
+from genima_sim.motions import GRIP_TIME, MoveTo, Pose, back_off, shift
 from genima_sim.scene import scene_frames
 from genima_sim.scene_state import SceneFrames
 from genima_sim.task import FailedGrasp, Task
@@ -21,6 +23,8 @@ from genima_sim.tasks import DEMO_HZ
 
 _HOME_SHARE, _HOME_SPREAD = 0.4, 0.15  # of the demos start around home; rad
 _SPOT_ABOVE, _SPOT_SPREAD = (0.0, 0.0, 0.03), (0.10, 0.10, 0.05)  # m; the others start around the hover point
+_SPOT_ATTEMPTS = 10  # at a spot that is within reach and free
+_GRIPPER_ROOM = {0.0: 0.05, 0.07: 0.08, 0.14: 0.08, 0.21: 0.08}  # m free round points, by their distance from the tip
 _DISPLACEMENT = 0.012  # m, standard deviation of the hover point
 _REST = 0.3  # s before the demo
 _ABOVE = 0.08  # m above a failed grasp: from there the tip comes down without touching anything
@@ -87,10 +91,21 @@ class Demo:
 
 def _random_start(task: Task, scene: SceneFrames, expert: Expert, rng: np.random.Generator) -> NDArray[np.float64]:
     home = expert.robot.home
-    if rng.random() < _HOME_SHARE:
-        return home + rng.uniform(-_HOME_SPREAD, _HOME_SPREAD, len(home))
-    first = next(iter(task.motions(scene)))
-    assert isinstance(first, MoveTo)
-    spread = np.array(_SPOT_SPREAD)
-    at = shift(first.grasp, *map(float, _SPOT_ABOVE + rng.uniform(-spread, spread)))
-    return expert.reach(at, home)
+    if rng.random() >= _HOME_SHARE:
+        first, spread = next(iter(task.motions(scene))), np.array(_SPOT_SPREAD)
+        assert isinstance(first, MoveTo)  # as a task's motions are checked
+        for _ in range(_SPOT_ATTEMPTS):
+            at = shift(first.grasp, *map(float, _SPOT_ABOVE + rng.uniform(-spread, spread)))
+            if _is_free(scene, at):
+                with contextlib.suppress(GenimaError):  # out of reach
+                    return expert.reach(at, home)
+    return home + rng.uniform(-_HOME_SPREAD, _HOME_SPREAD, len(home))
+
+
+def _is_free(scene: SceneFrames, grasp: Pose) -> bool:
+    """Return whether an open gripper has room at a grasp frame (4, 4)."""
+    points = {distance: back_off(grasp, distance)[:3, 3] for distance in _GRIPPER_ROOM}
+    return all(
+        points[distance][2] > room and scene.clearance(points[distance]) > room
+        for distance, room in _GRIPPER_ROOM.items()
+    )

@@ -52,6 +52,18 @@ class SceneFrames:
         T = self._pose(joint.bodyid[0])
         return T[:3, :3] @ joint.pos + T[:3, 3], T[:3, :3] @ joint.axis, bool(joint.type[0] == _HINGE)
 
+    def clearance(self, point: Array) -> float:
+        """Return the distance in m of a point (3,) in the base frame from the boxes round the objects' geoms."""
+        distances = [np.inf]
+        for geom in range(self._model.ngeom):
+            T = self._pose(self._model.geom_bodyid[geom]) @ pose(
+                _rotation(self._model.geom_quat[geom]), self._model.geom_pos[geom]
+            )
+            centre, half = np.split(self._model.geom_aabb[geom], 2)
+            local = (inverse(T) @ [*point, 1.0])[:3] - centre
+            distances.append(float(np.linalg.norm(np.maximum(np.abs(local) - half, 0.0))))
+        return min(distances)
+
     def _pose(self, body: int) -> Array:
         name = self._model.body(body).name
         if name not in self._poses:

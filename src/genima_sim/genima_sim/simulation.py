@@ -30,6 +30,10 @@ _TURNS, _TURN_MARGIN = 49, 0.4  # candidates of the last joint; rad to its limit
 _BOARD_CAMERA_SIZE = 640  # px: the markers of a board are too small for the images of the policy
 
 
+class OverlapError(GenimaError):
+    """Bodies that overlap at the start of an episode."""
+
+
 class Simulation:
     """Scene in time: joint position commands, physics at 1 kHz; equal seeds give equal episodes.
 
@@ -169,7 +173,7 @@ class Simulation:
         self.command(start, 0.0 if holds_board else 1.0)
         mujoco.mj_forward(self.model, self.data)
         if overlap := self._scene.overlap(self.data):
-            raise GenimaError(f"task {task}, seed {seed}: {overlap} at the start; correct {TASKS.file(found.module)}")
+            raise OverlapError(f"task {task}, seed {seed}: {overlap} at the start; correct {TASKS.file(found.module)}")
         self.state = SceneState(self.model, self.data, placements, self.qpos())
         self.step(0.6 if holds_board else 0.1)  # let the fingers close, and loose objects settle
         self.state = SceneState(self.model, self.data, placements, self.qpos())
