@@ -14,14 +14,24 @@ from genima_sim.task import SceneObject, Task
 _HOVER = 0.10  # m above the button, where the straight descent begins
 _PRESSED = 0.071  # m, height of the tip with the cap all the way down
 _STROKE = 0.010  # m
+_COLOURS = {
+    "maroon": (0.50, 0.03, 0.10),
+    "green": (0.05, 0.45, 0.12),
+    "blue": (0.06, 0.12, 0.70),
+    "yellow": (0.90, 0.75, 0.05),
+    "black": (0.04, 0.04, 0.05),
+}
 
 
 class Button(SceneObject):
-    """Box with a cap on a spring."""
+    """Box with a cap of a colour on a spring."""
 
     name = "button"
     radius = 0.11  # m: the gripper finds room beside it
     color_matters = True  # maroon
+
+    def __init__(self, rgb: tuple[float, float, float]) -> None:
+        self._rgb = rgb
 
     def build(self, spec: mujoco.MjSpec) -> None:
         """See :class:`SceneObject`."""
@@ -32,21 +42,30 @@ class Button(SceneObject):
             cap, "button_slide", [0, 0, 1], (-0.015, 0), 8, 0, stiffness=[150, 0, 0], springref=0.005, armature=0.02
         )
         # Over its base, so that a finger beside the cap cannot wedge under it.
-        add_cylinder(cap, [0, 0, 0], 0.034, 0.015, [0.50, 0.03, 0.10], name="button_cap", mass=0.05)
+        add_cylinder(cap, [0, 0, 0], 0.034, 0.015, self._rgb, name="button_cap", mass=0.05)
         spec.add_exclude(bodyname1=self.name, bodyname2="button_cap")  # the cap sinks into its base
+
+
+_BUTTONS = [Button(rgb) for rgb in _COLOURS.values()]  # each variation's, the same in all episodes
 
 
 class PushButton(Task):
     """Judged as in the GENIMA paper, appendix A."""
 
-    instructions = ("push down the maroon button",)
-    objects = (Button(),)
+    instructions = ("push down the {colour} button", "push the {colour} button", "press the {colour} button")
+    variations = tuple({"colour": colour} for colour in _COLOURS)
+    objects = (_BUTTONS[0],)
     scene_tasks = ("push_button", "take_lid_off_saucepan")  # the scene of the bundled models
     near_misses = {
         "touched": {"button_slide": 0.0},
         "half pressed": {"button_slide": -0.5 * _STROKE},
         "almost pressed": {"button_slide": -0.9 * _STROKE},
     }
+
+    def __init__(self, variation: int = 0) -> None:
+        super().__init__(variation)
+        self.objects = (_BUTTONS[variation],)
+        self.scene_tasks = (self.name, "take_lid_off_saucepan")
 
     def succeeded(self, state: SceneState) -> bool:
         """See :class:`Task`."""
