@@ -100,9 +100,11 @@ class ScoopWithSpatula(Task):
         ahead = cube[:2, 3] - handle[:2, 3]
         distance = float(np.linalg.norm(ahead))
         ahead = ahead / distance
-        aligned = pointing_down(*handle[:3, 3], np.arctan2(ahead[1], ahead[0]) + np.pi / 2)
+        x, y, z = handle[:3, 3]
+        aligned = pointing_down(x, y, z, np.arctan2(ahead[1], ahead[0]) + np.pi / 2)
         yield MoveTo(aligned, 0.6, 0.0)
-        under = shift(aligned, *((distance - _UNDER) * ahead), z=-_PRESS)
+        x, y = (distance - _UNDER) * ahead
+        under = shift(aligned, x, y, -_PRESS)
         yield MoveTo(under, 1.6, 0.0)
         scooped = shift(under, z=0.02)
         turn = Rotation.from_rotvec([_SCOOP * ahead[1], -_SCOOP * ahead[0], 0.0])
