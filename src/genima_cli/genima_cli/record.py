@@ -362,7 +362,7 @@ def _require_possible(options: Record) -> None:
         raise GenimaError(f"--leader {options.leader}: in the simulator, it is expert, keyboard or gamepad")
     if options.sim:  # demo_recorder checks --lockstep
         _require_simulated(options)
-    elif options.perturb:
+    elif options.perturb and not options.lockstep:
         raise GenimaError("--perturb goes with --sim or --lockstep")
     _require_robot(options, real)
     if options.images == "raw" and options.lockstep:

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from genima.errors import GenimaError
 from genima.system.user_code import Check, checked
 from genima_sim.motions import Motion, MoveJoint, MoveTo
-from genima_sim.scene_state import SceneFrames, SceneState
 
 if TYPE_CHECKING:  # options name tasks: a help page must not load a simulator
     import mujoco
+
+    from genima_sim.scene_state import SceneFrames, SceneState
 
 Array = NDArray[np.float64]
 _PLACEMENT_ATTEMPTS = 10_000

@@ -21,7 +21,7 @@ from genima_sim.experts import Expert
 from genima_sim.scene import scene_frames
 from genima_sim.simulation import Simulation
 from genima_sim.task import At
-from genima_sim.tasks import DEMO_HZ, get_task
+from genima_sim.tasks import DEMO_HZ
 
 Array = NDArray[np.float64]
 _TIME_LIMIT = 10.0  # s: 200 steps at 20 Hz, as the paper's simulation
@@ -144,9 +144,3 @@ def resting_arm_succeeds(simulation: Simulation, task: str, seed: int, seconds: 
     simulation.reset(task, seed)
     simulation.step(seconds)
     return simulation.success
-
-
-def variation_names(task: str) -> list[str]:
-    """Return the names of a task's variations."""
-    module = task.partition("@")[0]
-    return [module, *(f"{module}@{v}" for v in range(1, len(get_task(module).variations)))]

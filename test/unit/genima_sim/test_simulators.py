@@ -40,7 +40,7 @@ class Mine(Simulator):
     def environment(self, cell, spec, host, port):
         return self.demo_environment(cell)
 
-    def demo_environment(self, cell):
+    def demo_environment(self, cell, images=True):
         from genima_sim.environment import Environment
 
         return Environment(cell)

@@ -40,6 +40,19 @@ def task_names(names: Sequence[str]) -> list[str]:
     return list(TASKS) if list(names) == [ALL] else list(names)
 
 
+def variation_names(names: Sequence[str] = ()) -> list[str]:
+    """Return the names of variations: all of each task that is named without one, of every task if none is named.
+
+    Raises:
+        GenimaError: for an unknown task or variation.
+    """
+    chosen: list[str] = []
+    for name in names or TASKS:
+        count = len(get_task(name).variations)
+        chosen += [name] if "@" in name else [name, *(f"{name}@{v}" for v in range(1, count))]
+    return chosen
+
+
 def find_task(instruction: str) -> Task | None:
     """Return the task and variation that have an instruction, or None."""
     for task in TASKS.values():
