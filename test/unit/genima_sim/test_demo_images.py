@@ -70,21 +70,22 @@ def test_state_demo_without_images_names_the_remedy(state_demos: Path, robot: Ro
 
 
 def test_damaged_states_are_rejected(state_demos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def error_of(demo: Path) -> str:
-        assert main(["episodes", "images", str(demo), "--out", str(tmp_path / "out"), "--workers", "1"]) == 2
-        return capsys.readouterr().err.strip().splitlines()[-1]
-
     recorded = read_messages(state_demos / "push_button-1")
     no_scene = {topic: messages for topic, messages in recorded.items() if topic != SCENE}
     other_scene = [type(recorded[SCENE][0])(data="task: push_button\nseed: -1\nperturbations: []\n")]
-    for changed, expected in (
+    renderer = DemoImageRenderer(ImageOptions())
+    for i, (changed, expected) in enumerate((
         (no_scene, "only simulated demos of ./genima record have states"),
         ({**recorded, SCENE_STATE: recorded[SCENE_STATE][1:]}, "samples are missing"),
         ({**recorded, SCENE: [type(recorded[SCENE][0])(data="seed: 3")]}, "scene: "),
         ({**recorded, SCENE: other_scene}, "seed: negative"),
-    ):
-        demo = tmp_path / f"demo{len(list(tmp_path.iterdir()))}"
-        assert expected in error_of(record(demo, changed))
+    )):  # fmt: skip
+        demo = record(tmp_path / f"demo{i}", changed)
+        with pytest.raises(GenimaError, match=expected):
+            renderer.render(demo, tmp_path / "out" / demo.name)
+    renderer.close()
+    assert main(["episodes", "images", str(tmp_path / "demo0"), "--out", str(tmp_path / "out")]) == 2
+    assert "have states" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not list((tmp_path / "out").glob("*"))
 
 
