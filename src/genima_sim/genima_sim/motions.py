@@ -21,7 +21,7 @@ class MoveTo:
 
     grasp: Pose
     seconds: float  # at least; more where the arm's limits demand it
-    gripper: float  # open fraction, from the motion's start on
+    gripper: float  # 1 open or 0 closed, from the motion's start on: policies choose between the two
     straight: bool = True  # the tip moves along a line; otherwise the joints are interpolated
 
 
@@ -65,15 +65,8 @@ def facing_outwards(position: ArrayLike) -> Pose:
     return pointing_down(x, y, z, np.arctan2(y, x))
 
 
-def grasp(frame: Pose, hover: float = 0.1, opening: float = 1.0, closed: float = 0.0) -> Iterator[Motion]:
-    """Yield the motions of a grasp: to ``hover`` m before it, along the approach, and close.
-
-    Args:
-        frame: the grasp.
-        hover: m.
-        opening: open fraction of the gripper on the way.
-        closed: open fraction that is commanded then.
-    """
-    yield MoveTo(back_off(frame, hover), 1.8, opening, straight=False)
-    yield MoveTo(frame, 1.2, opening)
-    yield MoveTo(frame, GRIP_TIME, closed)
+def grasp(frame: Pose, hover: float = 0.1) -> Iterator[Motion]:
+    """Yield the motions of a grasp: to ``hover`` m before it, along the approach, and close."""
+    yield MoveTo(back_off(frame, hover), 1.8, 1.0, straight=False)
+    yield MoveTo(frame, 1.2, 1.0)
+    yield MoveTo(frame, GRIP_TIME, 0.0)

@@ -264,7 +264,7 @@ def _motions_problem(motions: Any) -> str:
             good = (
                 isinstance(each, MoveJoint) and isinstance(each.joint, str) and np.isfinite([each.by, each.turn]).all()
             )
-        if not (good and _SHORTEST <= each.seconds < np.inf and 0 <= each.gripper <= 1):
+        if not (good and _SHORTEST <= each.seconds < np.inf and each.gripper in (0, 1)):
             return f"motion {number} out of range ({' '.join(repr(each).split()):.200})"
     return ""
 

@@ -105,7 +105,7 @@ class InsertUsbInComputer(Task):
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
         grip, goal = scene.frame("usb_grip"), scene.frame("usb_grip_goal")
-        yield from grasp(grip, opening=0.5)
+        yield from grasp(grip)
         yield MoveTo(shift(grip, z=_LIFT + _CASE_HEIGHT), 1.0, 0.0)
         yield MoveTo(shift(goal, z=_LIFT), 1.5, 0.0)
         yield MoveTo(shift(goal, z=0.001), 1.2, 0.0)

@@ -94,8 +94,8 @@ class MoveHanger(Task):
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
         knob, goal = scene.frame("knob"), scene.frame("knob_goal")
-        yield from grasp(knob, opening=0.5)
+        yield from grasp(knob)
         yield MoveTo(shift(knob, z=_LIFT), 0.9, 0.0)
         yield MoveTo(shift(goal, z=_LIFT), 1.6, 0.0)
         yield MoveTo(goal, 0.9, 0.0)
-        yield MoveTo(goal, GRIP_TIME, 0.5)
+        yield MoveTo(goal, GRIP_TIME, 1.0)

@@ -58,5 +58,5 @@ class OpenBox(Task):
 
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
-        yield from grasp(scene.frame("box_handle"), opening=0.25)
+        yield from grasp(scene.frame("box_handle"))
         yield MoveJoint("box_lid", 1.65, 4.0, turn=0.25)

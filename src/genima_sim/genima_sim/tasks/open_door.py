@@ -63,6 +63,6 @@ class OpenDoor(Task):
 
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
-        yield from grasp(scene.frame("door_lever"), opening=0.5)
+        yield from grasp(scene.frame("door_lever"))
         yield MoveJoint("door_handle", 0.62, 1.5, turn=0.0)
         yield MoveJoint("door", 0.52, 2.5, turn=0.0)

@@ -65,5 +65,5 @@ class OpenDrawer(Task):
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
         drawer = self.values["drawer"]
-        yield from grasp(scene.frame(f"handle_{drawer}"), opening=0.4)
+        yield from grasp(scene.frame(f"handle_{drawer}"))
         yield MoveJoint(f"drawer_{drawer}", 0.17, 2.5)

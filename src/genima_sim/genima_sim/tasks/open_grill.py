@@ -62,5 +62,5 @@ class OpenGrill(Task):
 
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
-        yield from grasp(scene.frame("grill_handle"), opening=0.25)
+        yield from grasp(scene.frame("grill_handle"))
         yield MoveJoint("grill_cover", 1.0, 3.0, turn=0.3)

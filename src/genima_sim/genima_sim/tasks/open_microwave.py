@@ -59,5 +59,5 @@ class OpenMicrowave(Task):
 
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
-        yield from grasp(scene.frame("microwave_handle"), opening=0.5)
+        yield from grasp(scene.frame("microwave_handle"))
         yield MoveJoint("microwave_door", 1.55, 4.0, turn=0.2)

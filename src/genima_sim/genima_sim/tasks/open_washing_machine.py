@@ -59,5 +59,5 @@ class OpenWashingMachine(Task):
 
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
-        yield from grasp(scene.frame("washing_machine_handle"), opening=0.4)
+        yield from grasp(scene.frame("washing_machine_handle"))
         yield MoveJoint("washing_machine_door", 0.9, 2.5, turn=0.2)

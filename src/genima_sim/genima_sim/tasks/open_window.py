@@ -81,6 +81,6 @@ class OpenWindow(Task):
 
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
-        yield from grasp(scene.frame("window_left_lever"), opening=0.5)
+        yield from grasp(scene.frame("window_left_lever"))
         yield MoveJoint("window_left_handle", 0.62, 1.5, turn=0.0)
         yield MoveJoint("window_left", 0.65, 2.5, turn=0.0)

@@ -93,8 +93,8 @@ class PhoneOnBase(Task):
         phone, base = scene.frame("phone"), scene.frame("phone_base")
         if phone[:3, 0] @ base[:3, 0] < 0:  # the handset fits either way round
             base[:3, :2] *= -1
-        yield from grasp(phone, opening=0.6)
+        yield from grasp(phone)
         yield MoveTo(shift(phone, z=_LIFT), 1.0, 0.0)
         yield MoveTo(shift(base, z=_OVER), 1.6, 0.0)
         yield MoveTo(shift(base, z=0.003), 1.0, 0.0)
-        yield MoveTo(shift(base, z=0.003), GRIP_TIME, 0.7)
+        yield MoveTo(shift(base, z=0.003), GRIP_TIME, 1.0)

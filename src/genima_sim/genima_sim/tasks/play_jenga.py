@@ -98,10 +98,10 @@ class PlayJenga(Task):
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
         end = scene.frame("block_end")
-        yield from grasp(end, opening=0.3)
+        yield from grasp(end)
         x, y, _ = -_PULL * scene.frame("block_slot")[:3, 0]
         out = shift(end, x, y)
         yield MoveTo(out, 2.0, 0.0)
         low = shift(out, z=0.002 - _LEVEL + _HEIGHT)
         yield MoveTo(low, 0.8, 0.0)
-        yield MoveTo(low, GRIP_TIME, 0.4)
+        yield MoveTo(low, GRIP_TIME, 1.0)

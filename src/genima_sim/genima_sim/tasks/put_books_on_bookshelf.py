@@ -92,9 +92,8 @@ class PutBooksOnBookshelf(Task):
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
         top, goal = scene.frame("book_0_top" if self.variation == 0 else "pair_top"), scene.frame("books_goal")
-        opening = 0.45 if self.variation == 0 else 0.65
-        yield from grasp(top, opening=opening)
+        yield from grasp(top)
         yield MoveTo(shift(top, z=_LIFT), 1.0, 0.0)
         yield MoveTo(shift(goal, z=0.05), 1.5, 0.0)
         yield MoveTo(goal, 0.7, 0.0)
-        yield MoveTo(goal, GRIP_TIME, opening + 0.1)
+        yield MoveTo(goal, GRIP_TIME, 1.0)

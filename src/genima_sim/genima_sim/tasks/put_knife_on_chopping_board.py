@@ -91,10 +91,10 @@ class PutKnifeOnChoppingBoard(Task):
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
         handle, laid = scene.frame("knife_handle"), scene.frame("laid_knife_handle")
-        yield from grasp(handle, opening=0.45)
+        yield from grasp(handle)
         out = handle.copy()
         out[:3, 3] -= _PULL * scene.frame("knife")[:3, 0]
         yield MoveTo(out, 1.0, 0.0)
         yield MoveTo(shift(laid, z=0.05), 1.5, 0.0)
         yield MoveTo(laid, 0.7, 0.0)
-        yield MoveTo(laid, GRIP_TIME, 0.5)
+        yield MoveTo(laid, GRIP_TIME, 1.0)

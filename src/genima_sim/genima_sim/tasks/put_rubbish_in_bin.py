@@ -108,7 +108,7 @@ class PutRubbishInBin(Task):
         azimuths = [np.arctan2(frame[1, 3], frame[0, 3]) for frame in (rubbish, target)]
         turn = Rotation.from_euler("z", azimuths[1] - azimuths[0]).as_matrix()  # the gripper turns with the arm
         over = pose(turn @ rubbish[:3, :3], np.array([*target[:2, 3], rubbish[2, 3]]))
-        yield from grasp(rubbish, opening=0.7)
+        yield from grasp(rubbish)
         yield MoveTo(shift(rubbish, z=_LIFT), 1.0, 0.0)
         yield MoveTo(shift(over, z=_LIFT), 1.5, 0.0)
         yield MoveTo(shift(over, z=_RELEASE), 0.6, 0.0)

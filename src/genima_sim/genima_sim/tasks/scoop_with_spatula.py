@@ -96,7 +96,7 @@ class ScoopWithSpatula(Task):
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
         handle, cube = scene.frame("spatula_handle"), scene.frame("cube")
-        yield from grasp(handle, opening=0.5)
+        yield from grasp(handle)
         ahead = cube[:2, 3] - handle[:2, 3]
         distance = float(np.linalg.norm(ahead))
         ahead = ahead / distance

@@ -18,7 +18,6 @@ _TARGET = 0.085  # m, half edge
 _APART = 0.19  # m between the block and the target at the start
 _BEHIND = 0.085  # m between the tip and the block before the push
 _CONTACT = 0.05  # m between the tip and the block during the push: half of the block and of a finger
-_OPENING = 0.35  # the fingers touch the block side by side, so that it does not turn
 _PUSH_HEIGHT = 0.05  # m of the tip: the fingers end 33 mm below
 
 
@@ -71,6 +70,6 @@ class SlideBlockToTarget(Task):
             x, y = block + along * ahead
             return pointing_down(x, y, z, np.arctan2(ahead[0], -ahead[1]))
 
-        yield MoveTo(at(-_BEHIND, _PUSH_HEIGHT + 0.1), 1.8, _OPENING, straight=False)
-        yield MoveTo(at(-_BEHIND, _PUSH_HEIGHT), 1.0, _OPENING)
-        yield MoveTo(at(distance - _CONTACT, _PUSH_HEIGHT), 2.5, _OPENING)
+        yield MoveTo(at(-_BEHIND, _PUSH_HEIGHT + 0.1), 1.8, 0.0, straight=False)
+        yield MoveTo(at(-_BEHIND, _PUSH_HEIGHT), 1.0, 0.0)
+        yield MoveTo(at(distance - _CONTACT, _PUSH_HEIGHT), 2.5, 0.0)

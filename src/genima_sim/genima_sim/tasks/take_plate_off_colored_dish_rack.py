@@ -93,12 +93,12 @@ class TakePlateOffColoredDishRack(Task):
         """See :class:`Task`."""
         edge = scene.frame(f"{self.values['colour']}_plate_edge")
         laid = _leaning_grasp(*_PLACE)
-        yield from grasp(edge, opening=0.35)
+        yield from grasp(edge)
         yield MoveTo(shift(edge, z=_LIFT), 1.0, 0.0)
         yield MoveTo(shift(laid, z=0.08), 1.5, 0.0)
         yield MoveTo(laid, 0.7, 0.0)
-        yield MoveTo(laid, GRIP_TIME, 0.3)
-        yield MoveTo(back_off(laid, 0.06), 0.7, 0.3)
+        yield MoveTo(laid, GRIP_TIME, 1.0)
+        yield MoveTo(back_off(laid, 0.06), 0.7, 1.0)
 
 
 def _leaning_grasp(x: float, y: float) -> Pose:

@@ -59,5 +59,5 @@ class ToiletSeatUp(Task):
 
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
-        yield from grasp(scene.frame("toilet_handle"), opening=0.25)
+        yield from grasp(scene.frame("toilet_handle"))
         yield MoveJoint("toilet_lid", 1.63, 4.0, turn=0.0)

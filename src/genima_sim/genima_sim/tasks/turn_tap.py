@@ -60,5 +60,5 @@ class TurnTap(Task):
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
         tap = f"tap_{self.values['side']}"
-        yield from grasp(scene.frame(tap), opening=0.5)
+        yield from grasp(scene.frame(tap))
         yield MoveJoint(tap, _TURNED + _MARGIN, 2.5)
