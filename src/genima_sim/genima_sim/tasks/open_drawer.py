@@ -20,7 +20,7 @@ class Cabinet(SceneObject):
     """Cabinet of three drawers with handles."""
 
     name = "cabinet"
-    region = Region((0.68, 0.73), (-0.12, 0.12), (-0.3, 0.3))
+    region = Region((0.70, 0.75), (-0.12, 0.12), (-0.4, 0.4))
     radius = 0.2
 
     def build(self, spec: mujoco.MjSpec) -> None:
