@@ -34,11 +34,11 @@ class Grill(SceneObject):
         cover = grill.add_body(name="grill_cover", pos=[_HALF, 0, _HEIGHT + 0.005])
         add_hinge(cover, "grill_cover", [0, 0, 0], [0, 1, 0], (0, 1.4), friction=0.05)
         add_box(cover, [-_HALF, 0, 0.03], [_HALF, _HALF_WIDTH, 0.025], _RED, mass=0.3)
-        x = -2 * _HALF - 0.055
+        x = -2 * _HALF - 0.085
         add_bar(cover, [x, -0.07, 0.02], [x, 0.07, 0.02], 0.009, _STEEL, mass=0.02)
         for side in (-1, 1):
             add_bar(cover, [x, side * 0.07, 0.02], [-2 * _HALF, side * 0.07, 0.02], 0.006, _STEEL, mass=0.01)
-        add_site(cover, "grill_handle", [x, 0, 0.02], z=(0.5, 0, -1), x=(0, 0, 1))
+        add_site(cover, "grill_handle", [x, 0, 0.02], z=(1, 0, -1.4), x=(0, 0, 1))
 
 
 class OpenGrill(Task):

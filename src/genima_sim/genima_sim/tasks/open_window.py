@@ -52,7 +52,7 @@ class Window(SceneObject):
         )
         add_bar(handle, [0.05, 0, 0], [0, 0, 0], 0.008, _STEEL, mass=0.02, contype=0, conaffinity=0)
         add_bar(handle, [0, 0, 0], [0, side * _LEVER, 0], 0.009, _STEEL, mass=0.05)
-        add_site(handle, f"window_{name}_lever", [0, side * 0.75 * _LEVER, 0], z=(1, 0, -1.7), x=(0, 0, 1))
+        add_site(handle, f"window_{name}_lever", [0, side * 0.75 * _LEVER, 0], z=(1, 0, -0.68), x=(0, 0, 1))
 
 
 class OpenWindow(Task):
