@@ -49,7 +49,8 @@ class Demo:
     """Run the closed loop on the simulated robot, in real time, over ROS 2, and report on it."""
 
     task: str = "push_button"
-    """Task: push_button or take_lid_off_saucepan; in CoppeliaSim one of its scene."""
+    """Task: a name of ./genima tasks list, of which the bundled models know push_button and take_lid_off_saucepan; in
+    CoppeliaSim one of its scene."""
     episodes: Episodes = 10
     """Number of episodes."""
     seed: Seed = 0

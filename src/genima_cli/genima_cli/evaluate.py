@@ -35,8 +35,8 @@ class Evaluate:
     """
 
     task: str
-    """push_button or take_lid_off_saucepan; in RLBench one of the paper's 25, by its file's name; in CoppeliaSim one
-    that the scene's names know."""
+    """A name of ./genima tasks list, of which the bundled models know push_button and take_lid_off_saucepan; in RLBench
+    the same without variations; in CoppeliaSim one that the scene's names know."""
     cell: str = "sim_panda"
     """Simulated robot cell: a name in config/cells or a YAML file; sim_rlbench needs RLBench, sim_coppeliasim a
     CoppeliaSim that runs (docs/coppeliasim.md)."""
@@ -66,7 +66,7 @@ class Evaluate:
     ensemble: Annotated[float, Field(ge=-100, le=100)] | None = None
     """Average chunks that overlap, the i-th oldest with weight exp(-M i), as ACT does; needs a --horizon below K."""
     time_limit: Seconds | None = None
-    """Seconds of an episode; default: 20, in RLBench 10, which are 200 steps."""
+    """Seconds of an episode; default: 10, which are 200 steps; in CoppeliaSim 20."""
     perturb: list[str] = field(default_factory=list)
     """Perturbations of each scene, such as object_color or distractors, in MuJoCo: docs/tasks.md."""
     host: str = DEFAULT_HOST

@@ -19,7 +19,7 @@ class Teleop:
     """Teleoperate the simulated robot, through the same nodes as a real one."""
 
     task: str = "push_button"
-    """Task of the scene: push_button or take_lid_off_saucepan."""
+    """Task of the scene: a name of ./genima tasks list."""
     cell: str = "sim_panda"
     """Robot cell: a name in config/cells or a YAML file."""
     leader: Literal["expert", "keyboard", "gamepad"] = "keyboard"

@@ -14,6 +14,7 @@ from pydantic import Field
 from genima.system.command_line import parse_options
 from genima.system.process_pool import WorkerPool
 from genima.training.options import SMALL, ControllerOptions, DiffusionOptions, LoopOptions, Seed, Steps
+from genima_sim.tasks import BUNDLED_TASKS, task_names
 
 VIEW_SIZE = 128  # px: a quarter of the pixels of the paper's views
 _SPHERE_WEIGHT = 6.0
@@ -23,7 +24,7 @@ _SAVING = 120.0  # s after Ctrl-C for a step and a checkpoint of each training; 
 
 @dataclass
 class TrainTiny:
-    """Record demos of all tasks, render their targets, then train both small models from scratch, side by side.
+    """Record demos, render their targets, then train both small models from scratch, side by side.
 
     Everything that is already there is kept: interrupted, the same command resumes.
     """
@@ -34,6 +35,8 @@ class TrainTiny:
     """Folder for the demos, 6 MB each."""
     data: Path = Path("data/targets")
     """Folder for the dataset of drawn targets, 3 MB a demo."""
+    task: Annotated[tuple[str, ...], Field(min_length=1)] = BUNDLED_TASKS
+    """Tasks to record; all: every task of ./genima tasks list."""
     episodes: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Demos of each task."""
     agent_steps: Steps = 8000
@@ -59,10 +62,10 @@ def main(argv: Sequence[str]) -> int:
     from genima.data.datasets.target_dataset import TargetDataset
     from genima_cli.render import Render, make_plan
     from genima_sim import demo_recorder as record
-    from genima_sim.tasks import BUNDLED_TASKS
 
-    record.record(options.demos, BUNDLED_TASKS, options.episodes, workers=options.threads)
-    folders = record.episode_folders(options.demos, BUNDLED_TASKS, options.episodes)
+    tasks = task_names(options.task)
+    record.record(options.demos, tasks, options.episodes, workers=options.threads)
+    folders = record.episode_folders(options.demos, tasks, options.episodes)
     plan = make_plan(Render(view_size=VIEW_SIZE), sorted(folder for folder in folders if folder.exists()))
     print(f"{options.data}: {render(plan, options.data, options.threads)}")
     TargetDataset.load(options.data)  # unpacked once, not by both trainings at a time
@@ -79,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
         except KeyboardInterrupt:
             print("\nsaving checkpoints; Ctrl-C again ends at once", flush=True)
             raise
-    print(f"\nthe models are in {options.out}; try them: ./genima eval --task push_button --checkpoint {options.out}")
+    print(f"\nthe models are in {options.out}; try them: ./genima eval --task {tasks[0]} --checkpoint {options.out}")
     return 0
 
 

@@ -17,6 +17,7 @@ class Mujoco(Simulator):
     """Tasks of :mod:`genima_sim.tasks`."""
 
     node = "sim_node"
+    time_limit = 10.0  # s: 200 steps at 20 Hz, as the paper's simulation
     has_experts = True
     stores_states = True
     has_perturbations = True

@@ -13,7 +13,7 @@ from genima_sim.task import SceneObject, Task
 
 _HOVER = 0.10  # m above the button, where the straight descent begins
 _PRESSED = 0.071  # m, height of the tip with the cap all the way down
-_STROKE = 0.010  # m
+_STROKE = 0.003  # m, that counts as pressed in RLBench
 _COLOURS = {
     "maroon": (0.50, 0.03, 0.10),
     "green": (0.05, 0.45, 0.12),
