@@ -54,8 +54,6 @@ class PushButton(Task):
 
     instructions = ("push down the {colour} button", "push the {colour} button", "press the {colour} button")
     variations = tuple({"colour": colour} for colour in _COLOURS)
-    objects = (_BUTTONS[0],)
-    scene_tasks = ("push_button", "take_lid_off_saucepan")  # the scene of the bundled models
     near_misses = {
         "touched": {"button_slide": 0.0},
         "half pressed": {"button_slide": -0.5 * _STROKE},
@@ -65,7 +63,7 @@ class PushButton(Task):
     def __init__(self, variation: int = 0) -> None:
         super().__init__(variation)
         self.objects = (_BUTTONS[variation],)
-        self.scene_tasks = (self.name, "take_lid_off_saucepan")
+        self.scene_tasks = (self.name, "take_lid_off_saucepan")  # the scene of the bundled models
 
     def succeeded(self, state: SceneState) -> bool:
         """See :class:`Task`."""
