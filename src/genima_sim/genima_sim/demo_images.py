@@ -114,7 +114,7 @@ def render_demos(
     bar = tqdm(total=len(demos), initial=len(demos) - len(todo), unit="demo", dynamic_ncols=True)
     with bar:
         if todo:
-            for _ in _in_parallel(todo, options, min(workers, len(todo)), address):
+            for _ in _render_in_parallel(todo, options, min(workers, len(todo)), address):
                 bar.update()
     return len(todo)
 
@@ -127,14 +127,14 @@ def _load_cell(options: ImageOptions) -> Cell:
     """
     cell = load_cell(options.cell)
     require_perturbations(cell, options.perturbations)
-    if moving := [each.name for each in get_perturbations(options.perturbations) if not each.only_looks]:
+    if moving := [each.name for each in get_perturbations(options.perturbations) if not each.visual_only]:
         raise GenimaError(
             f"perturbation {moving[0]}: states that were recorded without it do not fit; record with --perturb"
         )
     return cell
 
 
-def _in_parallel(
+def _render_in_parallel(
     jobs: Sequence[tuple[Path, Path]], options: ImageOptions, workers: int, address: str | None
 ) -> Iterator[None]:
     """Yield once for each demo that has been rendered."""
