@@ -49,7 +49,7 @@ class Perturbation(ABC):
 
     name: ClassVar[str]
     visual_only: ClassVar[bool] = True
-    """The motion of arm and objects stays as it is: images of states can be rendered with it."""
+    """The motion of arm and objects stays as it is: images can be rendered with it from recorded states."""
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__module__.rpartition(".")[2]
