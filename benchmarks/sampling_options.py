@@ -165,7 +165,8 @@ def print_table(options: Options, results: dict[str, Any]) -> None:
         line += f"{r['found']:>8.1%}"
         for task in BUNDLED_TASKS:
             if task in r:
-                line += f"{r[task]['successes']:>9} of {r[task]['episodes']}"
+                count = f"{r[task]['successes']} of {r[task]['episodes']}"
+                line += f"{count:>23}"
         print(line)
 
 

@@ -58,7 +58,7 @@ class Record(GraphOptions):
     lockstep: bool = False
     """Record in the simulator without ROS, as fast as the machine can."""
     task: Annotated[list[str], Field(min_length=1)] = field(default_factory=lambda: list(BUNDLED_TASKS))
-    """Tasks to record, in the simulator; all: every task of ./genima tasks."""
+    """Tasks to record, in the simulator; all: every task of ./genima tasks list."""
     episodes: Episodes = 50
     """Demos of each task, in the simulator."""
     seed: Seed = DEMO_SEED

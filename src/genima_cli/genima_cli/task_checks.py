@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import as_completed
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ import tyro
 from pydantic import Field
 
 from genima.errors import GenimaError
-from genima.io.files import require_writable
+from genima.io.files import atomic_write, load_json, require_writable
 from genima.system.command_line import Episodes, Seed, Workers, parse_options
 from genima.system.process_pool import WorkerPool
 from genima.system.signals import interrupt_on_signals
@@ -34,7 +34,7 @@ class Check:
     """
 
     tasks: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Names of tasks, or of variations such as open_drawer@1; default: all of them."""
+    """Names of tasks, with all their variations, or of variations such as open_drawer@1; default: all tasks."""
     seeds: Episodes = 20
     """Number of the experts' episodes for each."""
     first: Seed = 1000
@@ -48,7 +48,7 @@ class Check:
     out: Path | None = None
     """JSON file for the results; one that this command left is continued."""
     overwrite: bool = False
-    """Replace the results in --out, and run all checks."""
+    """Replace the results in --out, and run all checks; no other file is ever replaced."""
 
 
 def check_tasks(argv: Sequence[str]) -> int:
@@ -61,7 +61,7 @@ def check_tasks(argv: Sequence[str]) -> int:
         if options.out.suffix != ".json":
             raise GenimaError(f"--out {options.out}: the results are a .json file")
         require_writable(options.out)
-    results = _stored(options)
+    results = _load_results(options)
     jobs = [job for name in names for job in _jobs(options, name, results.get(name, {}))]
     try:
         with interrupt_on_signals():
@@ -70,7 +70,7 @@ def check_tasks(argv: Sequence[str]) -> int:
         where = f": results are in {printable(options.out)}; the same command resumes" if options.out else ""
         print(f"\ninterrupted{where}")
         return 130
-    rows = {name: summarize(_chosen(options, name, results[name])) for name in names}
+    rows = {name: summarize(_select(options, results[name])) for name in names}
     _print_table(rows)
     if options.out is not None:
         print(f"results: {printable(options.out)}")
@@ -78,6 +78,7 @@ def check_tasks(argv: Sequence[str]) -> int:
 
 
 def _seeds(options: Check) -> dict[str, range]:
+    """Return the seeds of each check that has seeds."""
     counts = {_EXPERT: options.seeds, _GUARDED: options.guarded, _IDLE: options.idle}
     return {kind: range(options.first, options.first + count) for kind, count in counts.items()}
 
@@ -91,36 +92,33 @@ def _jobs(options: Check, name: str, done: Mapping[str, Mapping[str, Any]]) -> l
     return jobs if _NEAR_MISSES in done else [*jobs, (name, _NEAR_MISSES, [options.first])]
 
 
-def _chosen(options: Check, name: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
+def _select(options: Check, results: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return the results that the options ask for: a file may have more."""
-    chosen = {kind: [results[kind][str(seed)] for seed in seeds] for kind, seeds in _seeds(options).items() if seeds}
-    return chosen | {_NEAR_MISSES: [miss for miss, counts in results[_NEAR_MISSES].items() if counts]}
+    selected = {kind: [results[kind][str(seed)] for seed in seeds] for kind, seeds in _seeds(options).items() if seeds}
+    return selected | {_NEAR_MISSES: [miss for miss, counts in results[_NEAR_MISSES].items() if counts]}
 
 
-def _stored(options: Check) -> Results:
-    """Return the results that the file has.
+def _load_results(options: Check) -> Results:
+    """Return the results that the file has and that the options keep.
 
     Raises:
         GenimaError: for another file.
     """
-    from genima.io.files import load_json
-
-    if options.out is None or options.overwrite or not options.out.exists():
+    if options.out is None or not options.out.exists():
         return {}
-    return load_json(Results, options.out, "results of ./genima tasks check")
+    results = load_json(Results, options.out, "results of ./genima tasks check")  # nothing else is replaced
+    return {} if options.overwrite else results
 
 
 def _run_all(jobs: Sequence[tuple[str, str, list[int]]], results: Results, options: Check) -> None:
     """Run checks in processes, and keep each result."""
-    import json
-
     from tqdm import tqdm
 
-    from genima.io.files import atomic_write
-
-    pool = WorkerPool(min(options.workers, len(jobs)), _start_worker) if jobs else nullcontext()
-    with pool, tqdm(total=len(jobs), unit="job", dynamic_ncols=True) as bar:
-        pending = {pool.submit(_run, *job): job for job in jobs} if isinstance(pool, WorkerPool) else {}
+    if not jobs:
+        return
+    workers = min(options.workers, len(jobs))
+    with WorkerPool(workers, _start_worker) as pool, tqdm(total=len(jobs), unit="job", dynamic_ncols=True) as bar:
+        pending = {pool.submit(_run, *job): job for job in jobs}
         for future in as_completed(pending):
             name, kind, _ = pending[future]
             results.setdefault(name, {}).setdefault(kind, {}).update(future.result())

@@ -1,4 +1,4 @@
-"""``./genima tasks``: list the simulated tasks, and draw a gallery.
+"""``./genima tasks``: list the simulated tasks, draw a gallery, and check them (:mod:`genima_cli.task_checks`).
 
 Modules of the simulator are imported only when a command runs.
 """
@@ -37,7 +37,7 @@ class List:
 def list_tasks(argv: Sequence[str]) -> int:
     """Entry point of ``./genima tasks list``."""
     parse_options(List, "genima tasks list", argv, example="./genima tasks list")
-    names = variation_names([])
+    names = variation_names()
     width = max(map(len, names))
     for name in names:
         print(f"{name:{width}}  {get_task(name).instruction}")
@@ -51,7 +51,7 @@ class Gallery:
     out: tyro.conf.Positional[Path]
     """PNG file for the picture."""
     tasks: tuple[str, ...] = ()
-    """Names of tasks; default: all of them."""
+    """Names of tasks, or of variations such as open_drawer@1; default: all tasks."""
     view: str = "left_shoulder"
     """Camera."""
     seed: Seed = 1000
@@ -106,7 +106,7 @@ def _start_and_end(environment: Environment, expert: Expert, task: str, options:
         start = environment.observe().images[options.view]
         if run_expert(environment.simulation, expert, task, seed).success:
             return [start, environment.observe().images[options.view]]
-    raise GenimaError(f"task {task}: the expert fails from seed {options.seed} on; ./genima tasks check {task}")
+    raise GenimaError(f"task {task}: the expert fails from seed {options.seed} on; run ./genima tasks check {task}")
 
 
 def _half_size(image: Image) -> Image:

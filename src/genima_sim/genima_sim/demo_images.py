@@ -14,11 +14,12 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from genima.cell import SIMULATED, load_cell
+from genima.cell import SIMULATED, Cell, load_cell
 from genima.data.episodes import EpisodeWriter
 from genima.data.episodes.robot import load_episode_robot
 from genima.data.episodes.scene_states import SceneDemo
 from genima.errors import GenimaError
+from genima.io.files import describe_error
 from genima_sim.perturbations import get_perturbations
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
@@ -43,14 +44,9 @@ class DemoImageRenderer:
 
     def __init__(self, options: ImageOptions) -> None:
         """Raises:
-        GenimaError: for an unknown cell.
+        GenimaError: for an unknown cell, and a perturbation that is unknown or changes more than looks.
         """
-        cell, self._options = load_cell(options.cell), options
-        require_perturbations(cell, options.perturbations)
-        if moving := [each.name for each in get_perturbations(options.perturbations) if not each.only_looks]:
-            raise GenimaError(
-                f"perturbation {moving[0]}: states that were recorded without it do not fit; record with --perturb"
-            )
+        cell, self._options = _load_cell(options), options
         cameras, size = cell.load_cameras(), options.size
         self._cameras = cameras if size is None else {view: each.scale(size, size) for view, each in cameras.items()}
         self._simulation = Simulation(cell.robot, cameras=self._cameras)
@@ -94,7 +90,7 @@ class DemoImageRenderer:
 def render_demos(
     demos: Sequence[Path], out: Path, options: ImageOptions, workers: int = 2, address: str | None = None
 ) -> int:
-    """Render the images of demos into folders of the same names in ``out``; those that exist are kept.
+    """Render the images of demos into folders of the same names in ``out``; those that exist are kept, as they are.
 
     Args:
         demos: folders.
@@ -107,9 +103,10 @@ def render_demos(
         the number of demos that were rendered.
 
     Raises:
-        GenimaError: for demos of one name, for the first demo that cannot be rendered, and without a cluster at
-            the address.
+        GenimaError: for options that :class:`DemoImageRenderer` rejects, for demos of one name, for the first demo that
+            cannot be rendered, without a cluster at the address, and when a process of Ray ends.
     """
+    _load_cell(options)  # here, too: Ray reports an error in the making of a renderer by its traceback
     names = [demo.name for demo in demos]
     if twice := {name for name in names if names.count(name) > 1}:
         raise GenimaError(f"demos of one name ({', '.join(sorted(twice))}); render their folders one by one")
@@ -117,12 +114,27 @@ def render_demos(
     bar = tqdm(total=len(demos), initial=len(demos) - len(todo), unit="demo", dynamic_ncols=True)
     with bar:
         if todo:
-            for _ in _in_parallel(todo, options, min(workers, len(todo)), address):
+            for _ in _render_in_parallel(todo, options, min(workers, len(todo)), address):
                 bar.update()
     return len(todo)
 
 
-def _in_parallel(
+def _load_cell(options: ImageOptions) -> Cell:
+    """Load the cell.
+
+    Raises:
+        GenimaError: for an unknown cell, and a perturbation that is unknown or changes more than looks.
+    """
+    cell = load_cell(options.cell)
+    require_perturbations(cell, options.perturbations)
+    if moving := [each.name for each in get_perturbations(options.perturbations) if not each.visual_only]:
+        raise GenimaError(
+            f"perturbation {moving[0]}: states that were recorded without it do not fit; record with --perturb"
+        )
+    return cell
+
+
+def _render_in_parallel(
     jobs: Sequence[tuple[Path, Path]], options: ImageOptions, workers: int, address: str | None
 ) -> Iterator[None]:
     """Yield once for each demo that has been rendered."""
@@ -151,6 +163,8 @@ def _in_parallel(
                 next(results)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause if isinstance(error.cause, GenimaError) else error from None
+            except ray.exceptions.RayActorError as error:
+                raise GenimaError(f"Ray: a process ended ({describe_error(error)}); start the command again") from None
             yield
     finally:
         ray.shutdown()

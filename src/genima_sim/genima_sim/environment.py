@@ -65,7 +65,7 @@ class StateEnvironment:
         self.simulation.step(seconds)
 
     def close(self) -> None:
-        """Free nothing."""
+        """See :class:`genima.evaluation.episodes.Environment`; there is nothing to free."""
 
 
 class Environment(StateEnvironment):

@@ -119,17 +119,6 @@ class Expert:
             raise problem
         return best
 
-    def is_feasible(self, motions: Sequence[Motion], start: Array, scene: SceneFrames | None = None) -> bool:
-        """Return whether the goals of all motions are within reach."""
-        for flip in (np.eye(4), _HALF_TURN):
-            for branch in _BRANCHES:
-                try:
-                    self._key_positions(motions, start, scene, flip, branch)
-                except GenimaError:
-                    continue
-                return True
-        return False
-
     def _key_positions(
         self,
         motions: Sequence[Motion],

@@ -54,7 +54,7 @@ def back_off(frame: Pose, distance: float) -> Pose:
 
 
 def pointing_down(x: float, y: float, z: float, yaw: float = 0.0) -> Pose:
-    """Return a grasp frame whose approach is straight down; the fingers close along the direction ``yaw`` rad."""
+    """Return a grasp frame at x, y, z in m whose approach is straight down; the fingers close along ``yaw`` in rad."""
     c, s = np.cos(yaw), np.sin(yaw)
     return np.array([[c, s, 0, x], [s, -c, 0, y], [0, 0, -1, z], [0, 0, 0, 1.0]])
 

@@ -22,20 +22,20 @@ def add_box(body: mujoco.MjsBody, pos: Vector, half: Vector, rgb: Vector, **opti
 def add_cylinder(
     body: mujoco.MjsBody, pos: Vector, radius: float, half: float, rgb: Vector, **options: Any
 ) -> mujoco.MjsGeom:
-    """Add a cylinder along z with half its height in m."""
+    """Add a cylinder along z with its radius and half its height in m."""
     size = [radius, half, 0]
     return body.add_geom(type=mujoco.mjtGeom.mjGEOM_CYLINDER, pos=pos, size=size, rgba=[*rgb, 1], **options)
 
 
 def add_ball(body: mujoco.MjsBody, pos: Vector, radius: float, rgb: Vector, **options: Any) -> mujoco.MjsGeom:
-    """Add a sphere."""
+    """Add a sphere with its radius in m."""
     return body.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, pos=pos, size=[radius, 0, 0], rgba=[*rgb, 1], **options)
 
 
 def add_bar(
     body: mujoco.MjsBody, start: Vector, end: Vector, radius: float, rgb: Vector, **options: Any
 ) -> mujoco.MjsGeom:
-    """Add a capsule from ``start`` to ``end``, (3,) in m each, with the friction of a handle."""
+    """Add a capsule with a radius in m from ``start`` to ``end``, (3,) in m each, and the friction of a handle."""
     return body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_CAPSULE,
         fromto=[*start, *end],
@@ -55,7 +55,7 @@ def add_hinge(
     friction: float = 0.02,
     **options: Any,
 ) -> mujoco.MjsJoint:
-    """Add a hinge with a range in rad, damping in N m s/rad and friction in N m."""
+    """Add a hinge at ``pos`` (3,) in m with a range in rad, damping in N m s/rad and friction in N m."""
     return body.add_joint(
         name=name,
         type=mujoco.mjtJoint.mjJNT_HINGE,

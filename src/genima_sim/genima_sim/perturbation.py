@@ -48,8 +48,8 @@ class Perturbation(ABC):
     """One perturbation. Its name is that of its module: see :mod:`genima_sim.perturbations`."""
 
     name: ClassVar[str]
-    only_looks: ClassVar[bool] = True
-    """The motion of arm and objects stays as it is: images of states can be rendered with it."""
+    visual_only: ClassVar[bool] = True
+    """The motion of arm and objects stays as it is: images can be rendered with it from recorded states."""
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__module__.rpartition(".")[2]

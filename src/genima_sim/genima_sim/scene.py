@@ -17,7 +17,7 @@ from genima.robot.body import robot_spec
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import pose
 from genima_sim.mounted_board import MountedBoard, add_board
-from genima_sim.scene_state import SceneFrames
+from genima_sim.scene_state import SceneFrames, rotation_matrix
 from genima_sim.task import Latch, Placement, SceneObject, Task
 from genima_sim.tasks import scene_objects
 
@@ -136,7 +136,7 @@ def build_scene(
         change(spec, top_level)
     model = spec.compile()
     bodies = {
-        name: {b: pose(_rotation(model.body(b).quat), model.body(b).pos.copy()) for b in names}
+        name: {b: pose(rotation_matrix(model.body(b).quat), model.body(b).pos.copy()) for b in names}
         for name, names in top_level.items()
     }
     tops = {model.body(name).id for names in top_level.values() for name in names}
@@ -160,8 +160,3 @@ def _build_object(spec: mujoco.MjSpec, each: SceneObject) -> list[str]:
     if each.name not in names:
         raise ValueError(f"object {each.name} adds no body of its name to the world")
     return names
-
-
-def _rotation(quat: Array) -> Array:
-    """Return the matrix (3, 3) of a quaternion, scalar first."""
-    return Rotation.from_quat(quat, scalar_first=True).as_matrix()

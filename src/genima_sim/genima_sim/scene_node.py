@@ -201,9 +201,9 @@ class SceneNode(Node):
                 bodies = self._scene.bodies()
             except GenimaError as error:
                 bodies = {}
-                self._diagnostics.set_fault("objects", str(error))
+                self._diagnostics.set_fault("bodies", str(error))
             else:
-                self._diagnostics.clear_fault("objects")
+                self._diagnostics.clear_fault("bodies")
             status.bodies = list(bodies)
             status.poses = [pose_message(T) for T in bodies.values()]
             status.header.stamp = self.get_clock().now().to_msg()

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from genima.errors import GenimaError
 from genima.robot.body import GRIPPER
 from genima.robot.rigid_transforms import inverse, pose
 
-if TYPE_CHECKING:  # options name tasks: a help page must not load a simulator
-    import mujoco
-
+if TYPE_CHECKING:
     from genima_sim.task import Placement
 
 Array = NDArray[np.float64]
@@ -40,7 +40,7 @@ class SceneFrames:
     def frame(self, site: str) -> Array:
         """Return the pose (4, 4) of a site in the base frame."""
         found = self._model.site(site)
-        return self._pose(found.bodyid[0]) @ pose(_rotation(found.quat), found.pos)
+        return self._pose(found.bodyid[0]) @ pose(rotation_matrix(found.quat), found.pos)
 
     def body(self, name: str) -> Array:
         """Return the pose (4, 4) of a body in the base frame."""
@@ -50,14 +50,15 @@ class SceneFrames:
         """Return a joint's anchor (3,) m and axis (3,) in the base frame, and whether it is a hinge."""
         joint = self._model.joint(name)
         T = self._pose(joint.bodyid[0])
-        return T[:3, :3] @ joint.pos + T[:3, 3], T[:3, :3] @ joint.axis, bool(joint.type[0] == _HINGE)
+        is_hinge = bool(joint.type[0] == mujoco.mjtJoint.mjJNT_HINGE)
+        return T[:3, :3] @ joint.pos + T[:3, 3], T[:3, :3] @ joint.axis, is_hinge
 
     def clearance(self, point: Array) -> float:
         """Return the distance in m of a point (3,) in the base frame from the boxes round the objects' geoms."""
         distances = [np.inf]
         for geom in range(self._model.ngeom):
             T = self._pose(self._model.geom_bodyid[geom]) @ pose(
-                _rotation(self._model.geom_quat[geom]), self._model.geom_pos[geom]
+                rotation_matrix(self._model.geom_quat[geom]), self._model.geom_pos[geom]
             )
             centre, half = np.split(self._model.geom_aabb[geom], 2)
             local = (inverse(T) @ [*point, 1.0])[:3] - centre
@@ -71,13 +72,8 @@ class SceneFrames:
         return self._poses[name]
 
 
-_HINGE = 3  # mujoco.mjtJoint.mjJNT_HINGE
-
-
-def _rotation(quat: Array) -> Array:
+def rotation_matrix(quat: Array) -> Array:
     """Return the matrix (3, 3) of a quaternion, scalar first."""
-    from scipy.spatial.transform import Rotation
-
     return Rotation.from_quat(quat, scalar_first=True).as_matrix()
 
 
@@ -121,12 +117,12 @@ class SceneState:
 
     def is_held(self, name: str) -> bool:
         """Return whether both fingers touch a body or one that it carries by joints."""
-        sides = {side for body, side in self._touched if self._belongs_to(body, self.model.body(name).id)}
+        sides = {side for body, side in self._touched_bodies if self._belongs_to(body, self.model.body(name).id)}
         return len(sides) == 2
 
     def is_touched(self, name: str) -> bool:
         """Return whether a finger touches a body or one that it carries by joints."""
-        return any(self._belongs_to(body, self.model.body(name).id) for body, _ in self._touched)
+        return any(self._belongs_to(body, self.model.body(name).id) for body, _ in self._touched_bodies)
 
     def touch(self, one: str, other: str) -> bool:
         """Return whether two bodies, or ones that they carry by joints, are in contact."""
@@ -139,15 +135,15 @@ class SceneState:
         )  # fmt: skip
 
     @property
-    def _touched(self) -> set[tuple[int, str]]:
-        """Bodies that a finger touches, with the finger."""
+    def _touched_bodies(self) -> set[tuple[int, str]]:
+        """Bodies that a finger touches, and which finger."""
         pads = self._pads
-        touched = set()
+        found = set()
         for contact in self.data.contact[: self.data.ncon]:
             for pad, geom in (contact.geom, contact.geom[::-1]):
                 if pad in pads:
-                    touched.add((int(self.model.geom_bodyid[geom]), pads[pad]))
-        return touched
+                    found.add((int(self.model.geom_bodyid[geom]), pads[pad]))
+        return found
 
     @cached_property
     def _pads(self) -> Mapping[int, str]:

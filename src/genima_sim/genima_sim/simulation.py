@@ -161,20 +161,22 @@ class Simulation:
         self.task, self.placements, self.success = found, placements, False
         mujoco.mj_resetData(self.model, self.data)
         self._scene.place(self.data, placements)
-        if not np.isfinite(self.data.qpos).all():
-            raise GenimaError(
-                f"task {task}: placed objects are not at finite positions; correct {TASKS.file(found.module)}"
-            )
+        is_finite = np.isfinite(self.data.qpos).all()
         noise = rng.uniform(-START_NOISE, START_NOISE, len(self.robot.home))
         holds_board = self.board is not None and self.board.place == "gripper"
         if start is None:
             start = self.robot.home + noise + (self._board_offset if holds_board else 0.0)
         self.data.qpos[self._arm_qpos] = start
+        # Also for a start that is rejected below: the physics of a node goes on, with this scene.
+        self.state = SceneState(self.model, self.data, placements, self.qpos())
+        if not is_finite:
+            raise GenimaError(
+                f"task {task}: placed objects are not at finite positions; correct {TASKS.file(found.module)}"
+            )
         self.command(start, 0.0 if holds_board else 1.0)
         mujoco.mj_forward(self.model, self.data)
         if overlap := self._scene.overlap(self.data):
             raise OverlapError(f"task {task}, seed {seed}: {overlap} at the start; correct {TASKS.file(found.module)}")
-        self.state = SceneState(self.model, self.data, placements, self.qpos())
         self.step(0.6 if holds_board else 0.1)  # let the fingers close, and loose objects settle
         self.state = SceneState(self.model, self.data, placements, self.qpos())
         self.data.time = 0.0

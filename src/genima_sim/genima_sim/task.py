@@ -105,7 +105,7 @@ class At:
 
     site: str
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)  # m, along the base frame's axes
-    rotation: tuple[float, float, float] = (0.0, 0.0, 0.0)  # rad about the base frame's x, y, z, from the start's
+    rotation: tuple[float, float, float] = (0.0, 0.0, 0.0)  # vector in rad, base frame: turns the start's orientation
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Task(ABC):
                 except (KeyError, IndexError, ValueError) as error:
                     raise ValueError(f"{cls.__name__}.variations: no {error} for {text!r}") from None
         if inspect.isgeneratorfunction(motions := vars(cls).get("motions")):
-            cls.motions = _listed(motions)  # type: ignore[method-assign]
+            cls.motions = _list_motions(motions)  # type: ignore[method-assign]
         _check_methods(
             cls, {"succeeded": _bool_problem, "motions": _motions_problem, "failed_grasp": _failed_grasp_problem}
         )
@@ -238,7 +238,7 @@ def _check_methods(cls: type, checks: Mapping[str, Check | None]) -> None:
             setattr(cls, name, checked(method, f"task {task}", inspect.getfile(inspect.unwrap(method)), check))
 
 
-def _listed(generator: Callable[..., Iterable[Motion]]) -> Callable[..., list[Motion]]:
+def _list_motions(generator: Callable[..., Iterable[Motion]]) -> Callable[..., list[Motion]]:
     """Return a function that returns all that a generator yields."""
 
     @functools.wraps(generator)

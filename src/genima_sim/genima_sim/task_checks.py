@@ -21,12 +21,12 @@ from genima_sim.environment import StateEnvironment
 from genima_sim.experts import Expert
 from genima_sim.scene import scene_frames
 from genima_sim.simulation import Simulation
+from genima_sim.simulators.mujoco import Mujoco
 from genima_sim.task import At
 from genima_sim.tasks import DEMO_HZ
 
 Array = NDArray[np.float64]
-_TIME_LIMIT = 10.0  # s: 200 steps at 20 Hz, as the paper's simulation
-_OBSERVED = 0.3  # s for which a near miss is judged
+_NEAR_MISS_TIME = 0.3  # s for which a near miss is judged
 _RANDOM_STEP = 0.08  # rad, standard deviation of the random motion at each command
 
 
@@ -75,10 +75,10 @@ def run_expert(
 
 
 def run_guarded_expert(environment: StateEnvironment, policy: Policy, task: str, seed: int) -> bool:
-    """Run the policy of the experts through the 50 Hz stream and the guard; return whether it succeeded."""
-    options = EpisodeOptions(time_limit=_TIME_LIMIT)
+    """Run the policy of the experts through the 50 Hz stream and the command guard; return whether it succeeded."""
+    options = EpisodeOptions(time_limit=Mujoco.time_limit)
     robot = environment.simulation.robot
-    with contextlib.suppress(GenimaError):  # out of reach, at the second attempt
+    with contextlib.suppress(GenimaError):  # a second plan may be out of reach
         run_episodes(environment, policy, robot, task, [seed], options, lambda *_: None)
     return environment.done
 
@@ -104,7 +104,7 @@ def near_miss_counts(simulation: Simulation, task: str, changes: Mapping[str, fl
     mujoco.mj_forward(simulation.model, simulation.data)
     simulation.start_task()
     simulation.step(0.001)
-    for _ in range(round(_OBSERVED * DEMO_HZ)):
+    for _ in range(round(_NEAR_MISS_TIME * DEMO_HZ)):
         if simulation.success:
             return True
         simulation.step(1 / DEMO_HZ)
@@ -122,7 +122,7 @@ def _change(simulation: Simulation, name: str, change: float | At) -> None:
         joint.qpos[0] = change
 
 
-def random_motion_succeeds(simulation: Simulation, task: str, seed: int, seconds: float = 10.0) -> bool:
+def random_motion_succeeds(simulation: Simulation, task: str, seed: int, seconds: float = Mujoco.time_limit) -> bool:
     """Return whether random joint motions accomplish a task."""
     simulation.reset(task, seed)
     rng = np.random.default_rng([seed, 0x0DD])

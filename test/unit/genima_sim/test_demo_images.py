@@ -75,7 +75,7 @@ def test_damaged_states_are_rejected(state_demos: Path, tmp_path: Path, capsys: 
     other_scene = [type(recorded[SCENE][0])(data="task: push_button\nseed: -1\nperturbations: []\n")]
     renderer = DemoImageRenderer(ImageOptions())
     for i, (changed, expected) in enumerate((
-        (no_scene, "only simulated demos of ./genima record have states"),
+        (no_scene, "only demos of ./genima record --lockstep have states"),
         ({**recorded, SCENE_STATE: recorded[SCENE_STATE][1:]}, "samples are missing"),
         ({**recorded, SCENE: [type(recorded[SCENE][0])(data="seed: 3")]}, "scene: "),
         ({**recorded, SCENE: other_scene}, "seed: negative"),

@@ -30,7 +30,7 @@ class GridPlacement(Perturbation):
     (Vosylius et al. 2024, arXiv:2405.18196).
     """
 
-    only_looks = False
+    visual_only = False
 
     def place(
         self, task: Task, objects: Sequence[SceneObject], seed: int, rng: np.random.Generator

@@ -33,7 +33,7 @@ class ObjectSize(Perturbation):
     Source: MO_Size and RO_Size of The Colosseum, there 0.75 to 1.25 at most; this range is what the experts can do.
     """
 
-    only_looks = False
+    visual_only = False
 
     def require_task(self, task: Task, objects: Sequence[SceneObject]) -> None:
         """See :class:`Perturbation`."""

@@ -60,8 +60,8 @@ class Hoop(SceneObject):
             add_bar(hoop, rim[i], rim[i + 1], 0.006, _RIM)
             add_bar(hoop, rim[i], end[i], 0.002, _NET, friction=[0.2, 0.005, 0.0001])
         add_site(hoop, "rim", [0, 0, _HEIGHT])
-        half = _NET_LENGTH / 2
-        add_site(hoop, "net", [0, 0, _HEIGHT - 0.02 - half], z=(0, 0, 1), half=[_RIM_RADIUS, _RIM_RADIUS, half])
+        half = _NET_LENGTH / 2  # m; the corners are nearer to the axis than a ball that slides down outside the net
+        add_site(hoop, "net", [0, 0, _HEIGHT - 0.02 - half], z=(0, 0, 1), half=[_NET_RADIUS, _NET_RADIUS, half])
 
 
 class BasketballInHoop(Task):

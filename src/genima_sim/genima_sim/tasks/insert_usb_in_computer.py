@@ -19,7 +19,7 @@ _PLUG_HALF = 0.008, 0.004, 0.016  # m of its plug
 _SLACK = 0.0015  # m on each side of the plug in the port
 _DEPTH, _MOUTH = 0.021, 0.010  # m of the port, and of the funnel above it
 _CASE_HEIGHT = 0.06  # m, where the port begins
-_INSERTED = 0.010  # m
+_INSERTED = 0.008  # m of the plug in the port, at least
 _LIFT = 0.05  # m: the plug is out of its stand
 _SLOPE = 0.6  # rad of the funnel, from upright
 
@@ -74,9 +74,9 @@ class Computer(SceneObject):
         add_box(computer, [0.03, 0, _CASE_HEIGHT / 2], [0.09, 0.10, _CASE_HEIGHT / 2], _CASE)
         add_box(computer, [-0.061, 0.03, 0.03], [0.001, 0.008, 0.008], _PORT, contype=0, conaffinity=0)
         _add_hole(computer, _CASE_HEIGHT, _SLACK, _PORT)
-        inside = _CASE_HEIGHT + (_DEPTH - _INSERTED) / 2
-        half = _PLUG_HALF[0], _PLUG_HALF[1], (_DEPTH - _INSERTED) / 2 + 0.002
-        add_site(computer, "port", [0, 0, inside], half=half)
+        below = 0.002  # m: the tip may sink into the bottom of the port
+        half = _PLUG_HALF[0], _PLUG_HALF[1], (_DEPTH - _INSERTED + below) / 2
+        add_site(computer, "port", [0, 0, _CASE_HEIGHT - below + half[2]], half=half)
         add_site(computer, "port_mouth", [0, 0, _CASE_HEIGHT + _DEPTH + _MOUTH])
         height = _CASE_HEIGHT + 2 * _PLUG_HALF[2] + _GRIP_HALF[2] + 0.006
         add_site(computer, "usb_grip_goal", [0, 0, height], x=(0, 1, 0))

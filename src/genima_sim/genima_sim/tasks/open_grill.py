@@ -14,7 +14,7 @@ from genima_sim.task import Region, SceneObject, Task
 
 _BLACK, _STEEL, _RED = (0.12, 0.12, 0.13), (0.75, 0.75, 0.78), (0.55, 0.10, 0.08)
 _HALF, _HALF_WIDTH, _HEIGHT = 0.09, 0.15, 0.14  # m
-_OPEN = np.radians(50)
+_OPEN = np.radians(50)  # rad
 
 
 class Grill(SceneObject):

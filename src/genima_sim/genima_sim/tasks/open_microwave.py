@@ -14,7 +14,7 @@ from genima_sim.task import Region, SceneObject, Task
 
 _SHELL, _DOOR, _STEEL = (0.62, 0.63, 0.66), (0.13, 0.14, 0.16), (0.85, 0.85, 0.88)
 _HALF, _HEIGHT, _DEPTH = 0.125, 0.18, 0.08  # m: half the width, the height, half the depth
-_OPEN = np.radians(80)
+_OPEN = np.radians(80)  # rad
 
 
 class Microwave(SceneObject):

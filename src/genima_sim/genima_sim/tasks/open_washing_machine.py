@@ -14,7 +14,7 @@ from genima_sim.task import Region, SceneObject, Task
 
 _WHITE, _GLASS, _STEEL, _BLACK = (0.85, 0.86, 0.88), (0.20, 0.30, 0.45), (0.70, 0.70, 0.74), (0.1, 0.1, 0.12)
 _HALF, _HEIGHT, _DEPTH, _RADIUS = 0.14, 0.30, 0.12, 0.10  # m: half the width, the height, half the depth, the door
-_OPEN = np.radians(40)
+_OPEN = np.radians(40)  # rad
 
 
 class WashingMachine(SceneObject):

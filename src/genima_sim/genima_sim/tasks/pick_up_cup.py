@@ -25,6 +25,7 @@ class RedCup(SceneObject):
     name = "red_cup"
     region = Region((0.38, 0.60), (-0.25, 0.25))
     radius = 0.085  # m: the gripper finds room beside it
+    color_matters = True
     rgb: ClassVar[tuple[float, float, float]] = (0.82, 0.10, 0.08)
 
     def build(self, spec: mujoco.MjSpec) -> None:

@@ -49,7 +49,8 @@ class JengaTower(SceneObject):
         tower = world.add_body(name="tower")
         add_site(tower, "block_slot", [0, 0, _LEVEL])
         add_site(tower, "tower_top", [0, 0, 11 * _HEIGHT])
-        add_site(tower, "tower", [0, 0, 5 * _HEIGHT], half=(0.075, 0.06, 6.5 * _HEIGHT))
+        # A block whose centre is outside is out of the tower over its whole length.
+        add_site(tower, "tower", [0, 0, 5 * _HEIGHT], half=(2 * _LENGTH, 0.06, 6.5 * _HEIGHT))
         for name, levels in _BLOCKS.items():
             blocks = world.add_body(name=name)
             blocks.add_freejoint(name=name)

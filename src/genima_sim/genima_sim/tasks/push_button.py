@@ -28,7 +28,7 @@ class Button(SceneObject):
 
     name = "button"
     radius = 0.11  # m: the gripper finds room beside it
-    color_matters = True  # maroon
+    color_matters = True
 
     def __init__(self, rgb: tuple[float, float, float]) -> None:
         self._rgb = rgb
@@ -54,10 +54,8 @@ class PushButton(Task):
 
     instructions = ("push down the {colour} button", "push the {colour} button", "press the {colour} button")
     variations = tuple({"colour": colour} for colour in _COLOURS)
-    objects = (_BUTTONS[0],)
-    scene_tasks = ("push_button", "take_lid_off_saucepan")  # the scene of the bundled models
     near_misses = {
-        "touched": {"button_slide": 0.0},
+        "touched": {"button_slide": -0.1 * _STROKE},
         "half pressed": {"button_slide": -0.5 * _STROKE},
         "almost pressed": {"button_slide": -0.9 * _STROKE},
     }
@@ -65,7 +63,7 @@ class PushButton(Task):
     def __init__(self, variation: int = 0) -> None:
         super().__init__(variation)
         self.objects = (_BUTTONS[variation],)
-        self.scene_tasks = (self.name, "take_lid_off_saucepan")
+        self.scene_tasks = (self.name, "take_lid_off_saucepan")  # the scene of the bundled models
 
     def succeeded(self, state: SceneState) -> bool:
         """See :class:`Task`."""

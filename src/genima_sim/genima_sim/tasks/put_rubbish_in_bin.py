@@ -58,7 +58,7 @@ class Tomato(SceneObject):
 
 
 class SecondTomato(Tomato):
-    """See :class:`Tomato`."""
+    """Second tomato."""
 
     name = "tomato_2"
 

@@ -26,11 +26,12 @@ _TABLE = (0.3, 0.75), (-0.4, 0.4)  # m, ranges of x and y
 
 
 class BlackRack(SceneObject):
-    """Dish rack with a plate that stands in it."""
+    """Black dish rack with a plate that stands in it."""
 
     name = "black_rack"
     region = Region((0.38, 0.45), (-0.22, 0.22), (-np.pi / 2 - 0.4, -np.pi / 2 + 0.4))
     radius = 0.1
+    color_matters = True
 
     def build(self, spec: mujoco.MjSpec) -> None:
         """See :class:`SceneObject`."""
@@ -58,7 +59,7 @@ class BlackRack(SceneObject):
 
 
 class RedRack(BlackRack):
-    """The same of another colour."""
+    """Red dish rack with a plate that stands in it."""
 
     name = "red_rack"
 

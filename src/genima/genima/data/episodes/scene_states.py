@@ -48,7 +48,7 @@ class SceneDemo:
         messages = read_messages(folder)
         for topic in (TASK, SCENE, SCENE_STATE, JOINT_STATES, JOINT_COMMAND):
             if not messages.get(topic):
-                raise EpisodeError(folder, "no messages; only simulated demos of ./genima record have states", topic)
+                raise EpisodeError(folder, "no messages; only demos of ./genima record --lockstep have states", topic)
         try:
             scene = validate(SceneDescription, parse_yaml(messages[SCENE][0].data, "scene"), "scene")
         except GenimaError as error:

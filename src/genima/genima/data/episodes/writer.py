@@ -123,7 +123,7 @@ class EpisodeWriter:
         self._write(SCENE, 0.0, _STRING, data=yaml.safe_dump(scene.model_dump(), sort_keys=False))
 
     def state(self, stamp: float, qpos: NDArray[np.float64]) -> None:
-        """Record the configuration (nq,) of a simulated scene, at the time of the joints before it."""
+        """Record the configuration (nq,) of a simulated scene at ``stamp`` in s, which is that of joints."""
         layout = types().types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
         self._write(SCENE_STATE, stamp, "std_msgs/msg/Float64MultiArray", layout=layout, data=qpos)
 
