@@ -89,7 +89,7 @@ class Command:
 
 def render_at_home(robot: RobotModel, cameras: Mapping[str, Camera]) -> dict[str, Image]:
     """Render a robot with any gripper, the arm at home above an empty table; return images by view."""
-    model = build_scene(robot, cameras)
+    model = build_scene(robot, cameras).model
     data = mujoco.MjData(model)
     for name, position in zip(robot.joint_names, robot.home, strict=True):
         data.joint(name).qpos = position

@@ -510,4 +510,4 @@ def test_evaluation_scores_0_or_100(monkeypatch, checkpoint_folder, tmp_path) ->
     with pytest.raises(GenimaError, match="was trained with a robotiq_2f140, not the franka_hand"):
         evaluate.main([*arguments[:-1], str(checkpoint_folder)])
     with pytest.raises(GenimaError, match="take one of the paper's tasks"):
-        evaluate.main(["--task", "take_lid_off_saucepan", "--cell", "sim_rlbench"])
+        evaluate.main(["--task", "take_lid_off", "--cell", "sim_rlbench"])
