@@ -27,7 +27,7 @@ from genima_sim.tasks import DEMO_HZ
 
 Array = NDArray[np.float64]
 _NEAR_MISS_TIME = 0.3  # s for which a near miss is judged
-_RANDOM_STEP = 0.08  # rad, standard deviation of the random motion at each command
+_RANDOM_STEP = 0.05  # rad, standard deviation of the random motion at each command: 2 sigma are the limit of velocity
 
 
 @dataclass(frozen=True)

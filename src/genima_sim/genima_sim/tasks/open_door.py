@@ -35,7 +35,7 @@ class Door(SceneObject):
         add_hinge(door, "door", [0, 0, 0], [0, 0, 1], (0, 1.3), friction=0.05)
         add_box(door, [0, -_HALF, 0], [0.01, _HALF - 0.004, _HEIGHT / 2 - 0.006], _DOOR, mass=0.6)
         handle = door.add_body(name="door_handle", pos=[-0.085, 0.05 - 2 * _HALF, 0])
-        add_hinge(handle, "door_handle", [0, 0, 0], [-1, 0, 0], (0, 0.9), 0.05, 0.03, stiffness=[0.1, 0, 0])
+        add_hinge(handle, "door_handle", [0, 0, 0], [-1, 0, 0], (0, 0.9), 0.05, 0.1, stiffness=[0.6, 0, 0])
         add_bar(handle, [0.075, 0, 0], [0, 0, 0], 0.008, _BRASS, mass=0.02, contype=0, conaffinity=0)
         add_bar(handle, [0, 0, 0], [0, _LEVER, 0], 0.009, _BRASS, mass=0.05)
         add_site(handle, "door_lever", [0, 0.75 * _LEVER, 0], z=(1, 0, -1.4), x=(0, 0, 1))

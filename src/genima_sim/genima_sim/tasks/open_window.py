@@ -23,7 +23,7 @@ class Window(SceneObject):
     """Window of two sashes, each with a handle that unlocks it; they open away from the robot."""
 
     name = "window"
-    region = Region((0.55, 0.60), (-0.10, 0.10), (-0.39, 0.39))
+    region = Region((0.55, 0.60), (-0.04, 0.10), (-0.39, 0.25))
     radius = 0.22
 
     def build(self, spec: mujoco.MjSpec) -> None:
