@@ -14,7 +14,9 @@ from genima.cell import SIMULATED, Cell, load_cell
 from genima.data.episodes import EpisodeWriter
 from genima.data.episodes.scene_states import SceneDescription
 from genima.errors import GenimaError
+from genima.robot.ik import UnreachableError
 from genima.system.process_pool import WorkerPool
+from genima.system.terminal import printable
 from genima.types import Command
 from genima_sim.demo_starts import Demo
 from genima_sim.experts import Expert, Trajectory
@@ -144,7 +146,10 @@ def _record_all(folders: Sequence[Path], workers: int, total: int, options: Demo
     with bar, WorkerPool(workers, _start_worker, (options,)) as pool:
         jobs = [pool.submit(_record_one, folder) for folder in folders]
         for job in as_completed(jobs):
-            failed += not job.result()
+            success, problem = job.result()
+            failed += not success
+            if problem:
+                bar.write(f"genima: not recorded: {printable(problem)}")
             bar.update()
     return failed
 
@@ -157,6 +162,10 @@ def _start_worker(options: DemoOptions) -> None:
     _recorder = DemoRecorder(load_cell(options.cell), options.images, options.perturbations)
 
 
-def _record_one(folder: Path) -> bool:
+def _record_one(folder: Path) -> tuple[bool, str]:
+    """Return whether the expert succeeded, and why it could not begin."""
     task, seed = folder.name.rsplit("-", 1)
-    return _recorder.record(folder, task, int(seed))
+    try:
+        return _recorder.record(folder, task, int(seed)), ""
+    except UnreachableError as error:  # of one placement or start: the others may be within reach
+        return False, f"{folder.name}: {error}"

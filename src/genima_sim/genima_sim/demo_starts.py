@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from genima.errors import GenimaError
+from genima.robot.ik import UnreachableError
 from genima_sim.experts import Expert, Trajectory
 from genima_sim.motions import GRIP_TIME, MoveTo, Pose, back_off, shift
 from genima_sim.scene import scene_frames
@@ -97,7 +97,7 @@ def _random_start(task: Task, scene: SceneFrames, expert: Expert, rng: np.random
         for _ in range(_SPOT_ATTEMPTS):
             at = shift(first.grasp, *map(float, _SPOT_ABOVE + rng.uniform(-spread, spread)))
             if _is_free(scene, at):
-                with contextlib.suppress(GenimaError):  # out of reach
+                with contextlib.suppress(UnreachableError):
                     return expert.reach(at, home)
     return home + rng.uniform(-_HOME_SPREAD, _HOME_SPREAD, len(home))
 

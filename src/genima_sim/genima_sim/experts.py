@@ -15,7 +15,7 @@ from genima.control.jerk_limited_motion import minimum_jerk
 from genima.control.limit_violations import largest_excess
 from genima.errors import GenimaError
 from genima.robot.body import arm_only_model
-from genima.robot.ik import InverseKinematics
+from genima.robot.ik import InverseKinematics, UnreachableError
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, pose
 from genima_sim.motions import Motion, MoveJoint, MoveTo, Pose
@@ -57,7 +57,7 @@ class Expert:
         """Return joints (n,) in rad with the gripper at a grasp frame (4, 4), near ``start``.
 
         Raises:
-            GenimaError: when it is out of reach.
+            UnreachableError: when it is out of reach.
         """
         return self._ik.solve(grasp @ _T_GRASP_TIP, start)
 
@@ -69,7 +69,7 @@ class Expert:
         """Return the trajectory of a task from joints ``start``.
 
         Raises:
-            GenimaError: naming the task's file, for a motion out of reach.
+            UnreachableError: naming the task's file, for a motion out of reach.
         """
         return self.plan_motions(task, list(task.motions(scene)), scene, start)
 
@@ -77,9 +77,9 @@ class Expert:
         """Return the trajectory of motions of a task, as :meth:`plan_task`."""
         try:
             return self.plan(motions, start, scene)
-        except GenimaError as error:
+        except UnreachableError as error:
             file = inspect.getfile(type(task))
-            raise GenimaError(f"task {task.name}: {error}; correct motions in {file}") from None
+            raise UnreachableError(f"task {task.name}: {error}; correct motions in {file}") from None
 
     def plan(
         self, motions: Sequence[Motion], start: Array, scene: SceneFrames | None = None, settle_seconds: float = 0.5
@@ -93,21 +93,21 @@ class Expert:
             settle_seconds: s.
 
         Raises:
-            GenimaError: when no candidate is within reach.
+            UnreachableError: when no candidate is within reach.
         """
         candidates, problem = [], None
         for flip in (np.eye(4), _HALF_TURN):
             for branch in _BRANCHES:
                 try:
                     candidates.append(self._key_positions(motions, start, scene, flip, branch))
-                except GenimaError as error:
+                except UnreachableError as error:
                     problem = problem or error
         nominal = sum(motion.seconds for motion in motions) + settle_seconds
         best: Trajectory | None = None
         for keys in sorted(candidates, key=lambda keys: self._cost(start, keys)):
             try:
                 trajectory = self._trajectory(motions, start, keys, scene, settle_seconds)
-            except GenimaError as error:
+            except UnreachableError as error:
                 problem = error
                 continue
             if best is None or len(trajectory.positions) < len(best.positions):
@@ -179,7 +179,7 @@ class Expert:
             frame = path(k / points)
             positions.append(self.reach(frame, positions[-1]))
             if np.abs(positions[-1] - positions[-2]).max() > _LARGEST_STEP:
-                raise GenimaError(
+                raise UnreachableError(
                     f"tip pose: not reached continuously ({frame[:3, 3].round(3).tolist()} m); use a nearer one"
                 )
         return np.array(positions)

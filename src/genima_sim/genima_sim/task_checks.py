@@ -16,6 +16,7 @@ from genima.control.limit_violations import largest_excess
 from genima.errors import GenimaError
 from genima.evaluation.episodes import EpisodeOptions, run_episodes
 from genima.policy.base import Policy
+from genima.robot.ik import UnreachableError
 from genima.robot.rigid_transforms import pose
 from genima_sim.environment import StateEnvironment
 from genima_sim.experts import Expert
@@ -60,7 +61,7 @@ def run_expert(
     start = simulation.joints().positions
     try:
         plan = expert.plan_task(simulation.task, scene_frames(simulation.task, simulation.bodies()), start)
-    except GenimaError as error:
+    except UnreachableError as error:
         return ExpertAttempt(False, str(error), 0.0, 0.0, 0.0)
     positions = np.vstack([np.tile(start, (3, 1)), plan.positions])
     excess = largest_excess(np.arange(len(positions)) / DEMO_HZ, positions, simulation.robot)
@@ -78,7 +79,7 @@ def run_guarded_expert(environment: StateEnvironment, policy: Policy, task: str,
     """Run the policy of the experts through the 50 Hz stream and the command guard; return whether it succeeded."""
     options = EpisodeOptions(time_limit=Mujoco.time_limit)
     robot = environment.simulation.robot
-    with contextlib.suppress(GenimaError):  # a second plan may be out of reach
+    with contextlib.suppress(UnreachableError):  # of a second plan
         run_episodes(environment, policy, robot, task, [seed], options, lambda *_: None)
     return environment.done
 

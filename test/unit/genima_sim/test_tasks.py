@@ -179,3 +179,19 @@ def test_objects_without_room_are_rejected() -> None:
 
     with pytest.raises(GenimaError, match="objects crowd, crowd: no room"):
         random_placements((Crowd(), Crowd()), np.random.default_rng(0))
+
+
+def test_placement_out_of_reach_does_not_end_recording(
+    write_module: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = write_module("tasks/slide_block.py", SLIDE_BLOCK, ("y + 0.08 * side, 0.05), 2.0", "y + 9.0, 0.05), 2.0"))
+    monkeypatch.setattr(demo_recorder, "WorkerPool", OneThread)
+    command = ["record", "--lockstep", "--task", "slide_block", "push_button", "--episodes", "1", "--images", "none"]
+    assert main([*command, "--out", str(tmp_path / "demos")]) == 0
+    output = capsys.readouterr()
+    assert "1 demos in" in output.out and "the expert failed 1 times" in output.out
+    assert "slide_block-100000: task slide_block: tip pose: out of reach" in output.err + output.out
+    assert f"correct motions in {file}" in output.err + output.out

@@ -14,6 +14,10 @@ _MAX_ITERATIONS = 200
 _MAX_STEP = 0.5  # rad: longer steps leave the range in which the linearisation holds, and miss solutions
 
 
+class UnreachableError(GenimaError):
+    """Pose that the arm does not reach."""
+
+
 class InverseKinematics:
     """Inverse kinematics of the tip: the solution nearest to a rest posture."""
 
@@ -29,7 +33,7 @@ class InverseKinematics:
         """Return joint positions (n,) rad for the tip pose ``T_base_tip`` (4, 4).
 
         Raises:
-            GenimaError: when the pose is out of reach.
+            UnreachableError: when the pose is out of reach.
         """
         self._tip.set_target(mink.SE3.from_matrix(T_base_tip))
         self._configuration.update(start)
@@ -48,5 +52,7 @@ class InverseKinematics:
                 break
         error = np.abs(self._tip.compute_error(self._configuration))
         if error.max() > 5e-3:
-            raise GenimaError(f"tip pose: out of reach ({T_base_tip[:3, 3].round(3).tolist()} m); use a nearer one")
+            raise UnreachableError(
+                f"tip pose: out of reach ({T_base_tip[:3, 3].round(3).tolist()} m); use a nearer one"
+            )
         return self._configuration.q.copy()
