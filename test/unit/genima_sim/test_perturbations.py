@@ -309,7 +309,10 @@ def local_site(simulation: Simulation, name: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", object_size.SCALES)
-@pytest.mark.parametrize("task", [name for name, task in TASKS.items() if task.allows_scaling])
+@pytest.mark.parametrize("task", [
+    name if name == "open_drawer" else pytest.param(name, marks=pytest.mark.nightly)
+    for name, task in TASKS.items() if task.allows_scaling
+])  # fmt: skip
 def test_experts_handle_smallest_and_largest_objects(
     scenes: Environment, task: str, scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

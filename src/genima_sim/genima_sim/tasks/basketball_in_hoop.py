@@ -73,6 +73,7 @@ class BasketballInHoop(Task):
         "pick up the basketball and put it in the hoop",
     )
     objects = (Ball(), Hoop())
+    allows_scaling = True
     near_misses = {
         "on the table below the hoop": {"ball": At("rim", (0.0, 0.0, _BALL - _HEIGHT))},
         "in the air above the hoop": {"ball": At("rim", (0.0, 0.0, 0.55))},

@@ -46,6 +46,7 @@ class LampOn(Task):
 
     instructions = ("turn on the light", "press the button to turn on the lamp", "press the light switch")
     objects = (Lamp(),)
+    allows_scaling = True
     near_misses = {
         "touched": {"lamp_button": -0.1 * _ON},
         "half pressed": {"lamp_button": -0.5 * _ON},

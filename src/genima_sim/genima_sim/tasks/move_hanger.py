@@ -78,6 +78,7 @@ class MoveHanger(Task):
         "pick up the hanger and hang it on the empty rack",
     )
     objects = (LoadedRack(), FreeRack())
+    allows_scaling = True
     near_misses = {
         "under the rod": {"hanger": At("rod", (0.0, 0.0, -0.08))},
         "beside the rod": {"hanger": At("rod", (0.0, 0.06, 0.006))},

@@ -46,6 +46,7 @@ class OpenBox(Task):
 
     instructions = ("open the box", "grasp the lid and open the box", "lift the lid of the box up until it is open")
     objects = (Box(),)
+    allows_scaling = True
     near_misses = {
         "ajar": {"box_lid": 0.2},
         "open by half": {"box_lid": 0.5 * _OPEN},

@@ -50,6 +50,7 @@ class OpenDoor(Task):
         "use the handle to push the door open",
     )
     objects = (Door(),)
+    allows_scaling = True
     latches = (Latch("door", "door_handle", _UNLATCHED),)
     near_misses = {
         "handle turned, door shut": {"door_handle": 0.8},

@@ -50,6 +50,7 @@ class OpenGrill(Task):
         "lift the cover of the grill up",
     )
     objects = (Grill(),)
+    allows_scaling = True
     near_misses = {
         "ajar": {"grill_cover": 0.15},
         "open by half": {"grill_cover": 0.5 * _OPEN},

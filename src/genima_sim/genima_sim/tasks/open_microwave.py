@@ -47,6 +47,7 @@ class OpenMicrowave(Task):
 
     instructions = ("open the microwave", "pull the microwave door open", "grip the handle and open the microwave door")
     objects = (Microwave(),)
+    allows_scaling = True
     near_misses = {
         "ajar": {"microwave_door": 0.1},
         "open by half": {"microwave_door": 0.5 * _OPEN},

@@ -47,6 +47,7 @@ class OpenWashingMachine(Task):
         "grip the handle and open the washing machine door",
     )
     objects = (WashingMachine(),)
+    allows_scaling = True
     near_misses = {
         "ajar": {"washing_machine_door": 0.1},
         "open by half": {"washing_machine_door": 0.5 * _OPEN},

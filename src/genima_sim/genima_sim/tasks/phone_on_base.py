@@ -74,6 +74,7 @@ class PhoneOnBase(Task):
         "pick up the phone and place it on its base",
     )
     objects = (Handset(), PhoneBase())
+    allows_scaling = True
     near_misses = {
         "in the air above the base": {"phone": At("phone_base", (0.0, 0.0, 0.55))},
         "beside the base": {"phone": At("phone_base", (-0.12, 0.0, 2 * _END[2] - _TOP - _GRASP))},

@@ -50,6 +50,7 @@ class PickUpCup(Task):
     instructions = ("pick up the {colour} cup", "grasp the {colour} cup and lift it", "lift the {colour} cup")
     variations = ({"colour": "red"}, {"colour": "blue"})
     objects = (RedCup(), BlueCup())
+    allows_scaling = True
     near_misses = {
         "in the air, not held": {"red_cup": At("red_cup", (0.0, 0.0, 0.16))},
         "lifted too little": {"red_cup": At("red_cup", (0.0, 0.0, 0.05))},

@@ -78,6 +78,7 @@ class PlayJenga(Task):
         "take the protruding block out of the jenga tower without the tower toppling",
     )
     objects = (JengaTower(),)
+    allows_scaling = True
     near_misses = {
         "half pulled out": {"protruding_block": At("block_slot", (-0.065, 0.0, 0.0))},
         "on top of the tower": {"protruding_block": At("tower_top", (0.0, 0.0, 0.001))},

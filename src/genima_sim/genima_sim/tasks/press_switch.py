@@ -50,6 +50,7 @@ class PressSwitch(Task):
 
     instructions = ("press the switch", "turn the switch on", "flick the switch")
     objects = (Switch(),)
+    allows_scaling = True
     near_misses = {
         "touched": {"switch_lever": 0.1},
         "lever upright": {"switch_lever": _TILT},

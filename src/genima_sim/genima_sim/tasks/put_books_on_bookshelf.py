@@ -76,6 +76,7 @@ class PutBooksOnBookshelf(Task):
     )
     variations = ({"books": "1 book", "them": "it"}, {"books": "2 books", "them": "them"})
     objects = (Books(), Bookshelf())
+    allows_scaling = True
     near_misses = {
         "in front of the bookshelf": {"book_0": At("top_shelf", (-0.12, 0.0, -0.09))},
         "on the lower shelf": {"book_0": At("top_shelf", (-0.01, 0.0, -0.129), (1.57, 0.0, 0.0))},

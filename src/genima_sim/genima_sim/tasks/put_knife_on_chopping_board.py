@@ -76,6 +76,7 @@ class PutKnifeOnChoppingBoard(Task):
         "pick up the knife and leave it on the chopping board",
     )
     objects = (KnifeBlock(), ChoppingBoard())
+    allows_scaling = True
     near_misses = {
         "beside the board": {"knife": At("board", (-0.14, -0.13, -0.02))},
         "beside the edge of the board": {"knife": At("board", (0.0, -0.14, 0.0))},

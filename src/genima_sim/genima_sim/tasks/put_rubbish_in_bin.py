@@ -91,6 +91,7 @@ class PutRubbishInBin(Task):
         "pick up the rubbish and leave it in the bin",
     )
     objects = (Rubbish(), Tomato(), SecondTomato(), Bin())
+    allows_scaling = True
     near_misses = {
         "beside the bin": {"rubbish": At("bin", (-0.14, 0.0, _SIZE - _HEIGHT / 2 + 0.01))},
         "in the air above the bin": {"rubbish": At("bin", (0.0, 0.0, 0.6))},

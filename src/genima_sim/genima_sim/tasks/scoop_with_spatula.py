@@ -78,6 +78,7 @@ class ScoopWithSpatula(Task):
         "use the spatula to lift the cube off the table",
     )
     objects = (Spatula(), Cube())
+    allows_scaling = True
     near_misses = {
         "beside the spatula": {"cube": At("blade", (0.0, 0.09, 0.0))},
         "on the spatula on the table": {"cube": At("blade", (0.0, 0.0, 0.002))},

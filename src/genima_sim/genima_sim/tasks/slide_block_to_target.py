@@ -49,6 +49,7 @@ class SlideBlockToTarget(Task):
         "slide the block towards the green square",
     )
     objects = (BlockAndTarget(),)
+    allows_scaling = True
     near_misses = {
         "partly on the target": {"block": At("target", (-0.065, 0.0, 0.0))},
         "beside the target": {"block": At("target", (0.0, 0.14, 0.0))},

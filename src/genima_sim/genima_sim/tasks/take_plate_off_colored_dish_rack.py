@@ -74,6 +74,7 @@ class TakePlateOffColoredDishRack(Task):
     )
     variations = ({"colour": "black"}, {"colour": "red"})
     objects = (BlackRack(), RedRack())
+    allows_scaling = True
     near_misses = {
         "above the rack": {"black_plate": At("black_plate", (0.0, 0.0, 0.6))},
         "on edge on the table": {"black_plate": At("black_plate", (0.1, 0.0, -0.012))},

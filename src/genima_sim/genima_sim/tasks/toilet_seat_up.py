@@ -47,6 +47,7 @@ class ToiletSeatUp(Task):
         "leave the lid of the toilet seat in an upright position",
     )
     objects = (Toilet(),)
+    allows_scaling = True
     near_misses = {
         "ajar": {"toilet_lid": 0.2},
         "raised by half": {"toilet_lid": 0.5 * _UPRIGHT},

@@ -47,6 +47,7 @@ class TurnTap(Task):
     instructions = ("turn the {side} tap", "rotate the {side} tap", "grasp the {side} tap and turn it")
     variations = ({"side": "left"}, {"side": "right"})
     objects = (Taps(),)
+    allows_scaling = True
     near_misses = {
         "turned by 90%": {"tap_left": 0.9 * _TURNED},
         "turned by half": {"tap_left": 0.5 * _TURNED},
