@@ -21,21 +21,22 @@ DAILY, NIGHTLY = range(2000, 2002), range(2000, 2010)  # seeds
 
 @pytest.mark.parametrize("task", TASKS)
 def test_expert_accomplishes_task_within_limits(recorder: DemoRecorder, task: str) -> None:
-    assert_expert_succeeds(recorder, task, DAILY, 1)
+    for seed in DAILY:
+        attempt = run_expert(recorder.environment.simulation, recorder.expert, task, seed)
+        assert attempt.excess <= 1
+        if attempt.success:  # an expert may fail once in a while
+            assert attempt.simulated < 10
+            return
+    raise AssertionError(attempt)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("task", VARIATIONS)
 def test_expert_accomplishes_every_variation(recorder: DemoRecorder, task: str) -> None:
-    assert_expert_succeeds(recorder, task, NIGHTLY, 8)
-
-
-def assert_expert_succeeds(recorder: DemoRecorder, task: str, seeds: range, count: int) -> None:
-    """Check that an expert succeeds ``count`` times, in no more than 200 steps at 20 Hz."""
-    attempts = [run_expert(recorder.environment.simulation, recorder.expert, task, seed) for seed in seeds]
-    assert sum(attempt.success for attempt in attempts) >= count, attempts
+    attempts = [run_expert(recorder.environment.simulation, recorder.expert, task, seed) for seed in NIGHTLY]
+    assert sum(attempt.success for attempt in attempts) >= 8, attempts
     assert max(attempt.excess for attempt in attempts) <= 1
-    assert max(attempt.simulated for attempt in attempts if attempt.success) < 10
+    assert max(attempt.simulated for attempt in attempts if attempt.success) < 10  # s: 200 steps at 20 Hz
 
 
 @pytest.mark.parametrize(("task", "name"), NEAR_MISSES)
