@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -23,8 +24,9 @@ _SIDE = 0.019  # m, half
 _SUCCESS = 0.10  # m, height of the cube
 _UNDER = 0.09  # m between the handle and the cube when the cube is on the blade
 _SCOOP = 0.35  # rad: the cube slides to the rear of the blade
-_PRESS = 0.0015  # m: the blade stays on the table
+_PRESS = 0.003  # m: the blade stays on the table
 _LIFT = 0.12  # m
+_REST = 0.3  # s
 
 
 class Spatula(SceneObject):
@@ -97,7 +99,9 @@ class ScoopWithSpatula(Task):
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
         handle, cube = scene.frame("spatula_handle"), scene.frame("cube")
-        yield from grasp(handle)
+        hover, approach, close = grasp(handle)
+        # The arm is at rest before the gripper closes: a spatula that is gripped on the way down tilts.
+        yield from (hover, approach, replace(approach, seconds=_REST), close)
         ahead = cube[:2, 3] - handle[:2, 3]
         distance = float(np.linalg.norm(ahead))
         ahead = ahead / distance
