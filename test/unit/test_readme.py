@@ -25,7 +25,7 @@ def _commands() -> dict[str, set[str]]:
             command, *arguments = match.group(1).split()
             if command.startswith("-") or command == "COMMAND":
                 continue
-            if command in ("train", "episodes") and arguments and arguments[0] != "COMMAND":
+            if command in ("train", "episodes", "tasks") and arguments and arguments[0] != "COMMAND":
                 command = f"{command} {arguments[0]}"
             if command == "calibrate" and arguments:
                 command = f"{command} {arguments[0] if arguments[0] in calibrate.COMMANDS else 'FOLDER'}"
