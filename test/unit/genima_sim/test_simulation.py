@@ -219,3 +219,9 @@ def test_restarted_task_resets_success(recorder: DemoRecorder, robot: RobotModel
     assert not simulation.success  # the button is up
     simulation.step(1.0)
     assert not simulation.success
+
+
+def test_finger_beyond_its_stop_is_measured_at_the_stop(simulation: Simulation) -> None:
+    for position, fraction in ((-0.18, 1.0), (0.9, 0.0)):
+        simulation.data.joint("gripper_finger_joint").qpos[0] = position
+        assert simulation.joints().gripper == fraction
