@@ -243,9 +243,8 @@ class Simulation:
     def joints(self) -> Joints:
         """Measured arm positions and the gripper's open fraction."""
         # Contacts push the fingers beyond MuJoCo's soft stops; those of a real gripper are hard.
-        finger = np.clip(
-            self.data.qpos[self._finger_qpos], *sorted((self.robot.gripper_open, self.robot.gripper_closed))
-        )
+        stops = sorted((self.robot.gripper_open, self.robot.gripper_closed))
+        finger = float(np.clip(self.data.qpos[self._finger_qpos], *stops))
         return Joints(self.time, self.data.qpos[self._arm_qpos].copy(), self.robot.open_fraction(finger))
 
     def qpos(self) -> NDArray[np.float64]:
