@@ -244,7 +244,7 @@ class Simulation:
         """Measured arm positions and the gripper's open fraction."""
         # Contacts push the fingers beyond MuJoCo's soft stops; those of a real gripper are hard.
         stops = sorted((self.robot.gripper_open, self.robot.gripper_closed))
-        finger = float(np.clip(self.data.qpos[self._finger_qpos], *stops))
+        finger = min(max(float(self.data.qpos[self._finger_qpos]), stops[0]), stops[1])
         return Joints(self.time, self.data.qpos[self._arm_qpos].copy(), self.robot.open_fraction(finger))
 
     def qpos(self) -> NDArray[np.float64]:
