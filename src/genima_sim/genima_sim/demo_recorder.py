@@ -30,7 +30,7 @@ ImageFormat: TypeAlias = Literal["jpeg", "png", "none"]
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What demos are recorded of."""
+    """Cell, images and perturbations of demos."""
 
     cell: str = SIMULATED
     images: ImageFormat = "jpeg"  # none: states only

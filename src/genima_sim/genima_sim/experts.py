@@ -99,14 +99,14 @@ class Expert:
         for flip in (np.eye(4), _HALF_TURN):
             for branch in _BRANCHES:
                 try:
-                    candidates.append(self._key_positions(motions, start, scene, flip, branch))
+                    candidates.append((flip, self._key_positions(motions, start, scene, flip, branch)))
                 except UnreachableError as error:
                     problem = problem or error
         nominal = sum(motion.seconds for motion in motions) + settle_seconds
         best: Trajectory | None = None
-        for keys in sorted(candidates, key=lambda keys: self._cost(start, keys)):
+        for flip, keys in sorted(candidates, key=lambda candidate: self._cost(start, candidate[1])):
             try:
-                trajectory = self._trajectory(motions, start, keys, scene, settle_seconds)
+                trajectory = self._trajectory(motions, start, flip, keys, scene, settle_seconds)
             except UnreachableError as error:
                 problem = error
                 continue
@@ -152,12 +152,12 @@ class Expert:
         self,
         motions: Sequence[Motion],
         start: Array,
+        flip: Pose,
         keys: Sequence[Array],
         scene: SceneFrames | None,
         settle_seconds: float,
     ) -> Trajectory:
-        positions, gripper = [start[None]], []
-        q, flip = start, _flip(self.grasp_frame(keys[0]), motions[0])
+        positions, gripper, q = [start[None]], [], start
         for motion, key in zip(motions, keys, strict=True):
             points = max(4, round(motion.seconds * _POINTS_HZ))
             if isinstance(motion, MoveTo) and not motion.straight:
@@ -198,12 +198,6 @@ class Expert:
 
 
 _T_TIP_GRASP = inverse(_T_GRASP_TIP)
-
-
-def _flip(first: Pose, motion: Motion) -> Pose:
-    """Return the turn of the gripper with which a plan has begun."""
-    same = isinstance(motion, MoveJoint) or first[:3, 0] @ motion.grasp[:3, 0] > 0
-    return np.eye(4) if same else _HALF_TURN
 
 
 def _path(motion: Motion, start: Pose, flip: Pose, scene: SceneFrames | None) -> Callable[[float], Pose]:

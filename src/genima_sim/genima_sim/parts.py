@@ -56,17 +56,8 @@ def add_hinge(
     **options: Any,
 ) -> mujoco.MjsJoint:
     """Add a hinge at ``pos`` (3,) in m with a range in rad, damping in N m s/rad and friction in N m."""
-    return body.add_joint(
-        name=name,
-        type=mujoco.mjtJoint.mjJNT_HINGE,
-        pos=pos,
-        axis=axis,
-        range=span,
-        limited=True,
-        damping=[damping, 0, 0],
-        frictionloss=friction,
-        **{"armature": 0.005, **options},
-    )
+    options = {"pos": pos, "armature": 0.005, **options}
+    return _add_joint(body, mujoco.mjtJoint.mjJNT_HINGE, name, axis, span, damping, friction, options)
 
 
 def add_slide(
@@ -79,15 +70,29 @@ def add_slide(
     **options: Any,
 ) -> mujoco.MjsJoint:
     """Add a slide with a range in m, damping in N s/m and friction in N."""
+    options = {"armature": 0.01, **options}
+    return _add_joint(body, mujoco.mjtJoint.mjJNT_SLIDE, name, axis, span, damping, friction, options)
+
+
+def _add_joint(
+    body: mujoco.MjsBody,
+    kind: mujoco.mjtJoint,
+    name: str,
+    axis: Vector,
+    span: tuple[float, float],
+    damping: float,
+    friction: float,
+    options: dict[str, Any],
+) -> mujoco.MjsJoint:
     return body.add_joint(
         name=name,
-        type=mujoco.mjtJoint.mjJNT_SLIDE,
+        type=kind,
         axis=axis,
         range=span,
         limited=True,
         damping=[damping, 0, 0],
         frictionloss=friction,
-        **{"armature": 0.01, **options},
+        **options,
     )
 
 

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 
 class SceneDescription(FileSchema):
-    """What a simulated scene was reset to."""
+    """Task, seed and perturbations of a simulated scene."""
 
     task: str
     seed: int

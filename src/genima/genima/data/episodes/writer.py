@@ -119,7 +119,7 @@ class EpisodeWriter:
         self._write_joints(JOINT_STATES, stamp, joints.positions, np.zeros(0), gripper)
 
     def describe_scene(self, scene: SceneDescription) -> None:
-        """Record what a simulated scene was reset to."""
+        """Record the task, seed and perturbations of a simulated scene."""
         self._write(SCENE, 0.0, _STRING, data=yaml.safe_dump(scene.model_dump(), sort_keys=False))
 
     def state(self, stamp: float, qpos: NDArray[np.float64]) -> None:
