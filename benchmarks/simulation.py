@@ -74,7 +74,7 @@ def measure(simulation: Simulation, expert: Expert, task: str, seed: int) -> Spe
 
     def render() -> None:
         begin = time.process_time()
-        renderer.render(simulation.qpos(), model=simulation.model)
+        renderer.render(simulation.qpos(), simulation.model)
         times.append(1e3 * (time.process_time() - begin))
 
     run_expert(simulation, expert, task, seed, render)

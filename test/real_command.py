@@ -94,7 +94,7 @@ def render_at_home(robot: RobotModel, cameras: Mapping[str, Camera]) -> dict[str
     for name, position in zip(robot.joint_names, robot.home, strict=True):
         data.joint(name).qpos = position
     renderer = SceneRenderer(model, cameras)
-    images = renderer.render(data.qpos)
+    images = renderer.render(data.qpos, model)
     renderer.close()
     return images
 

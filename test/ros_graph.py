@@ -16,6 +16,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
 
 from genima.robot.model import RobotModel
 from genima_interfaces.msg import GuardStatus, NodeStatus
@@ -70,6 +71,19 @@ class Graph:
         future = client.call_async(request)
         self.until(future.done, f"service {name}: no response")
         return future.result()
+
+    def resume(self) -> str:
+        """Resume the stopped guard once the arm is at rest; return the response's message."""
+        responses: list[Any] = []
+
+        def resumed() -> bool:
+            responses.append(self.call(Trigger, "command_guard/resume", Trigger.Request()))
+            if not responses[-1].success and "still moving" not in responses[-1].message:
+                raise AssertionError(responses[-1].message)
+            return bool(responses[-1].success)
+
+        self.until(resumed, "the arm does not come to rest")
+        return str(responses[-1].message)
 
     def execute(self, function: Callable[[], Any]) -> Any:
         """Return the result of a function called in the executor's thread.

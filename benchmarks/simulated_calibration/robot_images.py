@@ -113,7 +113,7 @@ class RobotImageGenerator:
             finger = self._robot.gripper_position(gripper)
             for name, ratio in finger_ratios(self._robot).items():
                 self._data.joint(name).qpos[:] = ratio * finger
-            render = self._renderer.render(self._data.qpos)[_CAMERA]
+            render = self._renderer.render(self._data.qpos, self._model)[_CAMERA]
             images.append(optics.expose(render, rays, image_set.sensor, rng))
         return images
 

@@ -135,7 +135,7 @@ class CalibrationWorkcell:
         images = []
         for positions, T_carrier_board in zip(setup.positions, setup.T_carrier_board, strict=True):
             self._set_sample(setup.T_parent_camera, T_carrier_board, positions)
-            render = self._renderer.render(self._data.qpos)[_CAMERA]
+            render = self._renderer.render(self._data.qpos, self._model)[_CAMERA]
             images.append(optics.expose(render, rays, setup.sensor, rng))
         return images
 

@@ -64,7 +64,7 @@ def write_samples(folder: Path, count: int) -> None:
     while len(session.names) < count:
         offset = np.array([0, 0, 0, 0.1, 0.25, 0.25, 0.35]) * rng.choice([-1, 1], 7) * rng.uniform(0.6, 1, 7)
         simulation.reset("push_button", 0, PANDA.home + offset)
-        image = renderer.render(simulation.qpos())["wrist"]
+        image = renderer.render(simulation.qpos(), simulation.model)["wrist"]
         with contextlib.suppress(GenimaError):  # the board is at the edge
             session.take(image, info, simulation.joints(), detect(image, BOARD, info.intrinsics))
     renderer.close()

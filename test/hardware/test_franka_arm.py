@@ -446,7 +446,7 @@ def test_guard_resume_recovers_reflex(graph: Graph, nodes: Cell) -> None:
     graph.until(lambda: graph.guard.state == GuardStatus.STOPPED, "the guard is not stopped", publish_command)
     stopped_at, followed = nodes.arm.q, len(nodes.arm.targets)
     start = time.time() - np.arccos(1 - stopped_at[0] / 0.2)  # the source restarts at the arm's position
-    assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
+    graph.resume()
     graph.until(lambda: len(nodes.arm.targets) > followed + 50, "the arm does not resume", publish_command)
     assert nodes.arm.mode is not pylibfranka.RobotMode.Reflex and nodes.arm.needless_stops == 0
     moves = np.abs(np.diff(np.array(nodes.arm.motion), axis=0)).max()

@@ -228,8 +228,7 @@ def test_guarded_loop_does_not_trip_arm_and_recovers_reflex(
     assert "call resume" in graph.diagnostics["arm_recovery"].message
     target_count = len(hardware.franka.targets)
     stopped_at = hardware.arm.q
-    resumed = graph.call(Trigger, "command_guard/resume", Trigger.Request())
-    assert resumed.success and "recovering the robot" in resumed.message
+    assert "recovering the robot" in graph.resume()
     graph.until(lambda: hardware.franka.controllers[hardware.franka._backend.controller] == "active", "no recovery")
     graph.until(graph.has_no_fault("arm_recovery"), "the recovery is not reported")
     assert "joint_velocity_violation" in cell.diagnostics("arm_recovery")["last error"]
@@ -265,11 +264,11 @@ def test_emergency_stop_is_recovered_only_when_released(graph, simulation: Simul
     graph.until(graph.has_no_fault("arm_recovery"), "the robot is not ready")
     graph.call(SetBool, "standin/user_stop", SetBool.Request(data=True))
     graph.until(graph.guard_reports(GuardStatus.STOP_REQUESTED), "the guard is not stopped")
-    assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
+    graph.resume()
     graph.until(graph.reports_fault("command_guard", "recovery: the robot's error recovery: failed"), "no fault")
     assert graph.reports_fault("command_guard", "release the emergency stop")()
     graph.call(SetBool, "standin/user_stop", SetBool.Request(data=False))
-    assert graph.call(Trigger, "command_guard/resume", Trigger.Request()).success
+    graph.resume()
     graph.until(graph.has_no_fault("arm_recovery"), "no recovery")
     cell.select_source()
     cell.begin_motion(0.5)

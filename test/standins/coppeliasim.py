@@ -291,7 +291,7 @@ class StandIn(threading.Thread):
             sizes = {view: self._resolution[path] for path, view in _SENSORS.items()}
             cameras = {view: camera.scale(*sizes[view]) for view, camera in self._views.items()}
             self._renderer = SceneRenderer(self.simulation.model, cameras)
-        self._images |= self._renderer.render(self.simulation.qpos(), [_SENSORS[path]])
+        self._images |= self._renderer.render(self.simulation.qpos(), self.simulation.model, [_SENSORS[path]])
         return 0
 
     def sim_getVisionSensorImg(self, handle: int) -> tuple[bytes, list[int]]:

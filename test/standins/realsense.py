@@ -141,7 +141,7 @@ class RealSenseDrivers:
             self._update_streams()
             stamp, qpos = messages.now(self._node), self._read_qpos()
             self._number += 1
-            images, distances = renderer.render(qpos), depths.render(qpos) if depths else {}
+            images, distances = renderer.render(qpos, self._simulation.model), depths.render(qpos) if depths else {}
             for view, streams in self._streams.items():
                 if self._random.random() < self._lost:
                     continue

@@ -77,7 +77,7 @@ class DemoImageRenderer:
         with EpisodeWriter(out, robot, self._cameras, states.instruction, images) as episode:
             episode.describe_scene(scene.model_copy(update={"perturbations": names}))
             for joints, state, command in zip(states.joints, states.states, states.commands, strict=True):
-                episode.observe(joints.stamp, self._renderer.render(state, model=simulation.model), joints)
+                episode.observe(joints.stamp, self._renderer.render(state, simulation.model), joints)
                 episode.state(joints.stamp, state)
                 episode.command(command)
             episode.judge(states.joints[-1].stamp + 1 / DEMO_HZ, states.success)

@@ -77,7 +77,7 @@ class Environment(StateEnvironment):
 
     def observe(self) -> Observation:
         """Return images of all cameras, the measured joints and the poses of the objects' bodies."""
-        images = self.renderer.render(self.simulation.qpos(), model=self.simulation.model)
+        images = self.renderer.render(self.simulation.qpos(), self.simulation.model)
         return replace(super().observe(), images=images)
 
     def close(self) -> None:

@@ -31,16 +31,16 @@ class SceneRenderer:
                 renderer.scene.flags[flag] = False
 
     def render(
-        self, qpos: NDArray[np.float64], views: Iterable[str] | None = None, model: mujoco.MjModel | None = None
+        self, qpos: NDArray[np.float64], model: mujoco.MjModel, views: Iterable[str] | None = None
     ) -> dict[str, Image]:
         """Render the scene in configuration ``qpos``; return images by view.
 
         Args:
             qpos: see ``Simulation.qpos``.
+            model: the scene; another one than before takes about a second.
             views: None: all.
-            model: the scene; None: as before. Another one than before takes about a second.
         """
-        if model is not None and model is not self._model:
+        if model is not self._model:
             self.close()
             self._load(model)
         self._data.qpos[:] = qpos

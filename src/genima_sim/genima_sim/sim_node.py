@@ -103,7 +103,7 @@ class SimNode(SceneNode):
             except IndexError:  # replaced by a newer one
                 continue
             start = time.monotonic()
-            images = renderer.render(qpos, model=model)
+            images = renderer.render(qpos, model)
             self._rendering.add(time.monotonic() - start)
             self._publish_images(images, stamp)
 

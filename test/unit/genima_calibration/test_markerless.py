@@ -82,9 +82,9 @@ def scenes() -> list[Scene]:
     renderer = SceneRenderer(simulation.model, simulation.cameras)
     for seed, turn in enumerate(([0.3, 0.2, 0, 0.2, 0, 0, 0.3], [-0.3, 0.4, 0.1, 0.3, 0, 0.2, 0])):
         simulation.reset("push_button", seed, simulation.robot.home + turn)
-        images, placed = dict(renderer.render(simulation.qpos())), simulation.model.camera("front")
+        images, placed = dict(renderer.render(simulation.qpos(), simulation.model)), simulation.model.camera("front")
         placed.pos += SHIFT
-        images["front moved"] = renderer.render(simulation.qpos())["front"]
+        images["front moved"] = renderer.render(simulation.qpos(), simulation.model)["front"]
         placed.pos -= SHIFT
         moments.append(Scene(images, simulation.joints()))
     renderer.close()

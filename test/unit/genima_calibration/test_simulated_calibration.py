@@ -222,7 +222,7 @@ def detect_board(simulation: Simulation, board: CalibrationBoard, view: str) -> 
     assert mounted is not None
     renderer = SceneRenderer(simulation.model, simulation.cameras)
     try:
-        image = renderer.render(simulation.qpos())[view]
+        image = renderer.render(simulation.qpos(), simulation.model)[view]
     finally:
         renderer.close()
     camera, positions = simulation.cameras[view], simulation.joints().positions

@@ -136,7 +136,7 @@ def test_images_are_upright_and_current(stand_in, open_scene) -> None:
     images = dict(scene.render())
     cameras = {view: camera.scale(SIZE, SIZE) for view, camera in load_cameras("sim").items()}
     renderer = SceneRenderer(stand_in.simulation.model, cameras)
-    expected = renderer.render(stand_in.simulation.qpos())
+    expected = renderer.render(stand_in.simulation.qpos(), stand_in.simulation.model)
     renderer.close()
     assert set(images) == set(expected)
     for view, image in images.items():

@@ -163,7 +163,7 @@ def test_images_show_button_at_projected_position(
     found = 0
     for seed in range(4):
         simulation.reset("push_button", seed)
-        images = recorder.environment.renderer.render(simulation.qpos())
+        images = recorder.environment.renderer.render(simulation.qpos(), simulation.model)
         assert set(images) == set(cameras)
         for image in images.values():
             assert image.shape == (256, 256, 3) and image.dtype == np.uint8 and image.std() > 10
@@ -181,11 +181,11 @@ def test_images_show_button_at_projected_position(
 
 def test_rendering_depends_on_configuration_only(recorder: DemoRecorder, simulation: Simulation) -> None:
     qpos = simulation.qpos()
-    first = recorder.environment.renderer.render(qpos)
+    first = recorder.environment.renderer.render(qpos, simulation.model)
     simulation.reset("take_lid_off_saucepan", 1)
-    moved = recorder.environment.renderer.render(simulation.qpos())
+    moved = recorder.environment.renderer.render(simulation.qpos(), simulation.model)
     simulation.reset("push_button", 0)
-    again = recorder.environment.renderer.render(qpos)
+    again = recorder.environment.renderer.render(qpos, simulation.model)
     for view in first:
         np.testing.assert_array_equal(first[view], again[view])
         assert (first[view] != moved[view]).any()

@@ -138,11 +138,11 @@ def test_rendering_between_simulator_and_pyrender_images(
     spheres = place_spheres(camera, robot, appearance, robot.home, True, robot.home)
 
     def render_all() -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-        images = recorder.environment.renderer.render(simulation.qpos())
+        images = recorder.environment.renderer.render(simulation.qpos(), simulation.model)
         return view.render(robot.home, 1.0), images, render_spheres(camera, spheres, appearance, "pyrender")
 
     alone = view.render(robot.home, 1.0)
-    scene = recorder.environment.renderer.render(simulation.qpos())
+    scene = recorder.environment.renderer.render(simulation.qpos(), simulation.model)
     layer = render_spheres(camera, spheres, appearance, "pyrender")
     assert layer.any()
     for _ in range(3):
