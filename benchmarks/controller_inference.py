@@ -19,12 +19,13 @@ from benchmark_report import ReportOptions, require_report, write_report
 from torch.utils.flop_counter import FlopCounterMode
 
 from genima.errors import GenimaError
-from genima.policy.controller.act import Act, ActConfig
-from genima.policy.controller.controller import Controller, JointStatistics
+from genima.policy.controller import Controller
 from genima.policy.genima import load_pair
 from genima.policy.precision import is_half_fast
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import PolicySpec
+from genima.policy.visuomotor.act import Act, ActConfig
+from genima.policy.visuomotor.model import JointStatistics
 from genima.robot.model import RobotModel
 from genima.types import DrawnTarget, Joints
 
@@ -74,7 +75,7 @@ def main() -> None:
     median = {name: float(np.median(t[WARM_UP:])) for name, t in times.items()}
     results = {}
     for name, controller in variants.items():
-        weights = sum(p.numel() * p.element_size() for p in controller.act.parameters())
+        weights = sum(p.numel() * p.element_size() for p in controller.network.parameters())
         limit = 1e3 * max(operations[name] / peak, weights / bandwidth)
         p99 = float(np.percentile(times[name][WARM_UP:], 99))
         results[name] = Result(median[name], p99, operations[name], limit, median[name] / median["bundled"])

@@ -28,7 +28,7 @@ from genima.closed_loop import run_episode
 from genima.control.chunk_stream import ChunkStream
 from genima.control.command_guard import CommandGuard
 from genima.errors import GenimaError
-from genima.policy.controller.controller import Controller
+from genima.policy.controller import Controller
 from genima.policy.genima import GenimaPolicy, load_pair
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, DrawnTarget, Joints

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from genima.policy.controller.act import Act, ActConfig
-from genima.policy.controller.controller import Controller, JointStatistics
+from genima.policy.controller import Controller
 from genima.policy.diffusion_agent.small import small_agent
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import PolicySpec
+from genima.policy.visuomotor.act import Act, ActConfig
+from genima.policy.visuomotor.model import JointStatistics
 from genima.robot.model import RobotModel
 from genima.targets import Appearance
 from genima_sim.tasks import TASKS

@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
     from genima.data.datasets.reach_samples import reach_samples
     from genima.data.datasets.target_dataset import TargetDataset
-    from genima.policy.controller.controller import Controller
+    from genima.policy.controller import Controller
     from genima.policy.spec import CONTROLLER, FOLDERS
     from genima.robot.model import RobotModel
     from genima.training import loop

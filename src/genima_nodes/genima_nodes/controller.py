@@ -36,7 +36,7 @@ from genima_nodes.ros.paced_thread import INFERENCE, STEADY, PacedThread, schedu
 from genima_nodes.ros.trajectory_messages import chunk_from, chunk_message
 
 if TYPE_CHECKING:
-    from genima.policy.controller.controller import Controller
+    from genima.policy.controller import Controller
 
 _OBSERVED_TIMEOUT = 0.08  # s between messages on `observed`
 _FOLLOWING_ERROR, _FOLLOWING_TIME = 0.2, 0.5  # rad between set-point and arm; s for which it may last
@@ -325,7 +325,7 @@ class ControllerNode(Node):
 def _load_controller(checkpoint: str, device: str, threads: int) -> Controller:
     import torch
 
-    from genima.policy.controller.controller import Controller  # not needed, nor PyTorch, to follow action chunks
+    from genima.policy.controller import Controller  # not needed, nor PyTorch, to follow action chunks
 
     torch.set_num_threads(threads)
     return Controller.from_pretrained(read_pair(checkpoint)[1][CONTROLLER], device)

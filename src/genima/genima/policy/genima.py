@@ -13,7 +13,7 @@ from genima.policy.spec import CONTROLLER, DIFFUSION_AGENT, PolicySpec, read_pai
 from genima.types import ActionChunk, DrawnTarget, Joints, Observation
 
 if TYPE_CHECKING:
-    from genima.policy.controller.controller import Controller
+    from genima.policy.controller import Controller
     from genima.policy.diffusion_agent.agent import DiffusionAgent
 
 
@@ -29,7 +29,7 @@ class TargetGenerator(Protocol):
 
 
 class TargetFollower(Protocol):
-    """Protocol of :class:`genima.policy.controller.controller.Controller`."""
+    """Protocol of :class:`genima.policy.controller.Controller`."""
 
     def predict_chunk(self, drawn_target: DrawnTarget, joints: Joints) -> ActionChunk:
         """Predict the actions from ``joints`` to the drawn target."""
@@ -54,7 +54,7 @@ def load_pair(folder: str | Path | None, device: str = "cpu") -> tuple[Diffusion
     Raises:
         GenimaError: when loading fails, the halves differ in their specification, or the device is not available.
     """
-    from genima.policy.controller.controller import Controller  # here: PyTorch and diffusers take seconds
+    from genima.policy.controller import Controller  # here: PyTorch and diffusers take seconds
     from genima.policy.diffusion_agent.agent import DiffusionAgent
 
     _, folders = read_pair(folder)

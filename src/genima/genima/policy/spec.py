@@ -160,7 +160,7 @@ class _Controller(_Spec):
     """Schema of the ``genima.json`` of a controller."""
 
     kind: Literal["controller"]
-    act: dict[str, Any]  # of the network's configuration, which checks it
+    act: dict[str, Any]  # the network's sizes, which it checks
     joint_mean: list[Finite]
     joint_deviation: list[Positive]
     text_encoder: Text | None

@@ -27,11 +27,12 @@ from genima.data.datasets.controller_samples import (
 )
 from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.data.datasets.target_dataset import split
-from genima.policy.controller.act import Act, ActConfig, act_loss
-from genima.policy.controller.controller import Controller, pixels
-from genima.policy.controller.pretrained import load_clip, load_imagenet
+from genima.policy.controller import Controller
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import PolicySpec, convert_to_half
+from genima.policy.visuomotor.act import Act, ActConfig
+from genima.policy.visuomotor.model import pixels
+from genima.policy.visuomotor.pretrained import load_clip, load_imagenet
 from genima.system.command_line import check_options
 from genima.training import loop
 from genima.training.options import CLIP, IMAGENET, RANDOM, ControllerOptions, LoopOptions
@@ -46,15 +47,15 @@ class ControllerLossModule(nn.Module):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
-        self.act = controller.act
+        self.network = controller.network  # a module, with the parameters
 
     def forward(self, batch: ControllerBatch) -> dict[str, Tensor]:
         """Return ``loss`` and its parts ``joints``, ``gripper`` and ``kl``."""
         device = self.controller.device
         actions, padding = batch.actions.to(device), batch.padding.to(device)
         text = self.controller.embed_instructions(batch.instructions)
-        output = self.act(pixels(batch.images.to(device)), batch.proprioception.to(device), text, actions, padding)
-        parts = act_loss(output, actions, padding)
+        images, proprioception = pixels(batch.images.to(device)), batch.proprioception.to(device)
+        parts = self.network.losses(images, proprioception, text, actions, padding)
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 
@@ -88,7 +89,7 @@ def build_small_controller(spec: PolicySpec, moments: TargetSamples, seed: int =
 def weights_fingerprint(controller: Controller) -> str:
     """Return a fingerprint of the controller's weights."""
     digest = hashlib.sha256()
-    for name, weights in controller.act.state_dict().items():
+    for name, weights in controller.network.state_dict().items():
         digest.update(name.encode())
         digest.update(weights.cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
@@ -122,7 +123,7 @@ def train_controller(
     validation = ControllerDataset(moments[in_validation], *shared, seed=loop_options.seed + 1)
     chosen = np.random.default_rng(loop_options.seed).integers(0, len(validation), options.validation_chunks)
     held_out = collate([validation[SampleIndex(int(i), k)] for k, i in enumerate(chosen)])
-    controller.act.to(accelerator.device)
+    controller.network.to(accelerator.device)
     model = ControllerLossModule(controller)
 
     def save(checkpoint: Path) -> None:
@@ -136,7 +137,7 @@ def train_controller(
 
     about = {
         "spec": controller.spec.to_dict(),
-        "act": asdict(controller.act.config),
+        "act": asdict(controller.network.config),
         "clip": controller.clip,
         "data": moments.fingerprint(),
         "cameras": _fingerprint({view: camera.to_dict() for view, camera in cameras.items()}),
@@ -172,7 +173,7 @@ def _fingerprint(about: Mapping[str, Any]) -> str:
 @torch.inference_mode()
 def chunk_errors(controller: Controller, batch: ControllerBatch) -> dict[str, float]:
     """Return the mean errors of predicted chunks: joints in deg, tip in mm, gripper accuracy."""
-    output = controller.act(
+    output = controller.network.sample(
         pixels(batch.images.to(controller.device)),
         batch.proprioception.to(controller.device),
         controller.embed_instructions(batch.instructions),
@@ -183,7 +184,7 @@ def chunk_errors(controller: Controller, batch: ControllerBatch) -> dict[str, fl
     tips = [controller.robot.link_poses(q)[..., -1, :3, 3] for q in (predicted, true)]
     distance = np.linalg.norm(tips[0] - tips[1], axis=-1) * 1000
     degrees = np.degrees(np.abs(predicted - true))
-    right = ((output.gripper.cpu() > 0) == (batch.actions[..., -1] > 0.5)).numpy()
+    right = ((output.gripper.cpu() > 0.5) == (batch.actions[..., -1] > 0.5)).numpy()
     K = predicted.shape[1]
     by_joint = {f"deg/{name}": degrees[counts][:, j].mean() for j, name in enumerate(controller.spec.joint_names)}
     errors = {

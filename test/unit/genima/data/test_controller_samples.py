@@ -18,8 +18,8 @@ from genima.data.datasets.backgrounds import Backgrounds, random_background
 from genima.data.datasets.controller_samples import ControllerDataset, Perturbation, collate, joint_statistics
 from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.errors import GenimaError
-from genima.policy.controller.controller import JointStatistics
 from genima.policy.spec import PolicySpec
+from genima.policy.visuomotor.model import JointStatistics
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
 from genima.types import Image

@@ -25,7 +25,7 @@ from genima.errors import GenimaError
 from genima.inspection.checkpoints import sphere_sheet
 from genima.inspection.report import Report, Section, format_list
 from genima.inspection.sheet import grid
-from genima.policy.controller.controller import Controller
+from genima.policy.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
@@ -92,7 +92,7 @@ def targets(demos: Path) -> Path:
 def test_parameter_counts_equal_loaded_networks(checkpoint_folder: Path) -> None:
     report = inspect(checkpoint_folder)
     agent = DiffusionAgent.from_pretrained(checkpoint_folder / "diffusion_agent")
-    act = Controller.from_pretrained(checkpoint_folder / "controller").act
+    act = Controller.from_pretrained(checkpoint_folder / "controller").network
     backbone = {"backbone": act.backbone, "text_encoder": act.text_encoder, "all": act}
     for section, modules in ((1, agent.modules), (2, backbone)):
         values = dict(re.findall(r"^(\w+) +([\d.]+) M", rows(report, section)["parameters"], re.MULTILINE))

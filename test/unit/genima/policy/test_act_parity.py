@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from genima.policy.controller.act import Act, ActConfig
+from genima.policy.visuomotor.act import Act, ActConfig
 
 TEXT_WIDTH = 512  # of CLIP ViT-B/32
 REDUCED = replace(

@@ -19,11 +19,12 @@ from genima.cameras.tiling import tile
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.policy import precision
-from genima.policy.controller.act import Act, ActConfig, FilmResNet, act_loss, sine_position
-from genima.policy.controller.controller import Controller, JointStatistics, pixels
-from genima.policy.controller.pretrained import load_clip, load_imagenet
+from genima.policy.controller import Controller
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import PolicySpec
+from genima.policy.visuomotor.act import Act, ActConfig, FilmResNet, act_loss, sine_position
+from genima.policy.visuomotor.model import JointStatistics, pixels
+from genima.policy.visuomotor.pretrained import load_clip, load_imagenet
 from genima.types import DrawnTarget, Joints
 
 GOALS = ["push down the maroon button", "take the lid off the saucepan"]
@@ -390,7 +391,7 @@ def test_chunk_is_network_output_in_radians(controller: Controller, spec: Policy
     quarters = [drawn.tile[y : y + SIDE, x : x + SIDE] for y in (0, SIDE) for x in (0, SIDE)]
     text = controller.embed_instructions([drawn.instruction])
     images = pixels(torch.from_numpy(np.stack(quarters)))[None]
-    output = controller.act(images, torch.from_numpy(joints).float()[None], text)
+    output = controller.network(images, torch.from_numpy(joints).float()[None], text)
     expected = output.actions[0].numpy() * deviation + mean
     np.testing.assert_allclose(chunk.positions, expected, atol=precise)
     np.testing.assert_allclose(chunk.gripper, output.gripper[0].sigmoid().numpy(), atol=precise)
@@ -414,7 +415,7 @@ def test_target_joints_and_instruction_change_chunk(controller: Controller, spec
 def test_saving_and_loading_changes_nothing(controller: Controller, spec: PolicySpec, tmp_path: Path) -> None:
     controller.save_pretrained(tmp_path)
     loaded = Controller.from_pretrained(tmp_path)
-    assert loaded.spec == controller.spec and loaded.act.config == controller.act.config
+    assert loaded.spec == controller.spec and loaded.network.config == controller.network.config
     for goal in GOALS:
         drawn = replace(drawn_target(spec), instruction=goal)
         a, b = controller.predict_chunk(drawn, JOINTS_NOW), loaded.predict_chunk(drawn, JOINTS_NOW)
@@ -466,16 +467,16 @@ def test_missing_or_other_text_encoder_is_rejected(spec: PolicySpec, saved_clip:
 def test_frozen_text_embeddings_are_cached_for_training_and_validation(spec: PolicySpec, saved_clip: str) -> None:
     controller = frozen(spec, saved_clip)
     calls: list[int] = []
-    controller.act.text_encoder.register_forward_hook(lambda module, arguments, output: calls.append(1))
+    controller.network.text_encoder.register_forward_hook(lambda module, arguments, output: calls.append(1))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         first = controller.embed_instructions([*GOALS, GOALS[0]])
     again = controller.embed_instructions([GOALS[1], GOALS[0]])
     assert len(calls) == 2 and first.dtype == torch.float32
     torch.testing.assert_close(again, torch.stack([first[1], first[2]]), rtol=0, atol=0)
     images, joints = random(2, VIEWS, 3, SIDE, SIDE), random(2, JOINTS + 1)
-    controller.act.train()(images, joints, again).actions.sum().backward()
-    assert controller.act.text_token.weight.grad is not None
-    assert all(parameter.grad is None for parameter in controller.act.text_encoder.parameters())
+    controller.network.train()(images, joints, again).actions.sum().backward()
+    assert controller.network.text_token.weight.grad is not None
+    assert all(parameter.grad is None for parameter in controller.network.text_encoder.parameters())
 
 
 def test_trainable_text_encoder_is_not_cached(spec: PolicySpec) -> None:
@@ -497,15 +498,15 @@ def test_loaded_controller_trains_all_but_frozen_text_encoder(
     for original in (controller, frozen(spec, saved_clip)):
         original.save_pretrained(tmp_path / "checkpoint")
         loaded = Controller.from_pretrained(tmp_path / "checkpoint")
-        assert not any(parameter.requires_grad for parameter in loaded.act.parameters())
+        assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
         loaded.unfreeze()
-        still = {name for name, parameter in loaded.act.named_parameters() if not parameter.requires_grad}
-        encoder = {f"text_encoder.{name}" for name, _ in loaded.act.text_encoder.named_parameters()}
+        still = {name for name, parameter in loaded.network.named_parameters() if not parameter.requires_grad}
+        encoder = {f"text_encoder.{name}" for name, _ in loaded.network.text_encoder.named_parameters()}
         assert still == (encoder if loaded.clip else set())
 
 
 def test_network_computes_in_half_precision(spec: PolicySpec, saved_clip: str) -> None:
-    act = frozen(spec, saved_clip).act
+    act = frozen(spec, saved_clip).network
     arguments = random(2, VIEWS, 3, SIDE, SIDE), random(2, JOINTS + 1), random(2, 48)
     with torch.no_grad():
         expected = act(*arguments).actions
@@ -540,9 +541,9 @@ def test_targets_of_other_views_or_size_are_rejected(controller: Controller, spe
 
 
 @pytest.mark.parametrize("break_it", [
-    lambda controller: controller.act.action_head.bias.fill_(torch.nan),
-    lambda controller: controller.act.gripper_head.bias.fill_(torch.nan),
-    lambda controller: controller.act.image_token.weight.fill_(torch.inf),
+    lambda controller: controller.network.action_head.bias.fill_(torch.nan),
+    lambda controller: controller.network.gripper_head.bias.fill_(torch.nan),
+    lambda controller: controller.network.image_token.weight.fill_(torch.inf),
 ])  # fmt: skip
 def test_non_finite_weights_are_rejected(
     checkpoint_folder: Path, spec: PolicySpec, break_it: Callable[[Controller], object]

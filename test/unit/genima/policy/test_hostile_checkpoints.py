@@ -27,9 +27,7 @@ from genima.errors import GenimaError
 from genima.inspection.checkpoints import inspect_checkpoint
 from genima.io import model_files
 from genima.policy import spec as checkpoint
-from genima.policy.controller.act import Act, ActConfig
-from genima.policy.controller.controller import Controller, JointStatistics
-from genima.policy.controller.pretrained import load_clip, load_imagenet
+from genima.policy.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 from genima.policy.diffusion_agent.execution_config import ExecutionConfig
@@ -39,6 +37,9 @@ from genima.policy.diffusion_agent.prompts import PromptEncoder
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import CONTROLLER, DIFFUSION_AGENT, PolicySpec
+from genima.policy.visuomotor.act import Act, ActConfig
+from genima.policy.visuomotor.model import JointStatistics
+from genima.policy.visuomotor.pretrained import load_clip, load_imagenet
 from genima.training import loop
 from genima.training.options import LoopOptions
 from genima.types import DrawnTarget, Joints, Observation

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.policy import spec as checkpoint
-from genima.policy.controller.controller import Controller
+from genima.policy.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.genima import load_pair
 from genima.policy.spec import PolicySpec

@@ -35,7 +35,7 @@ from genima.data.datasets.target_dataset import TargetDataset
 from genima.errors import GenimaError
 from genima.io import paths
 from genima.io.outputs import output_lock
-from genima.policy.controller.controller import Controller
+from genima.policy.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.pretrained_base import base_from_pipeline
 from genima.policy.spec import BEST, LAST, PolicySpec, read_pair
@@ -714,7 +714,7 @@ def test_commands_train_matching_agent_and_controller(targets: TargetDataset, ba
     assert replace(spec, prompt_template=targets.spec.prompt_template) == targets.spec and len(folders) == 2
     before, after = (Controller.from_pretrained(tmp_path / name / "controller") for name in ("reach", "pair"))
     np.testing.assert_array_equal(before.statistics.mean, after.statistics.mean)
-    weights_of = zip(before.act.parameters(), after.act.parameters(), strict=True)
+    weights_of = zip(before.network.parameters(), after.network.parameters(), strict=True)
     drift = [(a - b).abs().max() for a, b in weights_of]
     assert 0 < max(drift) < 1e-6
 

@@ -20,8 +20,8 @@ from genima.control.jerk_limited_motion import minimum_jerk
 from genima.data.datasets.augmentation import Augmentation
 from genima.data.datasets.backgrounds import Backgrounds
 from genima.data.datasets.sample_index import SampleIndex, TargetSamples
-from genima.policy.controller.controller import JointStatistics
 from genima.policy.spec import PolicySpec
+from genima.policy.visuomotor.model import JointStatistics
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
 from genima.types import Image

@@ -10,21 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTextModel, ResNetConfig, ResNetModel
+from transformers import CLIPTextModel
+
+from genima.policy.precision import half_precision
+from genima.policy.visuomotor.backbone import SMALL_BACKBONE, FilmResNet
+from genima.policy.visuomotor.network import ChunkConfig, ChunkNetwork, ChunkPrediction
 
 
 @dataclass(frozen=True)
-class ActConfig:
+class ActConfig(ChunkConfig):
     """Sizes; the defaults are the paper's (table 4)."""
 
-    joints: int = 7
-    horizon: int = 20
-    views: int = 4
     width: int = 256
     heads: int = 8
     feedforward: int = 2048
@@ -32,15 +33,11 @@ class ActConfig:
     decoder_layers: int = 6
     dropout: float = 0.1
     latent: int = 32
-    backbone_widths: tuple[int, ...] = (64, 128, 256, 512)  # ResNet-18's
-    backbone_depths: tuple[int, ...] = (2, 2, 2, 2)
-    frozen_batch_norm: bool = True  # keeps the statistics of pre-trained weights; without those it normalises nothing
-    film: Literal["block", "stage"] = "block"  # modulate each block's residual or each stage's output
     released_initialisation: bool = True  # queries and embeddings N(0, 1), Xavier; else N(0, 0.02) and PyTorch's
 
     @classmethod
     def small(cls, horizon: int, joints: int = 7, views: int = 4) -> ActConfig:
-        """Return sizes that train from scratch on a CPU; three stages keep 8 px a token at 128 px views."""
+        """Return sizes that train from scratch on a CPU."""
         return cls(
             joints=joints,
             horizon=horizon,
@@ -52,19 +49,14 @@ class ActConfig:
             decoder_layers=2,
             latent=8,
             dropout=0.0,
-            backbone_widths=(32, 64, 128),
-            backbone_depths=(1, 2, 2),
-            frozen_batch_norm=False,
-            film="stage",
             released_initialisation=False,
+            **SMALL_BACKBONE,
         )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ActConfig:
         """Return the sizes of a checkpoint; older ones without ``film`` have it in every stage."""
-        values: dict[str, Any] = {"film": "stage", **data}
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        return cls(**values)
+        return super().from_dict({"film": "stage", **data})
 
 
 @dataclass(frozen=True)
@@ -75,71 +67,6 @@ class ActOutput:
     gripper: Tensor  # (B, K) logit of open
     mean: Tensor | None = None  # (B, latent)
     log_variance: Tensor | None = None  # (B, latent)
-
-
-class FrozenBatchNorm(nn.Module):
-    """Batch normalisation with fixed statistics and affine parameters."""
-
-    weight: Tensor
-    bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
-            self.register_buffer(name, torch.full((width,), value))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise features (N, C, h, w)."""
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        state_dict.pop(prefix + "num_batches_tracked", None)  # of the replaced batch normalisation
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-class FilmResNet(nn.Module):
-    """ResNet whose later stages are modulated by a text embedding: (1 + gamma) x + beta.
-
-    It modulates the residual of every block before the shortcut is added, or the output of every stage.
-    """
-
-    def __init__(self, config: ActConfig, text_width: int) -> None:
-        super().__init__()
-        resnet = ResNetModel(
-            ResNetConfig(
-                embedding_size=config.backbone_widths[0],
-                hidden_sizes=list(config.backbone_widths),
-                depths=list(config.backbone_depths),
-                layer_type="basic",
-            )
-        )
-        if config.frozen_batch_norm:
-            _freeze_batch_norms(resnet)
-        self.embedder, self.stages = resnet.embedder, resnet.encoder.stages
-        self.in_blocks = config.film == "block"
-        depths = config.backbone_depths[1:] if self.in_blocks else (1,) * len(config.backbone_widths[1:])
-        widths = [width for width, depth in zip(config.backbone_widths[1:], depths, strict=True) for _ in range(depth)]
-        self.film = nn.ModuleList(_zero_linear(text_width, 2 * width) for width in widths)
-
-    def forward(self, images: Tensor, text: Tensor) -> Tensor:
-        """Extract features (N, C, h, w) of images (N, 3, H, W), modulated by text embeddings (N, text_width)."""
-        features, films = self.stages[0](self.embedder(images)), iter(self.film)
-        for stage in self.stages[1:]:
-            if not self.in_blocks:
-                features = _modulate(stage(features), next(films)(text))
-                continue
-            for block in stage.layers:
-                residual = _modulate(block.layer(features), next(films)(text))
-                features = block.activation(residual + block.shortcut(features))
-        return features
-
-
-def _modulate(features: Tensor, film: Tensor) -> Tensor:
-    """Compute (1 + gamma) x + beta for features (N, C, h, w), and gamma and beta (N, 2C)."""
-    gamma, beta = film[:, :, None, None].chunk(2, dim=1)
-    return (1 + gamma) * features + beta
 
 
 class EncoderLayer(nn.Module):
@@ -179,8 +106,10 @@ class DecoderLayer(nn.Module):
         return self.norms[2](x + self.dropout(self.feedforward(x)))
 
 
-class Act(nn.Module):
-    """ACT network: drawn target views, measured joints and text to K joint positions and gripper logits."""
+class Act(ChunkNetwork):
+    """ACT network: images, measured joints and text to K joint positions and gripper logits."""
+
+    config: ActConfig
 
     def __init__(self, config: ActConfig, text_encoder: CLIPTextModel) -> None:
         super().__init__()
@@ -222,9 +151,18 @@ class Act(nn.Module):
                 if weights.dim() > 1:
                     nn.init.xavier_uniform_(weights)
 
-    def embed_text(self, tokens: Tensor) -> Tensor:
-        """Return the pooled text embedding (B, text_width) of token ids (B, L)."""
-        return self.text_encoder(tokens).pooler_output
+    def losses(
+        self, images: Tensor, proprioception: Tensor, text: Tensor, actions: Tensor, padding: Tensor
+    ) -> dict[str, Tensor]:
+        """See :meth:`ChunkNetwork.losses`."""
+        return act_loss(self(images, proprioception, text, actions, padding), actions, padding)
+
+    def sample(self, images: Tensor, proprioception: Tensor, text: Tensor) -> ChunkPrediction:
+        """See :meth:`ChunkNetwork.sample`."""
+        with half_precision(images.device):  # changes joints by less than 0.001 rad
+            features = self.extract_features(images, text)
+        output = self.predict(features.float(), proprioception, text)
+        return ChunkPrediction(output.actions, output.gripper.sigmoid())
 
     def forward(
         self,
@@ -331,22 +269,6 @@ def _sine(position: Tensor, width: int) -> Tensor:
     frequency = 10000 ** (-torch.arange(0, width, 2, device=position.device).float() / width)
     angle = position[:, None] * frequency
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
-
-
-def _freeze_batch_norms(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, FrozenBatchNorm(child.num_features))
-        else:
-            _freeze_batch_norms(child)
-
-
-def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
-    """Return a linear layer of zeros: FiLM starts as the identity."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def _feedforward(config: ActConfig) -> nn.Sequential:

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase, 
 
 from genima.errors import GenimaError
 from genima.io import hub
-from genima.policy.controller.act import Act
+from genima.policy.visuomotor.act import Act
 
 
 def load_imagenet(act: Act, name_or_folder: str) -> None:

@@ -1,10 +1,11 @@
-"""Controller: action chunks from drawn targets and measured joints."""
+"""Model that predicts action chunks: a network with its text encoder, normalisation and specification."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,20 +14,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
-from genima.cameras.tiling import untile
 from genima.errors import GenimaError
 from genima.io import hub, model_files
 from genima.io.files import shorten
 from genima.policy import spec as checkpoint
-from genima.policy.controller.act import Act, ActConfig
-from genima.policy.controller.pretrained import load_clip
-from genima.policy.precision import half_precision
 from genima.policy.small_text_encoder import load_tokenizer
 from genima.policy.spec import PolicySpec
+from genima.policy.visuomotor.act import Act, ActConfig
+from genima.policy.visuomotor.network import ChunkConfig, ChunkNetwork
+from genima.policy.visuomotor.pretrained import load_clip
 from genima.robot.model import RobotModel
-from genima.types import ActionChunk, DrawnTarget, Joints
+from genima.types import Joints
 
-_WEIGHTS = "act.safetensors"
+NETWORKS: dict[str, tuple[type[Any], type[ChunkConfig]]] = {"act": (Act, ActConfig)}
+"""Networks and their sizes, by the name in ``genima.json`` and of the weights' file."""
 _TEXT_ENCODER = "text_encoder."  # its weights' prefix
 
 
@@ -46,29 +47,32 @@ class JointStatistics:
         return normalised * self.deviation + self.mean
 
 
-class Controller:
-    """Second half of GENIMA: predicts action chunks from drawn targets."""
+class ChunkModel:
+    """Base of policies and controllers with a network that predicts chunks from images, joints and text."""
+
+    KIND: ClassVar[str]  # in ``genima.json``
+    IMAGES: ClassVar[int] = 1  # of each view
 
     def __init__(
         self,
         spec: PolicySpec,
-        act: Act,
+        network: ChunkNetwork,
         tokenizer: PreTrainedTokenizerBase,
         statistics: JointStatistics,
         clip: str | None = None,
     ) -> None:
         """``clip`` is the source of a frozen text encoder for ``load_clip``; checkpoints name it without its weights.
 
-        None: the text encoder was trained with the controller.
+        None: the text encoder was trained with the network.
         """
-        self.spec, self.act, self.tokenizer, self.statistics = spec, act, tokenizer, statistics
+        self.spec, self.network, self.tokenizer, self.statistics = spec, network, tokenizer, statistics
         self.clip = str(Path(clip).resolve()) if clip and Path(clip).is_dir() else clip
         self.robot = RobotModel.load(spec.robot)
-        spec.require_robot(self.robot, "the controller")
+        spec.require_robot(self.robot, f"the {self.KIND}")
         self._texts: dict[str, Tensor] = {}
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, device: str = "cpu") -> Controller:
+    def from_pretrained(cls, folder: str | Path, device: str = "cpu") -> Self:
         """Load a checkpoint folder (safetensors only), and the text encoder that it may name.
 
         Raises:
@@ -77,25 +81,27 @@ class Controller:
         """
         checkpoint.require_device(device)
         folder = checkpoint.resolve(folder)
-        spec, rest = checkpoint.read(folder, checkpoint.CONTROLLER)
+        spec, rest = checkpoint.read(folder, cls.KIND)
         with checkpoint.translate_load_errors(folder):
-            model_files.require_moderate(rest["act"], folder / checkpoint.FILE)
-            config = ActConfig.from_dict(rest["act"])
-            _require_sizes(config)
-            weights = load_file(folder / _WEIGHTS)
+            name = next(name for name in NETWORKS if rest.get(name) is not None)
+            network_class, config_class = NETWORKS[name]
+            model_files.require_moderate(rest[name], folder / checkpoint.FILE)
+            config = config_class.from_dict(rest[name])
+            _require_sizes(name, config)
+            weights = load_file(folder / f"{name}.safetensors")
             clip, fingerprint = rest["text_encoder"], rest["text_encoder_fingerprint"]
             if clip:
                 encoder, tokenizer = load_clip(clip)
                 if hub.fingerprint(encoder) != fingerprint:
                     raise GenimaError(f"checkpoint {folder} was trained with another version of {clip}")
-                model_files.require_fitting(lambda: Act(config, encoder), folder, _TEXT_ENCODER)
-                weights |= {_TEXT_ENCODER + name: value for name, value in encoder.state_dict().items()}
+                model_files.require_fitting(lambda: network_class(config, encoder), folder, _TEXT_ENCODER)
+                weights |= {_TEXT_ENCODER + key: value for key, value in encoder.state_dict().items()}
             else:
                 text = CLIPTextConfig.from_pretrained(folder / "text_encoder")
-                model_files.require_fitting(lambda: Act(config, CLIPTextModel(text)), folder)
+                model_files.require_fitting(lambda: network_class(config, CLIPTextModel(text)), folder)
                 encoder, tokenizer = CLIPTextModel(text), load_tokenizer(folder / "tokenizer")
-            act = Act(config, encoder)
-            act.load_state_dict(weights)
+            network = network_class(config, encoder)
+            network.load_state_dict(weights)
             statistics = JointStatistics(np.array(rest["joint_mean"], float), np.array(rest["joint_deviation"], float))
         n = len(spec.joint_names)
         if config.horizon != spec.horizon or config.joints != n:
@@ -105,118 +111,104 @@ class Controller:
             )
         if statistics.mean.shape != (n,) or statistics.deviation.shape != (n,) or not np.all(statistics.deviation > 0):
             raise GenimaError(f"checkpoint {folder}: normalisation statistics do not fit {n} joints")
-        act.requires_grad_(False).eval().to(device)
-        controller = cls(spec, act, tokenizer, statistics, clip)
+        network.requires_grad_(False).eval().to(device)
+        model = cls(spec, network, tokenizer, statistics, clip)
         with checkpoint.translate_load_errors(folder):
-            controller._check()
-        return controller
+            model._check()
+        return model
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint; ``genima.json`` is written last, and marks a complete folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / checkpoint.FILE).unlink(missing_ok=True)
-        weights = {name: tensor.contiguous() for name, tensor in self.act.state_dict().items()}
+        weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
         if self.clip:
             weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_TEXT_ENCODER)}
-        save_file(weights, folder / _WEIGHTS)
+        name = next(name for name, (network_class, _) in NETWORKS.items() if type(self.network) is network_class)
+        save_file(weights, folder / f"{name}.safetensors")
         if not self.clip:
-            self.act.text_encoder.config.save_pretrained(folder / "text_encoder")
+            self.network.text_encoder.config.save_pretrained(folder / "text_encoder")
             self.tokenizer.save_pretrained(folder / "tokenizer")
         checkpoint.write(
-            folder, checkpoint.CONTROLLER, self.spec,
-            act=asdict(self.act.config),
+            folder, self.KIND, self.spec,
+            **{name: asdict(self.network.config)},
             joint_mean=self.statistics.mean.tolist(), joint_deviation=self.statistics.deviation.tolist(),
-            text_encoder=self.clip, text_encoder_fingerprint=self.clip and hub.fingerprint(self.act.text_encoder),
+            text_encoder=self.clip, text_encoder_fingerprint=self.clip and hub.fingerprint(self.network.text_encoder),
         )  # fmt: skip
 
     def unfreeze(self) -> None:
         """Make all weights trainable, except those of a pre-trained text encoder."""
-        self.act.requires_grad_(True)
+        self.network.requires_grad_(True)
         if self.clip:
-            self.act.text_encoder.requires_grad_(False)
+            self.network.text_encoder.requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
         """Device of the network."""
-        return self.act.query.device
+        return next(self.network.parameters()).device
 
     def embed_instructions(self, instructions: Sequence[str]) -> Tensor:
         """Return text embeddings (B, text_width), cached while the text encoder is frozen."""
-        if any(parameter.requires_grad for parameter in self.act.text_encoder.parameters()):
-            return self.act.embed_text(self._tokens(instructions))
+        if any(parameter.requires_grad for parameter in self.network.text_encoder.parameters()):
+            return self.network.embed_text(self._tokens(instructions))
         # Training uses embeddings cached in validation: no inference tensors, no half precision.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             for text in set(instructions) - set(self._texts):
-                self._texts[text] = self.act.embed_text(self._tokens([text]))[0]
+                self._texts[text] = self.network.embed_text(self._tokens([text]))[0]
         return torch.stack([self._texts[text] for text in instructions]).to(self.device)
 
     def _tokens(self, instructions: Sequence[str]) -> Tensor:
-        length = self.act.text_encoder.config.max_position_embeddings
+        length = self.network.text_encoder.config.max_position_embeddings
         tokens = self.tokenizer(
             list(instructions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
         return tokens.input_ids.to(self.device)
 
     @torch.inference_mode()
-    def predict_chunk(self, drawn: DrawnTarget, joints: Joints) -> ActionChunk:
-        """Predict the chunk from the measured joints to the drawn target.
+    def predict_actions(
+        self, images: NDArray[np.uint8], instruction: str, joints: Joints
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return positions (K, n) rad and gripper (K,), 1 open, for images (V, s, s, 3) of the views.
 
         Raises:
-            GenimaError: for a drawn target of another layout or size, and a chunk that is not finite.
+            GenimaError: for actions that are not finite.
         """
-        spec = self.spec
-        if tuple(drawn.views) != spec.views:
-            raise GenimaError(
-                f"the drawn target has views {list(drawn.views)}, the controller reads {list(spec.views)}"
-            )
-        if drawn.tile.shape != (*spec.tile_size, 3):
-            raise GenimaError(
-                f"the drawn target has shape {drawn.tile.shape}, the controller reads {(*spec.tile_size, 3)}"
-            )
-        views = np.stack([np.ascontiguousarray(view) for view in untile(drawn.tile, spec.views).values()])
-        positions, gripper = self._predict(views, drawn.instruction, joints)
-        if not (np.all(np.isfinite(positions)) and np.all(np.isfinite(gripper))):
-            raise GenimaError("the chunk is not finite: the controller's weights or its inputs are damaged")
-        return ActionChunk(drawn.stamp, 1 / spec.action_rate, positions, gripper)
-
-    def _predict(
-        self, views: NDArray[np.uint8], instruction: str, joints: Joints
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return positions (K, n) rad and gripper (K,), 1 open, for views (V, s, s, 3)."""
-        device = self.device
         proprioception = np.append(self.statistics.normalise(joints.positions), joints.gripper)
-        text = self.embed_instructions([instruction])
-        with half_precision(device):  # changes joints by less than 0.001 rad
-            features = self.act.extract_features(pixels(torch.from_numpy(views)[None]).to(device), text)
-        output = self.act.predict(features.float(), torch.from_numpy(proprioception).float()[None].to(device), text)
-        positions = self.statistics.denormalise(output.actions[0].double().cpu().numpy())
-        return positions, output.gripper[0].double().sigmoid().cpu().numpy()
+        prediction = self.network.sample(
+            pixels(torch.from_numpy(images)[None]).to(self.device),
+            torch.from_numpy(proprioception).float()[None].to(self.device),
+            self.embed_instructions([instruction]),
+        )
+        positions = self.statistics.denormalise(prediction.actions[0].double().cpu().numpy())
+        gripper = prediction.gripper[0].double().cpu().numpy()
+        if not (np.all(np.isfinite(positions)) and np.all(np.isfinite(gripper))):
+            raise GenimaError(f"the chunk is not finite: the {self.KIND}'s weights or its inputs are damaged")
+        return positions, gripper
 
-    @torch.inference_mode()
     def _check(self) -> None:
         """Predict once from small views, to detect parts that do not fit together."""
         side = min(64, self.spec.view_size)
-        views = np.zeros((len(self.spec.views), side, side, 3), np.uint8)
-        positions, _ = self._predict(views, "do " * 100, Joints(0.0, self.robot.home, 1.0))
+        images = np.zeros((self.IMAGES * len(self.spec.views), side, side, 3), np.uint8)
+        positions, _ = self.predict_actions(images, "do " * 100, Joints(0.0, self.robot.home, 1.0))
         if positions.shape != (self.spec.horizon, len(self.spec.joint_names)):
             raise ValueError(f"the network predicts {positions.shape[0]} actions of {positions.shape[1]} joints")
 
 
-def _require_sizes(config: ActConfig) -> None:
+def _require_sizes(name: str, config: ChunkConfig) -> None:
     """Raise a ValueError for a field of another type than its default, and for sizes that are not positive."""
-    default = vars(ActConfig())
-    for name, value in vars(config).items():
+    default = vars(type(config)())
+    for field, value in vars(config).items():
         numbers = value if isinstance(value, tuple) else (value,)
-        kinds = {type(x) for x in (default[name] if isinstance(default[name], tuple) else (default[name],))}
+        kinds = {type(x) for x in (default[field] if isinstance(default[field], tuple) else (default[field],))}
         kinds |= {int} if float in kinds else set()
-        valid = isinstance(value, tuple) == isinstance(default[name], tuple) and {type(x) for x in numbers} <= kinds
-        if valid and name == "dropout":
+        valid = isinstance(value, tuple) == isinstance(default[field], tuple) and {type(x) for x in numbers} <= kinds
+        if valid and field == "dropout":
             valid = 0 <= value < 1
         elif valid and int in kinds:
             valid = min(numbers, default=0) >= 1
         if not valid:
-            raise ValueError(f"act.{name} is {shorten(repr(value))}")
+            raise ValueError(f"{name}.{field} is {shorten(repr(value))}")
 
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which ResNets expect

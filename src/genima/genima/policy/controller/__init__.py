@@ -1,1 +1,0 @@
-"""Controller: drawn targets and measured joints to action chunks."""
