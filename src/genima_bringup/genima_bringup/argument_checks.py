@@ -21,7 +21,8 @@ from genima.io import paths
 from genima.io.files import shorten
 from genima.policy import registry
 from genima.policy import spec as checkpoints
-from genima.policy.registry import EXPERT, GENIMA, REPLAY
+from genima.policy.registry import EXPERT, GENIMA, REMOTE, REPLAY
+from genima.policy.remote import read_spec
 from genima.system.ros_names import require_namespace, require_ros_name, require_topic
 from genima.system.terminal import printable
 from genima.teleop.leader_mapping import LeaderMapping
@@ -239,7 +240,7 @@ def require_policy(cell: Cell, name: str = GENIMA, checkpoint: str = "", episode
 
     Args:
         cell: in which it runs.
-        name: of the registry, or a folder like ``checkpoint``.
+        name: of the registry, a folder like ``checkpoint``, or a server, which must run.
         checkpoint: folder of a trained policy; empty: the bundled one.
         episode: folder of the episode that ``replay`` replays.
 
@@ -252,6 +253,10 @@ def require_policy(cell: Cell, name: str = GENIMA, checkpoint: str = "", episode
         folder = checkpoint if name == GENIMA else name
         spec, _ = checkpoints.read_pair(folder)
         cell.require_policy(spec, checkpoints.name_checkpoint(folder))
+    elif name == REMOTE or registry.is_server(name):
+        server = "" if name == REMOTE else name
+        options = registry.PolicyOptions(robot=cell.robot_reference, views=cell.views, server=server)
+        cell.require_policy(read_spec(options), f"policy {name}")
     elif name == EXPERT and cell.driver is not None:
         raise GenimaError(f"policy expert: needs the objects of a simulated scene; cell {cell.name} is real")
     elif name == REPLAY:

@@ -36,7 +36,11 @@ GRAPH = {  # arguments of the launch files that start nodes
 }
 
 POLICY = {
-    "policy": Argument(GENIMA, "genima (of checkpoint), expert, replay (of episode), or one of yours", checks.policy),
+    "policy": Argument(
+        GENIMA,
+        "genima (of checkpoint), expert, replay (of episode), one of yours, or a server (ws://host:8000)",
+        checks.policy,
+    ),
     "checkpoint": Argument(
         "", "folder with diffusion_agent/ and controller/; empty: the models of Genima", checks.anything
     ),

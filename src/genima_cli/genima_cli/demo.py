@@ -62,8 +62,8 @@ class Demo:
     overwrite: bool = False
     """Replace the report, video, picture and logs of an earlier run in --out."""
     policy: str = "genima"
-    """Policy: genima (of --checkpoint), expert (scripted, simulation only), replay (of --episode), or
-    the name of your own module in policies/ of a folder in GENIMA_PATH."""
+    """Policy: genima (of --checkpoint), expert (scripted, simulation only), replay (of --episode), the name of your own
+    module in policies/ of a folder in GENIMA_PATH, or a server: its address (ws://host:8000) or its YAML file."""
     checkpoint: str = ""
     """With genima: folder with diffusion_agent/ and controller/; default: the bundled models."""
     episode: str = ""

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from genima_sim.simulator import Simulator
 
 
+_REPLY_TIMEOUT = 60.0  # s for a policy server: the simulation waits
+
+
 @dataclass
 class Evaluate:
     """Measure success in simulation, in lock-step and without ROS.
@@ -45,8 +48,8 @@ class Evaluate:
     seed: Seed = 0
     """First seed; episode i uses seed + i. Demos are recorded with seeds from 100000 on."""
     policy: str = "genima"
-    """Policy: genima (of --checkpoint), expert (scripted, simulation only), replay (of --episode), or
-    the name of your own module in policies/ of a folder in GENIMA_PATH."""
+    """Policy: genima (of --checkpoint), expert (scripted, simulation only), replay (of --episode), the name of your own
+    module in policies/ of a folder in GENIMA_PATH, or a server: its address (ws://host:8000) or its YAML file."""
     blank_targets: bool = False
     """With genima: give the controller blank images instead of drawn targets, to measure what it does without them."""
     checkpoint: Path | None = None
@@ -215,5 +218,6 @@ def policy_options(options: Evaluate, cell: Cell) -> PolicyOptions:
     """Return the options of the policy."""
     folder = str(options.checkpoint) if options.checkpoint else ""
     return PolicyOptions(
-        folder, options.device, cell.robot_reference, cell.views, options.episode, sampling=options.sampling
-    )
+        folder, options.device, cell.robot_reference, cell.views, options.episode, reply_timeout=_REPLY_TIMEOUT,
+        sampling=options.sampling,
+    )  # fmt: skip

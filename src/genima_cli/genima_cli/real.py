@@ -50,7 +50,8 @@ class Real:
     robot_ip: str = ""
     """Address of the robot; default: the cell's."""
     policy: str = GENIMA
-    """Policy: genima (of --checkpoint), replay (of --episode), or one of your own."""
+    """Policy: genima (of --checkpoint), replay (of --episode), one of your own, or a server: its address
+    (ws://host:8000) or its YAML file."""
     no_policy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Run no policy: to calibrate, to teleoperate, to record."""
     checkpoint: str = ""

@@ -18,6 +18,7 @@ from genima.errors import GenimaError
 from genima.policy.base import Policy
 from genima.policy.diffusion_agent.execution_config import inference_threads
 from genima.policy.registry import GENIMA, PolicyOptions, load_policy
+from genima.policy.remote import RemotePolicy
 from genima.policy.trajectory_policy import TrajectoryPolicy
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, Joints, Observation
@@ -70,6 +71,8 @@ class PolicyNode(Node):
         self._diagnostics = DiagnosticUpdater(self)
         self._chunks = self._diagnostics.add_topic("chunks")
         self._latency = self._diagnostics.add_latency("image to chunk")
+        if isinstance(policy, RemotePolicy):
+            self._diagnostics.add_value("rejected replies", lambda: policy.rejected)
         self._publisher = self.create_publisher(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         views = [view for view in policy.spec.views if view != VIRTUAL]

@@ -1,4 +1,4 @@
-"""Registry of policies, by name or checkpoint folder.
+"""Registry of policies, by name, checkpoint folder or server.
 
 To add a policy, put a module with a function ``load(options: PolicyOptions) -> Policy`` into ``genima/policy/``, or
 into ``policies/`` of a folder in ``GENIMA_PATH`` (:mod:`genima.system.registry`). The policy has the module's name.
@@ -23,7 +23,7 @@ from genima.system.registry import Registry
 if TYPE_CHECKING:  # genima.policy.spec imports OpenCV and SciPy: too slow for --help
     from genima.policy.base import Policy
 
-GENIMA, EXPERT, REPLAY = "genima", "expert", "replay"
+GENIMA, EXPERT, REPLAY, REMOTE = "genima", "expert", "replay", "remote"
 _LOAD = re.compile(r"^def load\(", re.MULTILINE)
 
 
@@ -42,6 +42,8 @@ class PolicyOptions:
     robot: str = "panda"  # of policies without checkpoint: a name in config/robots or a YAML file
     views: tuple[str, ...] = field(default_factory=_default_views)  # of policies without checkpoint
     episode: str = ""  # folder of the episode to replay
+    server: str = ""  # of a remote policy: its address, or a YAML file
+    reply_timeout: float | None = None  # s that a remote policy waits for a chunk; None: the duration of a chunk
     sampling: SamplingOptions = field(default_factory=SamplingOptions)  # of policies with a diffusion model
 
 
@@ -69,8 +71,8 @@ POLICIES: Registry[Callable[[PolicyOptions], Policy]] = Registry(
 
 
 def require_policy(name: str) -> None:
-    """Raise a GenimaError for an unknown policy, without slow imports."""
-    if name not in POLICIES and not _is_checkpoint(name):
+    """Raise a GenimaError for an unknown policy, without slow imports; a server is checked when it is loaded."""
+    if name not in POLICIES and not is_server(name) and not _is_checkpoint(name):
         POLICIES.find(name)
 
 
@@ -81,8 +83,13 @@ def require_options(name: str, checkpoint: str, episode: str) -> None:
             raise GenimaError(f"policy {name}: takes no {option}; leave it out, or take policy {user}")
 
 
+def is_server(name: str) -> bool:
+    """Return whether a policy's name is the address of a server, or a YAML file that describes one."""
+    return name.startswith(("ws://", "wss://")) or name.endswith(".yaml")
+
+
 def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = None) -> Policy:
-    """Load a policy: a name in :data:`POLICIES`, or a checkpoint folder of GENIMA.
+    """Load a policy: a name in :data:`POLICIES`, a checkpoint folder of GENIMA, or a server (:func:`is_server`).
 
     A user's policy raises a GenimaError for every error and for a wrong result.
 
@@ -90,6 +97,8 @@ def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = No
         GenimaError: for an unknown name, and when loading fails.
     """
     options = options or PolicyOptions()
+    if is_server(name_or_folder):
+        options, name_or_folder = replace(options, server=name_or_folder), REMOTE
     if _is_checkpoint(name_or_folder) and name_or_folder not in POLICIES:
         options = replace(options, checkpoint=name_or_folder)
         name_or_folder = GENIMA

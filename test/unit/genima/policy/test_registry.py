@@ -45,7 +45,7 @@ def observation(stamp: float, instruction: str = "wave") -> Observation:
 
 
 def test_project_policies_are_found_by_module() -> None:
-    assert list(POLICIES) == ["expert", "genima", "replay"] and all(map(callable, POLICIES.values()))
+    assert list(POLICIES) == ["expert", "genima", "remote", "replay"] and all(map(callable, POLICIES.values()))
 
 
 def test_policy_is_added_by_one_module(write_module: Callable[..., Path]) -> None:
@@ -113,7 +113,7 @@ def test_checkpoint_folder_loads_genima(checkpoint_folder: Path) -> None:
     "name", ["", "genma", "no.such.module", "spec", "..", "nowhere/folder", "x" * 500, "expert.", "\n"]
 )
 def test_unknown_policy_is_one_line(name: str) -> None:
-    with pytest.raises(GenimaError, match="policy .*: unknown; known: expert, genima, replay") as caught:
+    with pytest.raises(GenimaError, match="policy .*: unknown; known: expert, genima, remote, replay") as caught:
         require_policy(name)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
     with pytest.raises(GenimaError, match="unknown"):
