@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import importlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,4 +21,5 @@ class OneThread(ThreadPoolExecutor):
 
 def render_in_a_thread(patch: pytest.MonkeyPatch) -> None:
     """Render demos in a thread of this process."""
-    patch.setattr(sys.modules["genima.data.datasets.render"], "WorkerPool", OneThread)
+    # The package has a function of the same name.
+    patch.setattr(importlib.import_module("genima.data.datasets.render"), "WorkerPool", OneThread)

@@ -21,7 +21,7 @@ from genima.io import paths
 from genima.io.files import shorten
 from genima.policy import registry
 from genima.policy import spec as checkpoints
-from genima.policy.registry import EXPERT, GENIMA, REMOTE, REPLAY
+from genima.policy.names import EXPERT, GENIMA, REMOTE, REPLAY
 from genima.policy.remote import read_spec
 from genima.system.ros_names import require_namespace, require_ros_name, require_topic
 from genima.system.terminal import printable
@@ -144,8 +144,8 @@ def optional_host(text: str) -> None:
 
 
 def checkpoint(text: str) -> None:
-    """Check a folder with diffusion_agent/ and controller/; empty: the project's."""
-    checkpoints.read_pair(text)
+    """Check the folder of a trained policy; empty: the project's."""
+    checkpoints.read_policy(text or GENIMA)
 
 
 def policy(text: str) -> None:
@@ -249,10 +249,9 @@ def require_policy(cell: Cell, name: str = GENIMA, checkpoint: str = "", episode
     """
     policy(name)
     registry.require_options(name, checkpoint, episode)
-    if name == GENIMA or Path(name).is_dir():
-        folder = checkpoint if name == GENIMA else name
-        spec, _ = checkpoints.read_pair(folder)
-        cell.require_policy(spec, checkpoints.name_checkpoint(folder))
+    if checkpoints.is_trained(name):
+        trained = checkpoints.read_policy(name, checkpoint)
+        cell.require_policy(trained.spec, trained.title)
     elif name == REMOTE or registry.is_server(name):
         server = "" if name == REMOTE else name
         options = registry.PolicyOptions(robot=cell.robot_reference, views=cell.views, server=server)

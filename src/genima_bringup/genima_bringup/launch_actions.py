@@ -18,7 +18,7 @@ from launch_ros.substitutions import FindPackageShare
 
 from genima.cell import ROS_DRIVER, SIMULATED
 from genima.policy.diffusion_agent.sampling_options import CONTROLNET_EVERY, STEPS, STRENGTH
-from genima.policy.registry import GENIMA
+from genima.policy.names import GENIMA
 from genima_bringup import argument_checks as checks
 from genima_bringup.driver_launch import include
 from genima_bringup.launch_rehearsal import Argument, check_arguments
@@ -38,12 +38,10 @@ GRAPH = {  # arguments of the launch files that start nodes
 POLICY = {
     "policy": Argument(
         GENIMA,
-        "genima (of checkpoint), expert, replay (of episode), one of yours, or a server (ws://host:8000)",
+        "genima or act (of checkpoint), expert, replay (of episode), yours, or a server (ws://host:8000)",
         checks.policy,
     ),
-    "checkpoint": Argument(
-        "", "folder with diffusion_agent/ and controller/; empty: the models of Genima", checks.anything
-    ),
+    "checkpoint": Argument("", "folder of a trained policy; empty: the models of Genima", checks.anything),
     "episode": Argument("", "folder of the episode that policy:=replay replays", checks.episode),
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from genima.policy.registry import GENIMA
+from genima.policy.names import GENIMA
 from genima_sim.simulators import get_simulator
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from genima.errors import GenimaError
 from genima.io.files import require_writable
 from genima.io.outputs import output_lock, require_free
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
-from genima.policy.registry import GENIMA, require_policy
+from genima.policy.names import GENIMA
+from genima.policy.registry import require_policy
 from genima.system.command_line import Episodes, Port, Seconds, Seed, parse_options
 from genima.system.signals import interrupt_on_signals
 from genima.types import TaskOutcome
@@ -65,7 +66,7 @@ class Demo:
     """Policy: genima (of --checkpoint), expert (scripted, simulation only), replay (of --episode), the name of your own
     module in policies/ of a folder in GENIMA_PATH, or a server: its address (ws://host:8000) or its YAML file."""
     checkpoint: str = ""
-    """With genima: folder with diffusion_agent/ and controller/; default: the bundled models."""
+    """Folder of the trained policy; default: the bundled models of genima."""
     episode: str = ""
     """With replay: folder of the episode, as ./genima record makes them."""
     headless: bool = False
@@ -91,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     out = options.out or Path("runs") / time.strftime("%Y-%m-%d_%H-%M-%S")
     require_free(out, "run", options.overwrite, is_run)
     from genima.cell import load_cell  # only here: for --help, nothing slow is imported
-    from genima.policy.spec import read_pair
+    from genima.policy.spec import is_trained, read_policy
     from genima_bringup.argument_checks import require_policy as require_fitting_policy
 
     cell = load_cell(options.cell)
@@ -99,7 +100,8 @@ def main(argv: Sequence[str]) -> int:
     get_simulator(cell, real_time=True).require_task(options.task, cell)
     require_perturbations(cell, options.perturb, [options.task])
     require_fitting_policy(cell, options.policy, options.checkpoint, options.episode)  # before nodes start
-    views = read_pair(options.checkpoint)[0].views if options.policy == GENIMA else cell.views
+    trained = read_policy(options.policy, options.checkpoint) if is_trained(options.policy) else None
+    views = trained.spec.views if trained else cell.views
     out = out.absolute()
     report = Report(options.task, options.episodes, perturbations=options.perturb)
     with output_lock(out, "run"), interrupt_on_signals():

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
-from genima.policy.registry import GENIMA, PolicyOptions, load_policy, require_options, require_policy
+from genima.policy.names import GENIMA
+from genima.policy.registry import PolicyOptions, load_policy, require_options, require_policy
 from genima.system.command_line import Episodes, Port, Seconds, Seed, Workers, parse_options
 from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 
@@ -48,12 +49,13 @@ class Evaluate:
     seed: Seed = 0
     """First seed; episode i uses seed + i. Demos are recorded with seeds from 100000 on."""
     policy: str = "genima"
-    """Policy: genima (of --checkpoint), expert (scripted, simulation only), replay (of --episode), the name of your own
-    module in policies/ of a folder in GENIMA_PATH, or a server: its address (ws://host:8000) or its YAML file."""
+    """Policy: genima, or another trained one of --checkpoint (docs/policies.md); a checkpoint folder; expert (scripted,
+    simulation only); replay (of --episode); the name of your own module in policies/ of a folder in GENIMA_PATH; or a
+    server: its address (ws://host:8000) or its YAML file."""
     blank_targets: bool = False
     """With genima: give the controller blank images instead of drawn targets, to measure what it does without them."""
     checkpoint: Path | None = None
-    """With genima: folder with diffusion_agent/ and controller/; default: the bundled models/tiny."""
+    """Folder of the trained policy; default: the bundled models/tiny of genima."""
     episode: str = ""
     """With replay: folder of the episode."""
     device: str = "cpu"
@@ -138,19 +140,20 @@ def run(options: Evaluate) -> int:
 
 def _load_policy(options: Evaluate, cell: Cell) -> tuple[Policy, Mapping[str, Path]]:
     """Return the policy and its checkpoint's folders; what does not fit is refused before a model is loaded."""
-    folders: Mapping[str, Path] = {}
-    if options.policy == GENIMA:
-        from genima.policy.spec import name_checkpoint, read_pair
+    from genima.policy.spec import is_trained, read_policy
 
-        spec, folders = read_pair(options.checkpoint)
-        _require_fitting(options, cell, spec, name_checkpoint(options.checkpoint))
+    folders: Mapping[str, Path] = {}
+    trained = read_policy(options.policy, options.checkpoint) if is_trained(options.policy) else None
+    if trained:
+        folders = trained.folders
+        _require_fitting(options, cell, trained.spec, trained.title)
     import torch  # takes seconds
 
     from genima.policy.temporal_ensemble import EnsemblePolicy
 
     torch.set_num_threads(options.threads)
     policy = load_policy(options.policy, policy_options(options, cell))
-    if options.policy != GENIMA:
+    if not trained:
         _require_fitting(options, cell, policy.spec, f"policy {options.policy}")
     if options.blank_targets:
         from genima.evaluation import BlankTargets

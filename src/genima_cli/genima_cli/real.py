@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
-from genima.policy.registry import GENIMA
+from genima.policy.names import GENIMA
 from genima.system.command_line import parse_options
 from genima.system.signals import interrupt_on_signals
 from genima_bringup.node_specs import CLOCK_WATCH, NodeSpec, PolicyArguments, real_robot_stack, sampling_parameters
@@ -55,7 +55,7 @@ class Real:
     no_policy: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Run no policy: to calibrate, to teleoperate, to record."""
     checkpoint: str = ""
-    """With genima: folder with diffusion_agent/ and controller/; default: the bundled models."""
+    """Folder of the trained policy; default: the bundled models of genima."""
     episode: str = ""
     """With replay: folder of the episode."""
     device: str = "cuda"

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
-from genima.policy.registry import GENIMA, REMOTE, PolicyOptions, is_server, load_policy, require_policy
+from genima.policy.names import GENIMA, REMOTE
+from genima.policy.registry import PolicyOptions, is_server, load_policy, require_policy
 from genima.system.command_line import Workers, parse_options
 from genima.system.signals import interrupt_on_signals, termination_signals
 from genima.system.terminal import printable

@@ -7,7 +7,8 @@ from genima.system.command_group import Command, CommandGroup
 COMMANDS = {
     "diffusion": Command("genima_cli.train_diffusion", "the diffusion agent, on a dataset of drawn targets"),
     "controller": Command("genima_cli.train_controller", "the controller, on the same dataset or on random poses"),
-    "tiny": Command("genima_cli.train_tiny", "both small models from nothing: simulated demos, targets, on a CPU"),
+    "act": Command("genima_cli.train_act", "the baseline ACT, on the camera images of the same dataset"),
+    "tiny": Command("genima_cli.train_tiny", "a small policy from nothing: simulated demos, targets, on a CPU"),
 }
 _HINT = "Example: ./genima train tiny --episodes 200\n./genima train COMMAND --help explains a command's arguments."
 main = CommandGroup("train", COMMANDS, _HINT).run

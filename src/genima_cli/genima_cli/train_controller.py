@@ -11,7 +11,7 @@ import tyro
 from pydantic import Field
 
 from genima.system.command_line import parse_options
-from genima.training.options import CLIP, IMAGENET, SMALL, ControllerOptions, LoopOptions
+from genima.training.options import CLIP, IMAGENET, ControllerOptions, LoopOptions
 
 
 @dataclass
@@ -56,13 +56,8 @@ def main(argv: Sequence[str]) -> int:
     from genima.policy.spec import CONTROLLER, FOLDERS
     from genima.robot.model import RobotModel
     from genima.training import loop
-    from genima.training.controller import (
-        build_controller,
-        build_small_controller,
-        require_usable,
-        train_controller,
-        weights_fingerprint,
-    )
+    from genima.training.chunk_model import build_chunk_model, require_usable, weights_fingerprint
+    from genima.training.controller import train_controller
 
     folder = options.out / FOLDERS[CONTROLLER]
     accelerator = loop.make_accelerator(options.loop, folder)
@@ -79,10 +74,8 @@ def main(argv: Sequence[str]) -> int:
         controller.spec.require_same(spec, f"the checkpoint {options.init}", f"the dataset {options.data}")
         controller.unfreeze()
         origin = weights_fingerprint(controller)
-    elif options.clip == SMALL:
-        controller = build_small_controller(spec, moments, seed)
     else:
-        controller = build_controller(spec, moments, options.resnet, options.clip, seed)
+        controller = build_chunk_model(Controller, "act", spec, moments, options.resnet, options.clip, seed)
     if accelerator.is_main_process:
         require_usable(controller, folder, accelerator.device)
     accelerator.wait_for_everyone()

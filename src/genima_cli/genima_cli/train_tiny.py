@@ -5,15 +5,24 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from genima.policy.names import GENIMA
 from genima.system.command_line import parse_options
 from genima.system.process_pool import WorkerPool
-from genima.training.options import SMALL, ControllerOptions, DiffusionOptions, LoopOptions, Seed, Steps
+from genima.training.options import (
+    SMALL,
+    ControllerOptions,
+    DiffusionOptions,
+    LoopOptions,
+    Seed,
+    Steps,
+    VisuomotorOptions,
+)
 from genima_sim.tasks import BUNDLED_TASKS, task_names
 
 VIEW_SIZE = 128  # px: a quarter of the pixels of the paper's views
@@ -24,13 +33,15 @@ _SAVING = 120.0  # s after Ctrl-C for a step and a checkpoint of each training; 
 
 @dataclass
 class TrainTiny:
-    """Record demos, render their targets, then train both small models from scratch, side by side.
+    """Record demos, render their targets, then train a small policy from scratch; GENIMA's two models side by side.
 
     Everything that is already there is kept: interrupted, the same command resumes.
     """
 
-    out: Path = Path("runs/tiny")
-    """Folder for the checkpoints diffusion_agent/ and controller/."""
+    policy: Literal["genima", "act"] = "genima"
+    """Policy to train."""
+    out: Path | None = None
+    """Folder for the checkpoints; default: runs/tiny for genima, runs/tiny_act for act."""
     demos: Path = Path("data/demos")
     """Folder for the demos, 6 MB each."""
     data: Path = Path("data/targets")
@@ -40,9 +51,11 @@ class TrainTiny:
     episodes: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Demos of each task."""
     agent_steps: Steps = 8000
-    """Training steps of the diffusion agent, 8 drawings each; 0: leave it out."""
+    """Training steps of GENIMA's diffusion agent, 8 drawings each; 0: leave it out."""
     controller_steps: Steps = 16300
-    """Training steps of the controller, 16 chunks each; 0: leave it out."""
+    """Training steps of GENIMA's controller, 16 chunks each; 0: leave it out."""
+    policy_steps: Steps = 16300
+    """Training steps of another policy, 16 chunks each."""
     save_every: Annotated[int, Field(ge=1, le=10**9)] = 400
     """Steps between checkpoints."""
     threads: Annotated[int, Field(ge=1, le=256)] = 2
@@ -63,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
     from genima_cli.render import Render, make_plan
     from genima_sim import demo_recorder as record
 
+    options.out = options.out or Path("runs/tiny" if options.policy == GENIMA else f"runs/tiny_{options.policy}")
     tasks = task_names(options.task)
     record.record(options.demos, tasks, options.episodes, workers=options.threads)
     folders = record.episode_folders(options.demos, tasks, options.episodes)
@@ -70,6 +84,8 @@ def main(argv: Sequence[str]) -> int:
     print(f"{options.data}: {render(plan, options.data, options.threads)}")
     TargetDataset.load(options.data)  # unpacked once, not by both trainings at a time
     steps_of = {_train_agent: options.agent_steps, _train_controller: options.controller_steps}
+    if options.policy != GENIMA:
+        steps_of = {_train_policy: options.policy_steps}
     halves = [train for train, steps in steps_of.items() if steps]
     # Two trainings of one thread each do more than one after the other with two: the networks are small.
     threads, lock = max(1, options.threads // max(1, len(halves))), multiprocessing.get_context("spawn").RLock()
@@ -82,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
         except KeyboardInterrupt:
             print("\nsaving checkpoints; Ctrl-C again ends at once", flush=True)
             raise
-    print(f"\nthe models are in {options.out}; try them: ./genima eval --task {tasks[0]} --checkpoint {options.out}")
+    print(f"\n{options.out}: trained; try it: ./genima eval --task {tasks[0]} --policy {options.out}")
     return 0
 
 
@@ -95,7 +111,7 @@ def _train(train: Callable[[TrainTiny], None], options: TrainTiny, threads: int)
 
 def _train_agent(options: TrainTiny) -> None:
     from genima.data.datasets.target_dataset import TargetDataset
-    from genima.policy.spec import DIFFUSION_AGENT, FOLDERS
+    from genima.policy.spec import DIFFUSION_AGENT
     from genima.training.build_agent import build_agent
     from genima.training.diffusion import train_diffusion
 
@@ -107,19 +123,47 @@ def _train_agent(options: TrainTiny) -> None:
     )  # fmt: skip
     # Its colours and places are those of one simulated workcell: without augmentation it copies them exactly.
     drawing = DiffusionOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=_SPHERE_WEIGHT, half=True)
-    train_diffusion(agent, targets, drawing, loop, options.out / FOLDERS[DIFFUSION_AGENT])
+    train_diffusion(agent, targets, drawing, loop, _folder(options, DIFFUSION_AGENT))
 
 
 def _train_controller(options: TrainTiny) -> None:
     from genima.data.datasets.target_dataset import TargetDataset
-    from genima.policy.spec import CONTROLLER, FOLDERS
-    from genima.training.controller import build_small_controller, train_controller
+    from genima.policy.controller import Controller
+    from genima.policy.spec import CONTROLLER
+    from genima.training.chunk_model import build_chunk_model
+    from genima.training.controller import train_controller
 
     targets = TargetDataset.load(options.data)
-    controller = build_small_controller(targets.spec, targets.moments, options.seed)
-    loop = LoopOptions(
-        steps=options.controller_steps, batch_size=16, learning_rate=5e-4, weight_decay=1e-4, schedule="cosine",
-        cycles=2, warmup_steps=100, ema=_EMA, save_every=options.save_every, workers=1, bar=1, seed=options.seed,
-    )  # fmt: skip
+    controller = build_chunk_model(Controller, "act", targets.spec, targets.moments, clip=SMALL, seed=options.seed)
+    loop = replace(_chunk_loop(options, options.controller_steps), bar=1)
     chunks = ControllerOptions(augmentation="small", perturb=True, half=True)
-    train_controller(controller, targets.moments, targets.cameras, chunks, loop, options.out / FOLDERS[CONTROLLER])
+    train_controller(controller, targets.moments, targets.cameras, chunks, loop, _folder(options, CONTROLLER))
+
+
+def _train_policy(options: TrainTiny) -> None:
+    from genima.data.datasets.target_dataset import TargetDataset
+    from genima.policy.act import ActPolicy
+    from genima.training.chunk_model import build_chunk_model
+    from genima.training.visuomotor import train_visuomotor
+
+    targets = TargetDataset.load(options.data)
+    policy = build_chunk_model(ActPolicy, "act", targets.spec, targets.moments, clip=SMALL, seed=options.seed)
+    loop = _chunk_loop(options, options.policy_steps)
+    # Without augmentation, as the diffusion agent: the camera images are those of one simulated cell.
+    assert options.out
+    train_visuomotor(policy, targets, VisuomotorOptions(augmentation="none", half=True), loop, options.out)
+
+
+def _chunk_loop(options: TrainTiny, steps: int) -> LoopOptions:
+    """Return the same budget for all networks that predict chunks."""
+    return LoopOptions(
+        steps=steps, batch_size=16, learning_rate=5e-4, weight_decay=1e-4, schedule="cosine", cycles=2,
+        warmup_steps=100, ema=_EMA, save_every=options.save_every, workers=1, seed=options.seed,
+    )  # fmt: skip
+
+
+def _folder(options: TrainTiny, kind: str) -> Path:
+    from genima.policy.spec import FOLDERS
+
+    assert options.out
+    return options.out / FOLDERS[kind]

@@ -17,7 +17,8 @@ from genima.cameras.camera import VIRTUAL
 from genima.errors import GenimaError
 from genima.policy.base import Policy
 from genima.policy.diffusion_agent.execution_config import inference_threads
-from genima.policy.registry import GENIMA, PolicyOptions, load_policy
+from genima.policy.names import GENIMA
+from genima.policy.registry import PolicyOptions, load_policy
 from genima.policy.remote import RemotePolicy
 from genima.policy.trajectory_policy import TrajectoryPolicy
 from genima.robot.model import RobotModel

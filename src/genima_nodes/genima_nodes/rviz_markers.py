@@ -19,7 +19,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from genima.cameras.calibration_file import Frames
 from genima.errors import GenimaError
-from genima.policy.spec import read_pair
+from genima.policy.names import GENIMA
+from genima.policy.spec import read_policy
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk
 from genima_nodes.ros import parameters, qos
@@ -46,7 +47,7 @@ class RvizMarkersNode(Node):
             GenimaError: for a checkpoint that cannot be read.
         """
         super().__init__("rviz_markers", **options)  # type: ignore[arg-type]
-        spec, _ = read_pair(parameters.text(self, "checkpoint", ""))
+        spec = read_policy(parameters.text(self, "checkpoint", "") or GENIMA).spec
         self._robot = RobotModel.load(spec.robot)
         self._frame = parameters.text(self, "frame", Frames.of(self._robot, "base", "").parent)
         self._appearance = spec.appearance

@@ -59,12 +59,16 @@ class Scene:
         bodies = {name: data.body(name) for name in self.parts}
         return {name: pose(body.xmat.reshape(3, 3), body.xpos) for name, body in bodies.items()}
 
-    def overlap(self, data: mujoco.MjData) -> str:
-        """Return which body overlaps with one of an object, and by how much; empty: none does."""
+    def overlap(self, data: mujoco.MjData, with_arm: bool = False) -> str:
+        """Return which body overlaps with one of an object, and by how much; empty: none does.
+
+        Contacts with the arm count only ``with_arm``.
+        """
         parts = {self.model.body(name).id for name in self.parts}
         for contact in data.contact[: data.ncon]:
-            bodies = self.model.geom_bodyid[contact.geom]
-            if contact.dist < -_OVERLAP and not parts.isdisjoint(bodies):
+            bodies = set(map(int, self.model.geom_bodyid[contact.geom]))
+            counts = not parts.isdisjoint(bodies) and (with_arm or bodies <= parts | {0})
+            if contact.dist < -_OVERLAP and counts:
                 one, other = (self.model.body(body).name if body else "the table" for body in bodies)
                 return f"{one} overlaps with {other} by {-1e3 * contact.dist:.1f} mm"
         return ""

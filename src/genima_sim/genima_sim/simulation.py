@@ -30,6 +30,9 @@ _TURNS, _TURN_MARGIN = 49, 0.4  # candidates of the last joint; rad to its limit
 _BOARD_CAMERA_SIZE = 640  # px: the markers of a board are too small for the images of the policy
 
 
+_PLACEMENTS = 20  # attempts: radii keep objects apart roughly, a handle may reach further
+
+
 class OverlapError(GenimaError):
     """Bodies that overlap at the start of an episode."""
 
@@ -146,39 +149,25 @@ class Simulation:
             raise GenimaError(f"seed: negative ({seed}); count from 0")
         objects = scene_objects(found) if self.board is None else ()
         rng = np.random.default_rng([seed, 0x6E1A])
-        placements: Mapping[str, Placement] = random_placements(objects, rng)
         perturbed = task_perturbations(perturbations, found, objects)
-        for each in perturbed:
-            placements = each.place(found, objects, seed, generator(seed, each.name)) or placements
-        latches = tuple(found.latches) if objects else ()
-        try:
-            self._load_scene(self._build_scene(objects, latches, perturbed, placements, seed))
-        except ValueError as error:  # of MuJoCo's compiler
-            file = TASKS.file(found.module)
-            raise GenimaError(
-                f"task {task}: the scene cannot be built ({describe_error(error)}); correct {file}"
-            ) from None
-        self.task, self.placements, self.success = found, placements, False
-        mujoco.mj_resetData(self.model, self.data)
-        self._scene.place(self.data, placements)
-        is_finite = np.isfinite(self.data.qpos).all()
+        for _ in range(_PLACEMENTS):
+            self._place(found, objects, seed, rng, perturbed)
+            if not (overlap := self._scene.overlap(self.data)):
+                break
+        self.success = False
         noise = rng.uniform(-START_NOISE, START_NOISE, len(self.robot.home))
         holds_board = self.board is not None and self.board.place == "gripper"
         if start is None:
             start = self.robot.home + noise + (self._board_offset if holds_board else 0.0)
         self.data.qpos[self._arm_qpos] = start
         # Also for a start that is rejected below: the physics of a node goes on, with this scene.
-        self.state = SceneState(self.model, self.data, placements, self.qpos())
-        if not is_finite:
-            raise GenimaError(
-                f"task {task}: placed objects are not at finite positions; correct {TASKS.file(found.module)}"
-            )
+        self.state = SceneState(self.model, self.data, self.placements, self.qpos())
         self.command(start, 0.0 if holds_board else 1.0)
         mujoco.mj_forward(self.model, self.data)
-        if overlap := self._scene.overlap(self.data):
+        if overlap := overlap or self._scene.overlap(self.data, with_arm=True):
             raise OverlapError(f"task {task}, seed {seed}: {overlap} at the start; correct {TASKS.file(found.module)}")
         self.step(0.6 if holds_board else 0.1)  # let the fingers close, and loose objects settle
-        self.state = SceneState(self.model, self.data, placements, self.qpos())
+        self.state = SceneState(self.model, self.data, self.placements, self.qpos())
         self.data.time = 0.0
         if self.success:
             self.success = False
@@ -186,6 +175,40 @@ class Simulation:
                 f"task {task}, seed {seed}: the goal state holds at the start of the episode; correct the task's "
                 "placement or success test"
             )
+
+    def _place(
+        self,
+        task: Task,
+        objects: tuple[SceneObject, ...],
+        seed: int,
+        rng: np.random.Generator,
+        perturbations: Sequence[Perturbation],
+    ) -> None:
+        """Load the scene and place its objects at random, with the arm at home.
+
+        Raises:
+            GenimaError: for a scene that cannot be built.
+        """
+        placements: Mapping[str, Placement] = random_placements(objects, rng)
+        for each in perturbations:
+            placements = each.place(task, objects, seed, generator(seed, each.name)) or placements
+        latches = tuple(task.latches) if objects else ()
+        try:
+            self._load_scene(self._build_scene(objects, latches, perturbations, placements, seed))
+        except ValueError as error:  # of MuJoCo's compiler
+            file = TASKS.file(task.module)
+            raise GenimaError(
+                f"task {task.name}: the scene cannot be built ({describe_error(error)}); correct {file}"
+            ) from None
+        self.task, self.placements = task, placements
+        mujoco.mj_resetData(self.model, self.data)
+        self._scene.place(self.data, placements)
+        if not np.isfinite(self.data.qpos).all():
+            raise GenimaError(
+                f"task {task.name}: placed objects are not at finite positions; correct {TASKS.file(task.module)}"
+            )
+        self.data.qpos[self._arm_qpos] = self.robot.home
+        mujoco.mj_fwdPosition(self.model, self.data)  # finds the contacts
 
     def _turn_to(self, view: str) -> float:
         """Return the turn of the last joint in rad with which a held board faces the camera of a view."""

@@ -146,7 +146,7 @@ def test_controller_follows_policy_node() -> None:
     ("cell", "arguments", "expected"),
     [
         ("sim_fr3", (), "cell sim_fr3: the checkpoint of Genima"),
-        ("sim_panda", ("none_such",), "policy .none_such.: unknown; known: expert, genima, remote, replay"),
+        ("sim_panda", ("none_such",), "policy .none_such.: unknown; known: act, expert, genima, remote, replay"),
         ("sim_panda", ("expert", "runs/mine"), "policy expert: takes no checkpoint"),
         ("sim_panda", ("genima", "", "data/demos/one"), "policy genima: takes no episode"),
         ("sim_panda", ("replay",), "policy replay: episode missing; name the folder of one"),

@@ -225,3 +225,13 @@ def test_finger_beyond_its_stop_is_measured_at_the_stop(simulation: Simulation) 
     for position, fraction in ((-0.18, 1.0), (0.9, 0.0)):
         simulation.data.joint("gripper_finger_joint").qpos[0] = position
         assert simulation.joints().gripper == fraction
+
+
+def test_objects_that_would_overlap_are_placed_again() -> None:
+    simulation = Simulation()
+    simulation.reset("push_button", 100152)  # its first placement has the pan's handle over the button
+    button, pan = (simulation.placements[name] for name in ("button", "saucepan"))
+    assert np.linalg.norm(button.xy - pan.xy) > 0.22
+    placements = simulation.placements
+    simulation.reset("push_button", 100152)
+    assert simulation.placements == placements

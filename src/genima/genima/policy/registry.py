@@ -18,12 +18,12 @@ from genima.errors import GenimaError
 from genima.io.files import describe_error
 from genima.io.paths import is_users_file
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
+from genima.policy.names import EXPERT, GENIMA, REMOTE, REPLAY, TRAINED
 from genima.system.registry import Registry
 
 if TYPE_CHECKING:  # genima.policy.spec imports OpenCV and SciPy: too slow for --help
     from genima.policy.base import Policy
 
-GENIMA, EXPERT, REPLAY, REMOTE = "genima", "expert", "replay", "remote"
 _LOAD = re.compile(r"^def load\(", re.MULTILINE)
 
 
@@ -78,9 +78,10 @@ def require_policy(name: str) -> None:
 
 def require_options(name: str, checkpoint: str, episode: str) -> None:
     """Raise a GenimaError for an option that a policy of the project does not use; a user's may use any."""
-    for option, value, user in (("checkpoint", checkpoint, GENIMA), ("episode", episode, REPLAY)):
-        if value and name in (GENIMA, EXPERT, REPLAY) and name != user:
-            raise GenimaError(f"policy {name}: takes no {option}; leave it out, or take policy {user}")
+    if checkpoint and (name in (EXPERT, REPLAY) or name not in POLICIES):
+        raise GenimaError(f"policy {name}: takes no checkpoint; leave {checkpoint} out, or name its policy")
+    if episode and (name in (*TRAINED, EXPERT) or name not in POLICIES):
+        raise GenimaError(f"policy {name}: takes no episode; leave {episode} out, or take policy {REPLAY}")
 
 
 def is_server(name: str) -> bool:
@@ -89,7 +90,7 @@ def is_server(name: str) -> bool:
 
 
 def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = None) -> Policy:
-    """Load a policy: a name in :data:`POLICIES`, a checkpoint folder of GENIMA, or a server (:func:`is_server`).
+    """Load a policy: a name in :data:`POLICIES`, a checkpoint folder, or a server (:func:`is_server`).
 
     A user's policy raises a GenimaError for every error and for a wrong result.
 
@@ -99,9 +100,11 @@ def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = No
     options = options or PolicyOptions()
     if is_server(name_or_folder):
         options, name_or_folder = replace(options, server=name_or_folder), REMOTE
-    if _is_checkpoint(name_or_folder) and name_or_folder not in POLICIES:
+    if name_or_folder not in POLICIES and _is_checkpoint(name_or_folder):
+        from genima.policy.spec import read_policy
+
         options = replace(options, checkpoint=name_or_folder)
-        name_or_folder = GENIMA
+        name_or_folder = read_policy(name_or_folder).policy
     load = POLICIES.find(name_or_folder)
     subject, file = f"policy {name_or_folder}", POLICIES.file(name_or_folder)
     try:
@@ -121,6 +124,6 @@ def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = No
 
 
 def _is_checkpoint(folder: str) -> bool:
-    from genima.policy.spec import FOLDERS
+    from genima.policy.spec import is_checkpoint
 
-    return bool(folder) and any(os.path.isdir(os.path.join(folder, part)) for part in FOLDERS.values())
+    return os.path.isdir(folder) and is_checkpoint(folder)

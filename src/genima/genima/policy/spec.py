@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -18,14 +18,15 @@ from genima.cameras.tiling import MAX_VIEWS, tile_size
 from genima.errors import GenimaError
 from genima.io import model_files, paths
 from genima.io.files import FileSchema, Finite, Pixels, Positive, Text, atomic_write, read_json, shorten, validate
+from genima.policy.names import ACT, GENIMA, TRAINED
 from genima.robot.model import RobotModel
 from genima.targets.appearance import Appearance
 
 SCHEMA = 2
 FILE = "genima.json"
-DIFFUSION_AGENT, CONTROLLER = "diffusion agent", "controller"  # the kinds, ...
+DIFFUSION_AGENT, CONTROLLER = "diffusion agent", "controller"  # kinds of GENIMA's halves; others are policies' names
+FOLDERS = {DIFFUSION_AGENT: "diffusion_agent", CONTROLLER: "controller"}
 BEST, LAST = "best", "last"  # links in a training folder to its best and last checkpoints
-FOLDERS = {DIFFUSION_AGENT: "diffusion_agent", CONTROLLER: "controller"}  # ... and their folders in a pair
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,10 @@ class _DiffusionAgent(_Spec):
     base_fingerprint: Text | None
 
 
-class _Controller(_Spec):
-    """Schema of the ``genima.json`` of a controller."""
+class _ChunkModel(_Spec):
+    """Schema of the ``genima.json`` of a model that predicts chunks."""
 
-    kind: Literal["controller"]
+    kind: Text
     act: dict[str, Any]  # the network's sizes, which it checks
     joint_mean: list[Finite]
     joint_deviation: list[Positive]
@@ -167,7 +168,7 @@ class _Controller(_Spec):
     text_encoder_fingerprint: Text | None
 
 
-_SCHEMAS: dict[str, type[_Spec]] = {DIFFUSION_AGENT: _DiffusionAgent, CONTROLLER: _Controller}
+_SCHEMAS: dict[str, type[_Spec]] = {DIFFUSION_AGENT: _DiffusionAgent, CONTROLLER: _ChunkModel, ACT: _ChunkModel}
 _DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # of weights; I64: how many batches a batch normalisation has seen
 
 
@@ -186,12 +187,10 @@ def read(folder: Path, kind: str) -> tuple[PolicySpec, dict[str, Any]]:
     """
     path = Path(folder) / FILE
     if not path.is_file():
-        raise GenimaError(
-            f"no checkpoint at {folder}: {FILE} is missing; train one (./genima train) or name another folder"
-        )
+        raise _missing(folder)
     data = _read(path)
     if data.get("kind") != kind:
-        raise GenimaError(f"{folder} is a checkpoint of a {shorten(str(data['kind']))}, not of a {kind}")
+        raise GenimaError(f"{folder} is a checkpoint of the {shorten(str(data['kind']))}, not of the {kind}")
     try:
         spec = validate(_SCHEMAS[kind], data, kind).spec()
     except GenimaError as error:
@@ -208,8 +207,14 @@ def read(folder: Path, kind: str) -> tuple[PolicySpec, dict[str, Any]]:
     return spec, data
 
 
+def _missing(folder: Path) -> GenimaError:
+    return GenimaError(
+        f"no checkpoint at {folder}: {FILE} is missing; train one (./genima train) or name another folder"
+    )
+
+
 def read_kind(folder: Path) -> str:
-    """Return the kind of a checkpoint folder, a key of :data:`FOLDERS`.
+    """Return the kind of a checkpoint folder.
 
     Raises:
         GenimaError: when ``genima.json`` is missing, malformed or of another schema.
@@ -226,8 +231,8 @@ def _read(path: Path) -> dict[str, Any]:
         for key, known in (("schema", int), ("kind", str)):
             if not isinstance(data.get(key), known):
                 raise GenimaError(f"{key} is {shorten(repr(data.get(key)))}")
-        if data["schema"] == SCHEMA and data["kind"] not in FOLDERS:
-            raise GenimaError(f"kind {shorten(repr(data['kind']))} is not one of {', '.join(FOLDERS)}")
+        if data["schema"] == SCHEMA and data["kind"] not in _SCHEMAS:
+            raise GenimaError(f"kind {shorten(repr(data['kind']))} is not one of {', '.join(_SCHEMAS)}")
     except GenimaError as error:
         raise GenimaError(f"{path} is damaged ({error}); fetch or train the checkpoint again") from None
     if data["schema"] != SCHEMA:
@@ -256,6 +261,52 @@ def read_pair(folder: str | Path | None) -> tuple[PolicySpec, dict[str, Path]]:
     drawing, reading = (read(path, kind)[0] for kind, path in folders.items())
     drawing.require_same(reading, "the diffusion agent", "the controller")
     return drawing, folders
+
+
+def is_checkpoint(folder: str | Path) -> bool:
+    """Return whether a folder looks like a checkpoint of a policy; nothing is read."""
+    return any((Path(folder) / name).is_dir() for name in FOLDERS.values()) or (resolve(folder) / FILE).is_file()
+
+
+def is_trained(policy: str) -> bool:
+    """Return whether a policy, by its name in the registry or its folder, has a checkpoint."""
+    return policy in TRAINED or (Path(policy).is_dir() and is_checkpoint(policy))
+
+
+class Checkpoint(NamedTuple):
+    """What is known of a trained policy before its weights are loaded."""
+
+    policy: str  # name in the registry
+    spec: PolicySpec
+    folders: Mapping[str, Path]  # by kind
+    title: str  # in errors
+
+
+def read_policy(policy: str = GENIMA, checkpoint: str | Path | None = None) -> Checkpoint:
+    """Read the specification of a trained policy.
+
+    Args:
+        policy: name in the registry, or a checkpoint folder.
+        checkpoint: folder, with a name; None or empty: the bundled one.
+
+    Raises:
+        GenimaError: for a checkpoint that is missing, damaged, of another policy, or one half of GENIMA only.
+    """
+    if policy not in TRAINED:
+        policy, checkpoint = "", policy
+    if policy not in ("", GENIMA) and not checkpoint:
+        raise GenimaError(f"policy {policy}: no checkpoint; name the folder of one that ./genima train {policy} made")
+    folder, title = resolve(checkpoint or ""), name_checkpoint(checkpoint)
+    if not checkpoint or not (folder / FILE).is_file():
+        if policy not in ("", GENIMA):
+            raise _missing(folder)
+        return Checkpoint(GENIMA, *read_pair(checkpoint), title)
+    kind = read_kind(folder)
+    if kind in FOLDERS:
+        raise GenimaError(f"{title} is the {kind} alone; name the folder of both, diffusion agent and controller")
+    if policy not in ("", kind):
+        raise GenimaError(f"{title} is one of the policy {kind}, not of {policy}; name that policy")
+    return Checkpoint(kind, read(folder, kind)[0], {kind: folder}, title)
 
 
 def convert_to_half(folder: Path) -> None:

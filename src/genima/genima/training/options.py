@@ -100,3 +100,15 @@ class ControllerOptions:
     """Held-out chunks to predict at every checkpoint."""
     half: bool = False
     """Store the weights in half precision."""
+
+
+@dataclass(frozen=True)
+class VisuomotorOptions:
+    """Options of the training of policies on camera images; the defaults are the GENIMA paper's (tables 4 and 5)."""
+
+    augmentation: Literal["paper", "none"] = "paper"
+    """paper: elastic, colours, crop, noise."""
+    validation_chunks: Samples = 128
+    """Held-out chunks to predict at every checkpoint."""
+    half: bool = False
+    """Store the weights in half precision."""

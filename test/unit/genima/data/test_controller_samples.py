@@ -15,7 +15,8 @@ from genima.cameras.camera import Camera
 from genima.control.jerk_limited_motion import minimum_jerk
 from genima.data.datasets.augmentation import Augmentation
 from genima.data.datasets.backgrounds import Backgrounds, random_background
-from genima.data.datasets.controller_samples import ControllerDataset, Perturbation, collate, joint_statistics
+from genima.data.datasets.chunk_samples import collate, joint_statistics
+from genima.data.datasets.controller_samples import ControllerDataset, Perturbation
 from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.errors import GenimaError
 from genima.policy.spec import PolicySpec

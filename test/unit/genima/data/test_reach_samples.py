@@ -11,7 +11,8 @@ import pytest
 from genima.cameras.camera import Camera
 from genima.control.chunk_stream import ACCELERATION, VELOCITY
 from genima.data.datasets.backgrounds import Backgrounds
-from genima.data.datasets.controller_samples import ControllerDataset, joint_statistics
+from genima.data.datasets.chunk_samples import joint_statistics
+from genima.data.datasets.controller_samples import ControllerDataset
 from genima.data.datasets.reach_samples import reach_samples
 from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.io import paths

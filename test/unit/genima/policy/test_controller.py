@@ -22,7 +22,8 @@ from genima.policy import precision
 from genima.policy.controller import Controller
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import PolicySpec
-from genima.policy.visuomotor.act import Act, ActConfig, FilmResNet, act_loss, sine_position
+from genima.policy.visuomotor.act import Act, ActConfig, act_loss, sine_position
+from genima.policy.visuomotor.backbone import FilmResNet
 from genima.policy.visuomotor.model import JointStatistics, pixels
 from genima.policy.visuomotor.pretrained import load_clip, load_imagenet
 from genima.types import DrawnTarget, Joints
@@ -263,7 +264,7 @@ def test_imagenet_weights_reproduce_resnet_features(
     config = replace(TINY, frozen_batch_norm=frozen)
     loaded, folder = Act(config, act.text_encoder).eval(), saved_resnet(config)
     capfd.readouterr()
-    load_imagenet(loaded, folder)
+    load_imagenet(loaded.backbone, folder)
     assert capfd.readouterr() == ("", "")  # that the classifier on top of it is not needed is no news
     images, text = random(3, 3, SIDE, SIDE), random(3, act.text_encoder.config.hidden_size)
     expected = ResNetModel.from_pretrained(folder).eval()(images).last_hidden_state
@@ -272,7 +273,7 @@ def test_imagenet_weights_reproduce_resnet_features(
 
 def test_frozen_batch_normalisation_is_constant(saved_resnet: Save, act: Act) -> None:
     net = Act(TINY, act.text_encoder)
-    load_imagenet(net, saved_resnet(TINY))
+    load_imagenet(net.backbone, saved_resnet(TINY))
     before = {name: value.clone() for name, value in net.backbone.state_dict().items()}
     images, text = random(3, 3, SIDE, SIDE), random(3, act.text_encoder.config.hidden_size)
     torch.testing.assert_close(net.train().backbone(images, text), net.eval().backbone(images, text), rtol=0, atol=0)
@@ -301,7 +302,7 @@ def test_resnet_of_other_size_is_rejected(saved_resnet: Save, act: Act, changes:
     other = {key: value for key, value in changes.items() if key not in sizes}
     folder = saved_resnet(replace(TINY, **sizes), **other)
     with pytest.raises(GenimaError, match=f"{folder}.*{named}.*random weights") as caught:
-        load_imagenet(Act(TINY, act.text_encoder), folder)
+        load_imagenet(FilmResNet(TINY, 16), folder)
     assert "\n" not in str(caught.value)
 
 
@@ -312,7 +313,7 @@ def test_missing_or_wrong_pretrained_parts_are_one_line_errors(
     empty.mkdir()
     net = Act(TINY, act.text_encoder)
     for load, names, otherwise in (
-        (lambda name: load_imagenet(net, name), (nowhere, str(empty), saved_clip), "random weights|no ResNet"),
+        (lambda name: load_imagenet(net.backbone, name), (nowhere, str(empty), saved_clip), "random weights|no ResNet"),
         (load_clip, (nowhere, str(empty), saved_resnet(TINY)), "small text encoder|no CLIP"),
     ):
         for name in names:

@@ -21,7 +21,7 @@ from mutation import mutated_bytes, mutated_data, require_clean
 from random_base import random_base
 from safetensors.numpy import load_file, save_file
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, ResNetConfig, ResNetModel
+from transformers import ResNetConfig, ResNetModel
 
 from genima.errors import GenimaError
 from genima.inspection.checkpoints import inspect_checkpoint
@@ -38,6 +38,7 @@ from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import CONTROLLER, DIFFUSION_AGENT, PolicySpec
 from genima.policy.visuomotor.act import Act, ActConfig
+from genima.policy.visuomotor.backbone import FilmResNet
 from genima.policy.visuomotor.model import JointStatistics
 from genima.policy.visuomotor.pretrained import load_clip, load_imagenet
 from genima.training import loop
@@ -95,7 +96,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load_resnet(folder: Path) -> None:
     sizes = replace(ActConfig.small(20), backbone_widths=(8, 8), backbone_depths=(1, 1))
-    load_imagenet(Act(sizes, CLIPTextModel(CLIPTextConfig(hidden_size=16, num_hidden_layers=1))), str(folder))
+    load_imagenet(FilmResNet(sizes, 16), str(folder))
 
 
 def load_decoder(folder: Path) -> None:

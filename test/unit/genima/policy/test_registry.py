@@ -11,7 +11,8 @@ import pytest
 from genima.control.joint_trajectory import JointTrajectory
 from genima.errors import GenimaError
 from genima.policy.genima import GenimaPolicy
-from genima.policy.registry import GENIMA, POLICIES, PolicyOptions, load_policy, require_policy
+from genima.policy.names import GENIMA
+from genima.policy.registry import POLICIES, PolicyOptions, load_policy, require_policy
 from genima.policy.spec import PolicySpec
 from genima.policy.trajectory_policy import TrajectoryPolicy
 from genima.robot.model import RobotModel
@@ -45,7 +46,7 @@ def observation(stamp: float, instruction: str = "wave") -> Observation:
 
 
 def test_project_policies_are_found_by_module() -> None:
-    assert list(POLICIES) == ["expert", "genima", "remote", "replay"] and all(map(callable, POLICIES.values()))
+    assert list(POLICIES) == ["act", "expert", "genima", "remote", "replay"] and all(map(callable, POLICIES.values()))
 
 
 def test_policy_is_added_by_one_module(write_module: Callable[..., Path]) -> None:
@@ -113,7 +114,7 @@ def test_checkpoint_folder_loads_genima(checkpoint_folder: Path) -> None:
     "name", ["", "genma", "no.such.module", "spec", "..", "nowhere/folder", "x" * 500, "expert.", "\n"]
 )
 def test_unknown_policy_is_one_line(name: str) -> None:
-    with pytest.raises(GenimaError, match="policy .*: unknown; known: expert, genima, remote, replay") as caught:
+    with pytest.raises(GenimaError, match="policy .*: unknown; known: act, expert, genima, remote, replay") as caught:
         require_policy(name)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
     with pytest.raises(GenimaError, match="unknown"):

@@ -174,7 +174,7 @@ def test_other_schema_kind_and_robot_are_rejected(
 ) -> None:
     folder = copy_folder(checkpoint_folder / kind)
     other = next(loader for name, loader in LOADERS.items() if name != kind)
-    assert_rejected(other, folder, "is a checkpoint of a")
+    assert_rejected(other, folder, "is a checkpoint of the")
     edit(folder, schema=99)
     assert_rejected(LOADERS[kind], folder, "99")
     edit(folder, schema=checkpoint.SCHEMA, joint_names=[f"fr3_joint{i}" for i in range(1, 8)])

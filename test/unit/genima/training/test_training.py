@@ -43,7 +43,8 @@ from genima.robot.model import RobotModel
 from genima.system.command_line import check_options
 from genima.training import PROGRESS, loop
 from genima.training.build_agent import agent_from_base, build_agent
-from genima.training.controller import build_small_controller, train_controller
+from genima.training.chunk_model import build_chunk_model
+from genima.training.controller import train_controller
 from genima.training.diffusion import DiffusionLossModule, train_diffusion
 from genima.training.loop import StepSampler
 from genima.training.options import SMALL, ControllerOptions, DiffusionOptions, LoopOptions
@@ -659,7 +660,7 @@ def test_controller_training_resumes_exactly_with_errors_in_degrees_and_millimet
     targets: TargetDataset, tmp_path: Path
 ) -> None:
     def run(folder: str, cameras: Mapping[str, Camera] = targets.cameras, origin: str = "") -> Path:
-        controller = build_small_controller(targets.spec, targets.moments)
+        controller = build_chunk_model(Controller, "act", targets.spec, targets.moments, clip=SMALL)
         chunks = ControllerOptions(augmentation="small", perturb=True, validation_chunks=4)
         out = tmp_path / folder
         train_controller(controller, targets.moments, cameras, chunks, SMALL_LOOP, out, origin=origin)
@@ -693,7 +694,7 @@ def test_small_controller_has_joints_of_robot(targets: TargetDataset, tmp_path: 
     spec = replace(targets.spec, robot=str(file), joint_names=robot.joint_names, appearance=appearance)
     moments = targets.moments
     six = replace(moments, positions=moments.positions[:, :6], actions=moments.actions[..., :6])
-    build_small_controller(spec, six).save_pretrained(tmp_path / "controller")
+    build_chunk_model(Controller, "act", spec, six, clip=SMALL).save_pretrained(tmp_path / "controller")
     controller = Controller.from_pretrained(tmp_path / "controller")
     side = 2 * spec.view_size
     drawn = DrawnTarget(0.0, "wave", spec.views, np.zeros((side, side, 3), np.uint8))

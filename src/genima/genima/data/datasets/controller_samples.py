@@ -6,19 +6,18 @@ background and, with a perturbation, another start and target.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from genima.cameras.camera import Camera
 from genima.control.jerk_limited_motion import minimum_jerk
 from genima.data.datasets.augmentation import Augmentation
 from genima.data.datasets.backgrounds import Backgrounds
+from genima.data.datasets.chunk_samples import ChunkSample, chunk_padding, chunk_sample
 from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.policy.spec import PolicySpec
 from genima.policy.visuomotor.model import JointStatistics
@@ -38,27 +37,7 @@ class Perturbation:
     view: float = 0.015  # rad, of each view separately: generated views never agree exactly
 
 
-class ControllerSample(NamedTuple):
-    """Controller sample."""
-
-    images: Tensor  # (views, H, W, 3) uint8, in tile order
-    proprioception: Tensor  # (n + 1,) normalised joints, gripper's open fraction
-    actions: Tensor  # (K, n + 1) normalised joints, 1 where the gripper is open
-    padding: Tensor  # (K,) true past the episode's end
-    instruction: str
-
-
-class ControllerBatch(NamedTuple):
-    """Controller samples stacked along a first axis."""
-
-    images: Tensor
-    proprioception: Tensor
-    actions: Tensor
-    padding: Tensor
-    instructions: list[str]
-
-
-class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
+class ControllerDataset(torch.utils.data.Dataset[ChunkSample]):
     """Controller samples indexed by :class:`SampleIndex`; their randomness follows from (seed, SampleIndex.sample)."""
 
     def __init__(
@@ -81,12 +60,12 @@ class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
         self._backgrounds, self._perturbation, self._augmentation = backgrounds, perturbation, augmentation
         self._seed = seed
         self._cameras = [cameras[view].crop_square(spec.view_size) for view in spec.views]
-        self._padding = moments.padding & ~_ends_at_rest(moments)[:, None]
+        self._padding = chunk_padding(moments)
 
     def __len__(self) -> int:
         return len(self._moments)
 
-    def __getitem__(self, index: SampleIndex) -> ControllerSample:
+    def __getitem__(self, index: SampleIndex) -> ChunkSample:
         rng = np.random.default_rng([self._seed, index.sample])
         moments, i = self._moments, index.moment
         start, target, actions = moments.positions[i], moments.target[i], moments.actions[i]
@@ -98,14 +77,7 @@ class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
             actions = np.clip(actions + (1 - blend) * shift[0] + blend * shift[1], lower, upper)
         gripper_open = bool(moments.target_open[i])
         images = np.stack([self._draw(rng, camera, target, gripper_open, start) for camera in self._cameras])
-        normalise = self._statistics.normalise
-        return ControllerSample(
-            torch.from_numpy(images),
-            torch.from_numpy(np.append(normalise(start), moments.gripper[i])).float(),
-            torch.from_numpy(np.column_stack([normalise(actions), moments.action_gripper[i] > 0.5])).float(),
-            torch.from_numpy(self._padding[i]),
-            str(moments.instruction[i]),
-        )
+        return chunk_sample(moments, i, self._statistics, self._padding, images, start, actions)
 
     def _displacements(self, rng: np.random.Generator, p: Perturbation) -> NDArray[np.float64]:
         """Return the displacements (2, n) rad of start and target."""
@@ -129,26 +101,3 @@ class ControllerDataset(torch.utils.data.Dataset[ControllerSample]):
             background, camera, self._robot, self._spec.appearance, target, gripper_open, start, opacity
         )
         return self._augmentation(rng, image) if self._augmentation else image
-
-
-def collate(samples: Sequence[ControllerSample]) -> ControllerBatch:
-    """Stack samples."""
-    images, proprioception, actions, padding, instructions = zip(*samples, strict=True)
-    stacked = (torch.stack(images), torch.stack(proprioception), torch.stack(actions), torch.stack(padding))
-    return ControllerBatch(*stacked, list(instructions))
-
-
-def joint_statistics(moments: TargetSamples, floor: float = 0.05) -> JointStatistics:
-    """Return mean and standard deviation of all commanded positions; deviations are at least ``floor`` rad."""
-    commanded = moments.actions[:, 0]  # with all K, a demo's first commands would weigh less than the others
-    return JointStatistics(commanded.mean(0), np.maximum(commanded.std(0), floor))
-
-
-def _ends_at_rest(moments: TargetSamples) -> NDArray[np.bool_]:
-    """Return (N,) whether a sample's episode ends at rest, so that its padded last action is a valid action."""
-    _, number, count = np.unique(moments.episode, return_inverse=True, return_counts=True)
-    rests = np.empty(len(moments), bool)
-    for rows in np.split(np.argsort(number, kind="stable"), np.cumsum(count)[:-1]):
-        last_commands = moments.actions[rows[-3:], 0]
-        rests[rows] = np.ptp(last_commands, axis=0).max() < 1e-3
-    return rests

@@ -78,7 +78,11 @@ class TargetDataset:
 
     def observation(self, i: int) -> Image:
         """Return the tiled observation (rows s, columns s, 3) of sample i, s = spec.view_size."""
-        return tile(self._images(i, "observation"), self.spec.views)
+        return tile(self.observed_views(i), self.spec.views)
+
+    def observed_views(self, i: int) -> dict[str, Image]:
+        """Return the images (s, s, 3) of sample i by view, in tile order."""
+        return self._images(i, "observation")
 
     def spheres(self, i: int) -> Image:
         """Return the tiled layer of spheres (rows s, columns s, 4), transparent elsewhere."""

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from genima.cameras.camera import VIRTUAL
-from genima.cameras.tiling import crop_square, tile, tile_grid
+from genima.cameras.tiling import tile, tile_grid
 from genima.errors import GenimaError
 from genima.io import model_files
 from genima.policy import spec as checkpoint
@@ -23,10 +23,11 @@ from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
 from genima.policy.diffusion_agent.pretrained_base import BaseModel, load_base
 from genima.policy.diffusion_agent.prompts import PromptEncoder
 from genima.policy.diffusion_agent.sampling import sampling_schedule
+from genima.policy.observed_views import ObservedViews
 from genima.policy.small_text_encoder import load_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
-from genima.types import DrawnTarget, Image, Observation
+from genima.types import DrawnTarget, Observation
 
 _RECENT = 2.0  # s between observations: after more, the arm has passed the previous target
 
@@ -57,7 +58,7 @@ class DiffusionAgent(DiffusionModel):
         self.base = base
         self.robot = RobotModel.load(spec.robot)
         spec.require_robot(self.robot, "the diffusion agent")
-        self._virtual: Any = None
+        self._observed_views = ObservedViews(self.robot)
         self._pipeline: CompiledPipeline | None = None
 
     @property
@@ -168,9 +169,8 @@ class DiffusionAgent(DiffusionModel):
         started = time.perf_counter()
         if not observation.instruction.strip():
             raise GenimaError("instruction: empty; publish a task")
-        views = {view: self._view(observation, view) for view in self.views}
         pixels = self.pipeline.generate_tiles(
-            torch.from_numpy(tile(views, self.views))[None],
+            torch.from_numpy(tile(self._observed_views(observation, self.spec), self.views))[None],
             [observation.instruction],
             torch.Generator().manual_seed(seed),
             torch.from_numpy(previous.tile)[None] if previous and self._is_recent(previous, observation) else None,
@@ -183,22 +183,6 @@ class DiffusionAgent(DiffusionModel):
     def _is_recent(self, previous: DrawnTarget, observation: Observation) -> bool:
         same = previous.instruction == observation.instruction and previous.views == self.views
         return same and 0 <= observation.stamp - previous.stamp <= _RECENT
-
-    def _view(self, observation: Observation, view: str) -> Image:
-        if view == VIRTUAL:
-            from genima.cameras.virtual_view import VirtualView  # here: imports MuJoCo
-
-            self._virtual = self._virtual or VirtualView(self.robot)
-            joints = observation.joints
-            return crop_square(self._virtual.render(joints.positions, joints.gripper), self.spec.view_size)
-        if view not in observation.images:
-            raise GenimaError(f"the observation has no image of view {view}")
-        image, (width, height) = observation.images[view], self.camera_size
-        if image.shape != (height, width, 3):
-            raise GenimaError(
-                f"the image of view {view} has shape {image.shape}; the checkpoint takes ({height}, {width}, 3)"
-            )
-        return crop_square(image, self.spec.view_size)
 
 
 def _load(kind: Any, folder: Path, name: str) -> Any:

@@ -64,6 +64,7 @@ class FilmResNet(nn.Module):
 
     def __init__(self, config: BackboneConfig, text_width: int) -> None:
         super().__init__()
+        self.config = config
         resnet = ResNetModel(
             ResNetConfig(
                 embedding_size=config.backbone_widths[0],

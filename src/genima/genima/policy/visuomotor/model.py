@@ -125,14 +125,13 @@ class ChunkModel:
         weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
         if self.clip:
             weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_TEXT_ENCODER)}
-        name = next(name for name, (network_class, _) in NETWORKS.items() if type(self.network) is network_class)
-        save_file(weights, folder / f"{name}.safetensors")
+        save_file(weights, folder / f"{self.network_name}.safetensors")
         if not self.clip:
             self.network.text_encoder.config.save_pretrained(folder / "text_encoder")
             self.tokenizer.save_pretrained(folder / "tokenizer")
         checkpoint.write(
             folder, self.KIND, self.spec,
-            **{name: asdict(self.network.config)},
+            **{self.network_name: asdict(self.network.config)},
             joint_mean=self.statistics.mean.tolist(), joint_deviation=self.statistics.deviation.tolist(),
             text_encoder=self.clip, text_encoder_fingerprint=self.clip and hub.fingerprint(self.network.text_encoder),
         )  # fmt: skip
@@ -142,6 +141,11 @@ class ChunkModel:
         self.network.requires_grad_(True)
         if self.clip:
             self.network.text_encoder.requires_grad_(False)
+
+    @property
+    def network_name(self) -> str:
+        """Name of the network in :data:`NETWORKS`."""
+        return next(name for name, (network_class, _) in NETWORKS.items() if type(self.network) is network_class)
 
     @property
     def device(self) -> torch.device:

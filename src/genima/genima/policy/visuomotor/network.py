@@ -22,6 +22,11 @@ class ChunkConfig(BackboneConfig):
     views: int = 4
 
     @classmethod
+    def small(cls, horizon: int, joints: int = 7, views: int = 4) -> Self:
+        """Return sizes that train from scratch on a CPU."""
+        raise NotImplementedError
+
+    @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Return the sizes of a checkpoint."""
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}

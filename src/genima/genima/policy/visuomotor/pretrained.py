@@ -1,4 +1,4 @@
-"""Pre-trained parts of the controller: ImageNet ResNet and CLIP text encoder."""
+"""Pre-trained parts of the networks: ImageNet ResNet and CLIP text encoder."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from transformers import AutoTokenizer, CLIPTextModel, PreTrainedTokenizerBase, 
 
 from genima.errors import GenimaError
 from genima.io import hub
-from genima.policy.visuomotor.act import Act
+from genima.policy.visuomotor.backbone import FilmResNet
 
 
-def load_imagenet(act: Act, name_or_folder: str) -> None:
-    """Load the weights of a ResNet, on the hub or in a local folder, into ACT's backbone.
+def load_imagenet(backbone: FilmResNet, name_or_folder: str) -> None:
+    """Load the weights of a ResNet, on the hub or in a local folder, into a backbone.
 
     Raises:
-        GenimaError: when loading fails, weights are missing, or sizes differ from ACT's backbone.
+        GenimaError: when loading fails, weights are missing, or sizes differ from the backbone's.
     """
     resnet, info = hub.load(
         lambda name, **options: ResNetModel.from_pretrained(
@@ -26,13 +26,14 @@ def load_imagenet(act: Act, name_or_folder: str) -> None:
         raise GenimaError(f"{name_or_folder} is no ResNet: it has no weights {missing[0]} and {len(missing) - 1} more")
     widths, depths = tuple(resnet.config.hidden_sizes), tuple(resnet.config.depths)
     try:
-        act.backbone.embedder.load_state_dict(resnet.embedder.state_dict())
-        act.backbone.stages.load_state_dict(resnet.encoder.stages.state_dict())
+        backbone.embedder.load_state_dict(resnet.embedder.state_dict())
+        backbone.stages.load_state_dict(resnet.encoder.stages.state_dict())
     except RuntimeError:
         raise GenimaError(
             f"the ResNet {name_or_folder} (widths {widths}, depths {depths}, {resnet.config.layer_type} layers) does "
-            f"not fit the controller's (widths {act.config.backbone_widths}, depths {act.config.backbone_depths}, "
-            "basic layers); name another, or train the backbone from random weights"
+            f"not fit the network's (widths {backbone.config.backbone_widths}, "
+            f"depths {backbone.config.backbone_depths}, basic layers); name another, or train from "
+            "random weights"
         ) from None
 
 

@@ -1,0 +1,5 @@
+"""Names of the project's policies."""
+
+GENIMA, ACT = "genima", "act"
+TRAINED = (GENIMA, ACT)  # with checkpoints
+EXPERT, REPLAY, REMOTE = "expert", "replay", "remote"
