@@ -21,12 +21,16 @@ from genima.policy import spec as checkpoint
 from genima.policy.small_text_encoder import load_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.policy.visuomotor.act import Act, ActConfig
+from genima.policy.visuomotor.diffusion import DiffusionConfig, DiffusionNetwork
 from genima.policy.visuomotor.network import ChunkConfig, ChunkNetwork
 from genima.policy.visuomotor.pretrained import load_clip
 from genima.robot.model import RobotModel
 from genima.types import Joints
 
-NETWORKS: dict[str, tuple[type[Any], type[ChunkConfig]]] = {"act": (Act, ActConfig)}
+NETWORKS: dict[str, tuple[type[Any], type[ChunkConfig]]] = {
+    "act": (Act, ActConfig),
+    "diffusion": (DiffusionNetwork, DiffusionConfig),
+}
 """Networks and their sizes, by the name in ``genima.json`` and of the weights' file."""
 _TEXT_ENCODER = "text_encoder."  # its weights' prefix
 
