@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from genima.control.chunk_stream import ChunkStream
@@ -61,7 +62,8 @@ def run_episode(
     chunks, ready, chunk = 0, 0.0, None
     while not robot.done and robot.time < time_limit:
         if chunk is None and stream.needs_chunk(robot.time, latency):
-            chunk, ready = policy.predict_chunk(robot.observe()), robot.time + latency
+            observation = replace(robot.observe(), latency=latency)
+            chunk, ready = policy.predict_chunk(observation), robot.time + latency
             chunks += 1
         if chunk is not None and robot.time >= ready - _INSTANT:
             stream.add(chunk)

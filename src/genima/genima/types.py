@@ -31,6 +31,7 @@ class Observation:
     instruction: str
     bodies: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Poses (4, 4) of the objects' bodies in the base frame, by name; simulated only."""
+    latency: float = 0.0  # s from the stamp until the chunk can be followed, as measured with the last chunks
 
 
 @dataclass(frozen=True)

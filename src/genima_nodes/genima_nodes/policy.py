@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,7 @@ from genima.policy.trajectory_policy import TrajectoryPolicy
 from genima.robot.model import RobotModel
 from genima.types import ActionChunk, Joints, Observation
 from genima_interfaces.msg import SceneStatus
-from genima_nodes.ros import parameters, qos
+from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import INFERENCE_NICENESS, node_main
 from genima_nodes.ros.observation_synchronizer import ObservationSynchronizer, TimedObservation
@@ -32,6 +33,8 @@ from genima_nodes.ros.paced_thread import schedule_in_background
 from genima_nodes.ros.sampling_parameters import sampling_options
 from genima_nodes.ros.trajectory_messages import chunk_message
 from genima_nodes.ros.transform_messages import body_poses
+
+_LATENCIES = 10  # chunks: the longest of their latencies is expected of the next, as in real-time chunking
 
 
 class PolicyNode(Node):
@@ -67,6 +70,7 @@ class PolicyNode(Node):
             _warm_up(policy, cell.robot)
         self._policy, self._robot = policy, cell.robot
         self._task_number = 0
+        self._latencies: deque[float] = deque(maxlen=_LATENCIES)  # s from an observation's stamp to its chunk
         self._bodies: dict[str, NDArray[np.float64]] = {}
 
         self._diagnostics = DiagnosticUpdater(self)
@@ -106,12 +110,14 @@ class PolicyNode(Node):
         if sample.task_number != self._task_number:
             self._task_number = sample.task_number
             self._policy.reset(self._seed)
-        chunk = self._policy.predict_chunk(replace(sample.observation, bodies=self._bodies))
+        latency = max(self._latencies, default=0.0)
+        chunk = self._policy.predict_chunk(replace(sample.observation, bodies=self._bodies, latency=latency))
         _require_finite(chunk)
         self._diagnostics.clear_fault("policy")
         if sample.task_number != self._observations.task_number:
             return
         self._publisher.publish(chunk_message(chunk, self._robot))
+        self._latencies.append(messages.now(self) - chunk.stamp)
         self._chunks.tick()
         self._latency.add(time.monotonic() - sample.arrival)
 

@@ -368,6 +368,7 @@ def test_policy_node_publishes_chunks(graph) -> None:
     assert seen.instruction == "wave" and set(seen.images) == set(VIEWS)
     np.testing.assert_allclose(seen.bodies["button"][:3, 3], [0.5, 0.1, 0.0])
     assert policy.resets == [5]
+    graph.until(lambda: 0 < policy.seen[-1].latency < 60, "latency not measured", publish_all)
     publish_task(String(data="wave"))
     graph.until(lambda: len(policy.resets) > 1, "not reset at the next task", publish_all)
     policy.value = np.nan
