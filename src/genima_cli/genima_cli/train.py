@@ -8,6 +8,7 @@ COMMANDS = {
     "diffusion": Command("genima_cli.train_diffusion", "the diffusion agent, on a dataset of drawn targets"),
     "controller": Command("genima_cli.train_controller", "the controller, on the same dataset or on random poses"),
     "act": Command("genima_cli.train_act", "the baseline ACT, on the camera images of the same dataset"),
+    "susie": Command("genima_cli.train_susie", "the baseline SuSIE, which draws the image of a goal"),
     "tiny": Command("genima_cli.train_tiny", "a small policy from nothing: simulated demos, targets, on a CPU"),
 }
 _HINT = "Example: ./genima train tiny --episodes 200\n./genima train COMMAND --help explains a command's arguments."

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genima.policy.names import GENIMA
+from genima.policy.names import GENIMA, SUSIE
 from genima.system.command_line import parse_options
 from genima.system.process_pool import WorkerPool
 from genima.training.options import (
@@ -33,15 +33,15 @@ _SAVING = 120.0  # s after Ctrl-C for a step and a checkpoint of each training; 
 
 @dataclass
 class TrainTiny:
-    """Record demos, render their targets, then train a small policy from scratch; GENIMA's two models side by side.
+    """Record demos, render their targets, then train a small policy from scratch; if it has two models, side by side.
 
     Everything that is already there is kept: interrupted, the same command resumes.
     """
 
-    policy: Literal["genima", "act"] = "genima"
+    policy: Literal["genima", "act", "susie"] = "genima"
     """Policy to train."""
     out: Path | None = None
-    """Folder for the checkpoints; default: runs/tiny for genima, runs/tiny_act for act."""
+    """Folder for the checkpoints; default: runs/tiny for genima, runs/tiny_act for act, and so on."""
     demos: Path = Path("data/demos")
     """Folder for the demos, 6 MB each."""
     data: Path = Path("data/targets")
@@ -51,9 +51,9 @@ class TrainTiny:
     episodes: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Demos of each task."""
     agent_steps: Steps = 8000
-    """Training steps of GENIMA's diffusion agent, 8 drawings each; 0: leave it out."""
+    """Training steps of the diffusion agent of genima and susie, 8 drawings each; 0: leave it out."""
     controller_steps: Steps = 16300
-    """Training steps of GENIMA's controller, 16 chunks each; 0: leave it out."""
+    """Training steps of the controller of genima and susie, 16 chunks each; 0: leave it out."""
     policy_steps: Steps = 16300
     """Training steps of another policy, 16 chunks each."""
     save_every: Annotated[int, Field(ge=1, le=10**9)] = 400
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"{options.data}: {render(plan, options.data, options.threads)}")
     TargetDataset.load(options.data)  # unpacked once, not by both trainings at a time
     steps_of = {_train_agent: options.agent_steps, _train_controller: options.controller_steps}
-    if options.policy != GENIMA:
+    if options.policy not in (GENIMA, SUSIE):
         steps_of = {_train_policy: options.policy_steps}
     halves = [train for train, steps in steps_of.items() if steps]
     # Two trainings of one thread each do more than one after the other with two: the networks are small.
@@ -111,12 +111,13 @@ def _train(train: Callable[[TrainTiny], None], options: TrainTiny, threads: int)
 
 def _train_agent(options: TrainTiny) -> None:
     from genima.data.datasets.target_dataset import TargetDataset
-    from genima.policy.spec import DIFFUSION_AGENT
+    from genima.policy.spec import DIFFUSION_AGENT, GOALS, TARGETS
     from genima.training.build_agent import build_agent
     from genima.training.diffusion import train_diffusion
 
     targets = TargetDataset.load(options.data)
-    agent = build_agent(SMALL, targets, steps=1, seed=options.seed)
+    draws = GOALS if options.policy == SUSIE else TARGETS
+    agent = build_agent(SMALL, targets, steps=1, seed=options.seed, draws=draws)
     loop = LoopOptions(
         steps=options.agent_steps, batch_size=8, learning_rate=6e-4, schedule="cosine", warmup_steps=100, ema=_EMA,
         save_every=options.save_every, workers=1, seed=options.seed,
@@ -129,13 +130,23 @@ def _train_agent(options: TrainTiny) -> None:
 def _train_controller(options: TrainTiny) -> None:
     from genima.data.datasets.target_dataset import TargetDataset
     from genima.policy.controller import Controller
-    from genima.policy.spec import CONTROLLER
+    from genima.policy.spec import CONTROLLER, GOAL_CONTROLLER
+    from genima.policy.susie import GoalController
     from genima.training.chunk_model import build_chunk_model
     from genima.training.controller import train_controller
+    from genima.training.visuomotor import train_visuomotor
 
     targets = TargetDataset.load(options.data)
-    controller = build_chunk_model(Controller, "act", targets.spec, targets.moments, clip=SMALL, seed=options.seed)
     loop = replace(_chunk_loop(options, options.controller_steps), bar=1)
+    if options.policy == SUSIE:
+        goal_controller = build_chunk_model(
+            GoalController, "act", targets.spec, targets.moments, clip=SMALL, seed=options.seed
+        )
+        # The agent's goals are blurred and recoloured, as the drawn targets of GENIMA.
+        goals = VisuomotorOptions(augmentation="small", half=True)
+        train_visuomotor(goal_controller, targets, goals, loop, _folder(options, GOAL_CONTROLLER))
+        return
+    controller = build_chunk_model(Controller, "act", targets.spec, targets.moments, clip=SMALL, seed=options.seed)
     chunks = ControllerOptions(augmentation="small", perturb=True, half=True)
     train_controller(controller, targets.moments, targets.cameras, chunks, loop, _folder(options, CONTROLLER))
 

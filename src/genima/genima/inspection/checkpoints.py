@@ -98,14 +98,14 @@ def _checkpoint(folder: Path, kind: str) -> tuple[PolicySpec, Section]:
 def _diffusion_rows(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
     base, has_controlnet, steps = about["base"], about["conditioning"] == "controlnet", about["steps"]
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json", "scheduler configuration")
+    tiled = "the tile as one picture" if about["tiled"] else "each view by itself"
     parts = ["controlnet"] if has_controlnet else ["unet"]
     if not base:
         parts = ["unet", *parts, "vae", "text_encoder"]
     return {
         "base": f"{base} (weights {about['base_fingerprint']}), not stored here" if base else "none, from scratch",
         "conditioned": "by a ControlNet" if has_controlnet else "through the UNet's own input",
-        "draws": f"{'the tile as one picture' if about['tiled'] else 'each view by itself'}, in {steps} diffusion "
-        f"step{'s' if steps > 1 else ''}",
+        "draws": f"{about.get('draws', 'targets')}, {tiled}, in {steps} diffusion step{'s' if steps > 1 else ''}",
         "scheduler": f"{about['scheduler']}, predicts {scheduler['prediction_type']}, timesteps "
         f"{scheduler['timestep_spacing']}",
         "text encoder": "the base model's" if base else _text_encoder(folder),

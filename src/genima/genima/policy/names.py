@@ -1,5 +1,5 @@
 """Names of the project's policies."""
 
-GENIMA, ACT = "genima", "act"
-TRAINED = (GENIMA, ACT)  # with checkpoints
+GENIMA, ACT, SUSIE = "genima", "act", "susie"
+TRAINED = (GENIMA, ACT, SUSIE)  # with checkpoints
 EXPERT, REPLAY, REMOTE = "expert", "replay", "remote"

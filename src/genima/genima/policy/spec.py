@@ -18,14 +18,20 @@ from genima.cameras.tiling import MAX_VIEWS, tile_size
 from genima.errors import GenimaError
 from genima.io import model_files, paths
 from genima.io.files import FileSchema, Finite, Pixels, Positive, Text, atomic_write, read_json, shorten, validate
-from genima.policy.names import ACT, GENIMA, TRAINED
+from genima.policy.names import ACT, GENIMA, SUSIE, TRAINED
 from genima.robot.model import RobotModel
 from genima.targets.appearance import Appearance
 
 SCHEMA = 2
 FILE = "genima.json"
-DIFFUSION_AGENT, CONTROLLER = "diffusion agent", "controller"  # kinds of GENIMA's halves; others are policies' names
-FOLDERS = {DIFFUSION_AGENT: "diffusion_agent", CONTROLLER: "controller"}
+# Kinds of checkpoints: the halves of GENIMA and SuSIE, with their folders; others are the names of policies.
+DIFFUSION_AGENT, CONTROLLER, GOAL_CONTROLLER = "diffusion agent", "controller", "goal controller"
+FOLDERS = {
+    DIFFUSION_AGENT: "diffusion_agent",
+    CONTROLLER: "controller",
+    GOAL_CONTROLLER: "goal_controller",
+}
+TARGETS, GOALS = "targets", "goals"  # what a diffusion agent draws: spheres on the observation, or a later observation
 BEST, LAST = "best", "last"  # links in a training folder to its best and last checkpoints
 
 
@@ -155,6 +161,7 @@ class _DiffusionAgent(_Spec):
     conditioning: Literal["controlnet", "unet"]
     base: Text | None
     base_fingerprint: Text | None
+    draws: Literal["targets", "goals"] = "targets"
 
 
 class _ChunkModel(_Spec):
@@ -168,7 +175,10 @@ class _ChunkModel(_Spec):
     text_encoder_fingerprint: Text | None
 
 
-_SCHEMAS: dict[str, type[_Spec]] = {DIFFUSION_AGENT: _DiffusionAgent, CONTROLLER: _ChunkModel, ACT: _ChunkModel}
+_SCHEMAS: dict[str, type[_Spec]] = {
+    DIFFUSION_AGENT: _DiffusionAgent,
+    **dict.fromkeys((CONTROLLER, GOAL_CONTROLLER, ACT), _ChunkModel),
+}
 _DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # of weights; I64: how many batches a batch normalisation has seen
 
 
@@ -248,18 +258,27 @@ def name_checkpoint(folder: str | Path | None) -> str:
     return f"the checkpoint {folder or 'of Genima'}"
 
 
-def read_pair(folder: str | Path | None) -> tuple[PolicySpec, dict[str, Path]]:
+def read_pair(folder: str | Path | None, second: str = CONTROLLER) -> tuple[PolicySpec, dict[str, Path]]:
     """Read the common specification of a folder's diffusion agent and controller, and their folders; None: bundled.
 
     Takes a moment: the weights' headers are read, not the weights.
+
+    Args:
+        folder: of the two folders.
+        second: kind of the controller, which follows what the agent draws: targets, or goals with a goal controller.
 
     Raises:
         GenimaError: when either is missing or damaged, or they do not fit together.
     """
     root = Path(folder) if folder else paths.shared("models", "tiny")
-    folders = {kind: resolve(root / name) for kind, name in FOLDERS.items()}
-    drawing, reading = (read(path, kind)[0] for kind, path in folders.items())
-    drawing.require_same(reading, "the diffusion agent", "the controller")
+    folders = {kind: resolve(root / FOLDERS[kind]) for kind in (DIFFUSION_AGENT, second)}
+    (drawing, about), (reading, _) = (read(path, kind) for kind, path in folders.items())
+    drawing.require_same(reading, "the diffusion agent", f"the {second}")
+    draws, followed = about.get("draws", TARGETS), GOALS if second == GOAL_CONTROLLER else TARGETS
+    if draws != followed:
+        raise GenimaError(
+            f"{root}: the diffusion agent draws {draws}, the {second} follows {followed}; train them anew"
+        )
     return drawing, folders
 
 
@@ -298,15 +317,22 @@ def read_policy(policy: str = GENIMA, checkpoint: str | Path | None = None) -> C
         raise GenimaError(f"policy {policy}: no checkpoint; name the folder of one that ./genima train {policy} made")
     folder, title = resolve(checkpoint or ""), name_checkpoint(checkpoint)
     if not checkpoint or not (folder / FILE).is_file():
-        if policy not in ("", GENIMA):
+        found = SUSIE if (folder / FOLDERS[GOAL_CONTROLLER]).is_dir() and checkpoint else GENIMA
+        if policy not in ("", GENIMA, SUSIE):
             raise _missing(folder)
-        return Checkpoint(GENIMA, *read_pair(checkpoint), title)
+        if policy not in ("", found):
+            raise _other_policy(title, found, policy)
+        return Checkpoint(found, *read_pair(checkpoint, GOAL_CONTROLLER if found == SUSIE else CONTROLLER), title)
     kind = read_kind(folder)
     if kind in FOLDERS:
         raise GenimaError(f"{title} is the {kind} alone; name the folder of both, diffusion agent and controller")
     if policy not in ("", kind):
-        raise GenimaError(f"{title} is one of the policy {kind}, not of {policy}; name that policy")
+        raise _other_policy(title, kind, policy)
     return Checkpoint(kind, read(folder, kind)[0], {kind: folder}, title)
+
+
+def _other_policy(title: str, found: str, named: str) -> GenimaError:
+    return GenimaError(f"{title} is one of the policy {found}, not of {named}; name that policy")
 
 
 def convert_to_half(folder: Path) -> None:

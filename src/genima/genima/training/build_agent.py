@@ -15,7 +15,7 @@ from genima.errors import GenimaError
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.pretrained_base import BaseModel, load_base
 from genima.policy.diffusion_agent.small import small_agent
-from genima.policy.spec import PolicySpec
+from genima.policy.spec import TARGETS, PolicySpec
 from genima.training.options import SMALL
 
 _UNTILED_PROMPT = "the {view} view of a robot arm executing '{goal}'"
@@ -29,6 +29,7 @@ def build_agent(
     tiled: bool = True,
     steps: int = 10,
     seed: int = 0,
+    draws: str = TARGETS,
 ) -> DiffusionAgent:
     """Return an untrained agent for a dataset, deterministic in its arguments.
 
@@ -37,14 +38,16 @@ def build_agent(
     """
     torch.manual_seed(seed)
     if base != SMALL:
-        return agent_from_base(load_base(base), targets.spec, conditioning, tiled, steps)
+        agent = agent_from_base(load_base(base), targets.spec, conditioning, tiled, steps)
+        agent.draws = draws
+        return agent
     if conditioning != "controlnet":
         raise GenimaError(f"--conditioning {conditioning}: not available for --base {SMALL}; use a pre-trained base")
     chosen = np.random.default_rng(seed).choice(len(targets), min(_CODEC_SAMPLES, len(targets)), replace=False)
     drawn = torch.stack([torch.from_numpy(targets.images(int(i))[1]) for i in np.sort(chosen)])
     frames = drawn.permute(0, 3, 1, 2).float() / 127.5 - 1
     agent = small_agent(_spec(targets.spec, tiled), targets.moments.instructions, frames, steps)
-    agent.tiled = tiled
+    agent.tiled, agent.draws = tiled, draws
     return agent
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from genima.cameras.camera import Camera
-from genima.data.datasets.augmentation import Augmentation
+from genima.data.datasets.augmentation import AUGMENTATIONS
 from genima.data.datasets.backgrounds import Backgrounds
 from genima.data.datasets.controller_samples import ControllerDataset, Perturbation
 from genima.data.datasets.sample_index import TargetSamples
@@ -41,7 +41,7 @@ def train_controller(
     check_options(options)
     in_training, in_validation = split(moments)
     shared = (controller.robot, cameras, controller.spec, controller.statistics, Backgrounds(options.backgrounds))
-    augmentation = {"paper": Augmentation.paper, "small": Augmentation.small}[options.augmentation]()
+    augmentation = AUGMENTATIONS[options.augmentation]()
     perturbation = Perturbation() if options.perturb else None
     train_chunk_model(
         controller,

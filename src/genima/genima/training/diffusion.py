@@ -25,7 +25,7 @@ from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 from genima.policy.diffusion_agent.diffusion_model import join_tile, split_tile
 from genima.policy.diffusion_agent.execution_config import ExecutionConfig, execution_configs
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
-from genima.policy.spec import convert_to_half
+from genima.policy.spec import GOALS, TARGETS, convert_to_half
 from genima.robot.model import RobotModel
 from genima.system.command_line import check_options
 from genima.targets.decoding import TargetDecoder, summarise_errors
@@ -151,7 +151,7 @@ def train_diffusion(
     chosen = np.random.default_rng(loop_options.seed).choice(
         validation, min(options.validation_targets, len(validation)), replace=False
     )
-    held_out = DiffusionDataset(targets, np.sort(chosen))
+    held_out = DiffusionDataset(targets, np.sort(chosen), agent.draws)
     model = diffusion_loss(agent, options, accelerator.device, accelerator.mixed_precision)
 
     def save(checkpoint: Path) -> None:
@@ -167,11 +167,12 @@ def train_diffusion(
         "data": targets.fingerprint,
         "views": targets.spec.views,
         "tiled": agent.tiled,
+        **({"draws": agent.draws} if agent.draws != TARGETS else {}),
         "base": agent.base.fingerprint if agent.base else None,
         "trained": sorted(model.trained),
         **asdict(options),
     }
-    dataset = DiffusionDataset(targets, training)
+    dataset = DiffusionDataset(targets, training, agent.draws)
     loop.run(model, dataset, collate, loop_options, folder, save, validate, "off", about, accelerator)
 
 
@@ -217,9 +218,11 @@ def validation_errors(
 
     Returns:
         ``loss``; ``off``, the fraction of spheres missing or more than 3 px off; and the keys of
-        :func:`genima.targets.decoding.summarise_errors`, in pixels and degrees.
+        :func:`genima.targets.decoding.summarise_errors`, in pixels and degrees. Of goals: ``loss``; ``grey levels``,
+        the mean absolute error; and ``off``, that error relative to the unchanged observation's.
     """
     agent, spec, moments = model.agent, targets.spec, targets.moments
+    differences: list[tuple[float, float]] = []  # of goals: to the true one, and of the observation to it
     cameras = {view: targets.cameras[view].crop_square(spec.view_size) for view in spec.views}
     decoder = TargetDecoder(cameras, RobotModel.load(spec.robot), spec.appearance)
     errors, sheet, losses = [], [], []
@@ -231,6 +234,11 @@ def validation_errors(
         losses.append(model(batch)["loss"].item())
         drawn = agent.generate_tiles(batch.condition, list(batch.instruction), torch.Generator().manual_seed(start))
         sheet.append(torch.cat([torch.cat(list(rows), dim=1) for rows in (batch.condition, drawn, batch.target)]))
+        if agent.draws == GOALS:
+            goals, seen_now = batch.target.float(), batch.condition.float()
+            pairs = zip(drawn.float(), seen_now, goals, strict=True)
+            differences += [((a - c).abs().mean().item(), (b - c).abs().mean().item()) for a, b, c in pairs]
+            continue
         for index, tile, seen in zip(indices, drawn.numpy(), batch.condition.numpy(), strict=True):
             i = held_out.moment(index)
             errors.append(
@@ -240,6 +248,13 @@ def validation_errors(
                 )
             )  # fmt: skip
     cv2.imwrite(str(picture), sheet[0].numpy()[..., ::-1])
+    if agent.draws == GOALS:
+        drawn_error, still_error = np.mean(differences, axis=0)
+        return {
+            "loss": float(np.mean(losses)),
+            "off": float(drawn_error / still_error),
+            "grey levels": float(drawn_error),
+        }
     summary = summarise_errors(errors)
     well_drawn = summary["found"] * np.nan_to_num(summary["px_within_3"])
     return {"loss": float(np.mean(losses)), "off": float(1 - well_drawn), **summary}

@@ -1,4 +1,4 @@
-"""Training of policies that predict action chunks from camera images."""
+"""Training of policies that predict action chunks from camera images, and of SuSIE's controller."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from genima.data.datasets.augmentation import Augmentation
+from genima.data.datasets.augmentation import AUGMENTATIONS
 from genima.data.datasets.chunk_samples import ObservationDataset
 from genima.data.datasets.target_dataset import TargetDataset, split
+from genima.policy.susie import GoalController
 from genima.policy.visuomotor.policy import VisuomotorPolicy
 from genima.system.command_line import check_options
 from genima.training import loop
@@ -18,7 +19,7 @@ from genima.training.options import LoopOptions, VisuomotorOptions
 
 
 def train_visuomotor(
-    policy: VisuomotorPolicy,
+    policy: VisuomotorPolicy | GoalController,
     targets: TargetDataset,
     options: VisuomotorOptions,
     loop_options: LoopOptions,
@@ -35,11 +36,12 @@ def train_visuomotor(
     """
     check_options(options)
     in_training, in_validation = split(targets.moments)
-    augmentation = Augmentation.paper() if options.augmentation == "paper" else None
+    goals = isinstance(policy, GoalController)
+    augmentation = AUGMENTATIONS[options.augmentation]() if options.augmentation != "none" else None
     train_chunk_model(
         policy,
-        ObservationDataset(targets, in_training, policy.statistics, augmentation, loop_options.seed),
-        ObservationDataset(targets, in_validation, policy.statistics),
+        ObservationDataset(targets, in_training, policy.statistics, augmentation, loop_options.seed, goals),
+        ObservationDataset(targets, in_validation, policy.statistics, goals=goals),
         {"data": targets.fingerprint, "views": targets.spec.views, "origin": origin, **asdict(options)},
         loop_options,
         folder,

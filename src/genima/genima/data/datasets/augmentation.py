@@ -156,6 +156,10 @@ class Augmentation:
         return image
 
 
+AUGMENTATIONS = {"paper": Augmentation.paper, "small": Augmentation.small}
+"""Augmentations by the name that options have."""
+
+
 def _recolour(image: Image, colours: NDArray[np.float64], offset: NDArray[np.float64]) -> Image:
     return np.asarray(cv2.transform(image, np.column_stack([colours, offset]).astype(np.float32)), np.uint8)
 

@@ -47,6 +47,7 @@ class ObservationDataset(torch.utils.data.Dataset[ChunkSample]):
         statistics: JointStatistics,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        goals: bool = False,
     ) -> None:
         """Args:
         targets: rendered dataset.
@@ -54,7 +55,9 @@ class ObservationDataset(torch.utils.data.Dataset[ChunkSample]):
         statistics: normalise joints.
         augmentation: of each image; its randomness follows from (seed, SampleIndex.sample).
         seed: of the augmentation.
+        goals: put the images K steps later before those of now, for a goal controller.
         """
+        self._goals = goals
         self._targets, self._chosen, self._statistics = targets, chosen, statistics
         self._augmentation, self._seed = augmentation, seed
         self._moments = targets.moments[chosen]
@@ -64,11 +67,13 @@ class ObservationDataset(torch.utils.data.Dataset[ChunkSample]):
         return len(self._moments)
 
     def __getitem__(self, index: SampleIndex) -> ChunkSample:
-        views = self._targets.observed_views(int(self._chosen[index.moment]))
+        row = int(self._chosen[index.moment])
+        rows = [self._targets.goal_row(row), row] if self._goals else [row]
+        images = [image for each in rows for image in self._targets.observed_views(each).values()]
         if self._augmentation:
             rng = np.random.default_rng([self._seed, index.sample])
-            views = {view: self._augmentation(rng, image) for view, image in views.items()}
-        return chunk_sample(self._moments, index.moment, self._statistics, self._padding, np.stack([*views.values()]))
+            images = [self._augmentation(rng, image) for image in images]
+        return chunk_sample(self._moments, index.moment, self._statistics, self._padding, np.stack(images))
 
 
 def chunk_sample(

@@ -1,4 +1,4 @@
-"""Samples for the diffusion agent: a tile, the same tile with target spheres, and the instruction."""
+"""Samples for the diffusion agent: a tile, the tile to draw, and the instruction."""
 
 from __future__ import annotations
 
@@ -12,21 +12,27 @@ from torch import Tensor
 
 from genima.data.datasets.sample_index import SampleIndex
 from genima.data.datasets.target_dataset import TargetDataset
+from genima.policy.spec import GOALS, TARGETS
 
 
 class DiffusionSample(NamedTuple):
     """Sample, or batch with a leading axis and a list of instructions."""
 
     condition: Tensor  # (H, W, 3) uint8, the observation
-    target: Tensor  # (H, W, 3) uint8, with spheres
+    target: Tensor  # (H, W, 3) uint8, with spheres, or the observation K steps later
     instruction: str | list[str]
 
 
 class DiffusionDataset(torch.utils.data.Dataset[DiffusionSample]):
     """Samples of a rendered dataset, indexed by :class:`SampleIndex`."""
 
-    def __init__(self, targets: TargetDataset, moments: NDArray[np.integer]) -> None:
-        self._targets, self._moments = targets, moments
+    def __init__(self, targets: TargetDataset, moments: NDArray[np.integer], draws: str = TARGETS) -> None:
+        """Args:
+        targets: rendered dataset.
+        moments: (N,) rows of the dataset.
+        draws: ``targets`` or ``goals``, as in :class:`genima.policy.diffusion_agent.agent.DiffusionAgent`.
+        """
+        self._targets, self._moments, self._draws = targets, moments, draws
 
     def __len__(self) -> int:
         return len(self._moments)
@@ -37,7 +43,10 @@ class DiffusionDataset(torch.utils.data.Dataset[DiffusionSample]):
 
     def __getitem__(self, index: SampleIndex) -> DiffusionSample:
         i = self.moment(index)
-        condition, target = self._targets.images(i)
+        if self._draws == GOALS:
+            condition, target = self._targets.observation(i), self._targets.observation(self._targets.goal_row(i))
+        else:
+            condition, target = self._targets.images(i)
         instruction = str(self._targets.moments.instruction[i])
         return DiffusionSample(torch.from_numpy(condition), torch.from_numpy(target), instruction)
 

@@ -46,6 +46,7 @@ class DiffusionAgent(DiffusionModel):
         steps: int,
         tiled: bool = True,
         base: BaseModel | None = None,
+        draws: str = checkpoint.TARGETS,
     ) -> None:
         """Networks are as in diffusers' pipelines.
 
@@ -53,9 +54,10 @@ class DiffusionAgent(DiffusionModel):
             steps: diffusion steps of a drawn target.
             tiled: generate the views as one image; else each at the tile's size (ablation of the paper).
             base: pre-trained model of the untrained parts; checkpoints name it without their weights.
+            draws: ``targets`` or, for SuSIE, ``goals``: the observation itself K steps later.
         """
         super().__init__(spec, unet, controlnet, vae, prompts, scheduler, steps, tiled)
-        self.base = base
+        self.base, self.draws = base, draws
         self.robot = RobotModel.load(spec.robot)
         spec.require_robot(self.robot, "the diffusion agent")
         self._observed_views = ObservedViews(self.robot)
@@ -105,7 +107,10 @@ class DiffusionAgent(DiffusionModel):
                     folder / "text_encoder", dtype=torch.float32, use_safetensors=True, output_loading_info=True
                 )
                 prompts = PromptEncoder([load_tokenizer(folder / "tokenizer")], [_require_weights(encoder)])
-            agent = cls(spec, unet, controlnet, vae, prompts, scheduler, int(rest["steps"]), bool(rest["tiled"]), base)
+            agent = cls(
+                spec, unet, controlnet, vae, prompts, scheduler, int(rest["steps"]), bool(rest["tiled"]), base,
+                str(rest.get("draws", checkpoint.TARGETS)),
+            )  # fmt: skip
         try:
             for module in agent.modules.values():
                 module.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -142,6 +147,7 @@ class DiffusionAgent(DiffusionModel):
             conditioning="controlnet" if self.controlnet else "unet",
             base=self.base.name if self.base else None,
             base_fingerprint=self.base.fingerprint if self.base else None,
+            draws=self.draws,
         )  # fmt: skip
 
     # --------------------------------------------------------------------------------------------------- inference
