@@ -19,10 +19,13 @@ from hypothesis import strategies as st
 from genima.control.jerk_limited_motion import JerkLimitedMotion, MotionLimits
 from genima.control.limit_violations import count_violations
 from genima.errors import GenimaError
+from genima.policy.remote import TOKEN, RemotePolicy, Server
 from genima.robot.model import RobotModel
+from genima.types import Joints, Observation
 from genima_cli.faults import bench as fault_bench
 from genima_cli.faults.bench import Result, hold_ms, line, main, rest_ms, table
 from genima_cli.faults.injection import Fault, all_faults
+from genima_cli.faults.policy_server import PolicyServerProcess
 from genima_cli.faults.relays import Record, Relay, remappings
 from genima_cli.faults.shifted_clock import build_shifted_clock, set_clock
 
@@ -127,8 +130,12 @@ def test_relay_forwards_corrupts_drops_and_delays() -> None:
 
 
 def test_all_documented_faults_are_injected() -> None:
-    names = [fault.name for fault in all_faults(("wrist", "front"))]
-    assert len(names) == len(set(names)) == 2 * 4 + 16
+    for policy, more in (("genima", 16), ("expert", 16), ("my_policy", 16), ("remote", 18)):
+        names = [fault.name for fault in all_faults(("wrist", "front"), policy)]
+        assert len(names) == len(set(names)) == 2 * 4 + more
+        assert any(name.startswith("diffusion_agent") for name in names) is (policy == "genima")
+        assert ("policy server: stalled for 3 s" in names) is (policy == "remote")
+    assert set(remappings("policy", ("wrist",))) == {"action_chunk"}
     assert set(remappings("sim_node", ("wrist",))) == {"joint_states", "cameras/wrist/color/image_raw"}
 
 
@@ -153,6 +160,10 @@ def test_invalid_arguments_are_rejected_in_one_line(tmp_path: Path) -> None:
         (["--out", str(tmp_path / "other.json")], "was not written by ./genima faults"),
         (["--table", str(tmp_path / "none.md")], "page .* does not exist"),
         (["--checkpoint", "/nowhere"], "no checkpoint at /nowhere"),
+        (["--checkpoint", "/nowhere", "--policy", "remote"], "no checkpoint at /nowhere"),
+        (["--policy", "none_such"], "policy 'none_such': unknown"),
+        (["--policy", "ws://127.0.0.1:9"], "no connection .Connection refused."),
+        (["--policy", "expert", "--only", "diffusion_agent"], "--only diffusion_agent: no such fault"),
         (["--seed", "-1"], "--seed -1: must be greater"),
     ):
         with pytest.raises(GenimaError, match=expected) as caught:
@@ -206,6 +217,64 @@ def test_process_clock_can_be_shifted(tmp_path: Path) -> None:
     output, _ = process.communicate("\n", timeout=60)
     wall, monotonic = map(float, output.split())
     assert wall - monotonic == pytest.approx(-30.25, abs=0.01)
+
+
+@pytest.mark.nightly  # daily: test_nodes.py stalls a server of a policy node
+@pytest.mark.real_time
+def test_stalled_policy_server_holds_arm(tmp_path: Path) -> None:
+    """Run the whole graph, with the bundled models behind a server that stalls for 3 s while the arm moves."""
+    out = tmp_path / "faults.json"
+    command = [
+        sys.executable,
+        "-m",
+        "genima_cli",
+        "faults",
+        "--policy",
+        "remote",
+        "--only",
+        "stalled",
+        "--out",
+        str(out),
+    ]
+    environment = {k: v for k, v in os.environ.items() if k != "ROS_DOMAIN_ID"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    print(result.stdout, result.stderr)
+    assert result.returncode == 0
+    (record,) = json.loads(out.read_text())["faults"]
+    assert record["fault"] == "policy server: stalled for 3 s" and record["recovered"] is True
+    assert record["limit_violations"] == 0 and record["hold_ms"] < 150
+    assert any("no reply within 1 s" in message for message in record["reported"])
+
+
+@pytest.mark.nightly
+@pytest.mark.real_time
+def test_policy_server_process_is_stalled_and_killed(tmp_path: Path) -> None:
+    with PolicyServerProcess(["expert"], tmp_path / "server.log") as server:
+        policy = RemotePolicy(Server(server.address), server.environment[TOKEN])
+        images = {view: np.zeros((256, 256, 3), np.uint8) for view in policy.spec.views}
+        seen = Observation(0.0, images, Joints(0.0, ROBOTS[0].home, 1.0), "none")
+        with pytest.raises(GenimaError, match="error .policy expert: instruction of no task"):
+            policy.predict_chunk(seen)
+        server.pause()
+        with pytest.raises(GenimaError, match="no reply"):
+            policy.predict_chunk(seen)
+        server.resume()
+        policy.timeout = 60.0
+        policy.require_ready()
+        assert policy.rejected == 1
+        server.kill()
+        address = server.address
+        server.start()
+        assert server.address == address
+        policy._reconnect_at = 0.0
+        policy.require_ready()
+        policy.close()
+
+
+def test_policy_server_that_does_not_start_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(GenimaError, match="policy server: does not listen .*no_such.*; log: "):
+        with PolicyServerProcess(["no_such"], tmp_path / "server.log"):
+            pass
 
 
 @pytest.mark.real_time

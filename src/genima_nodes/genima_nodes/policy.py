@@ -103,6 +103,9 @@ class PolicyNode(Node):
             try:
                 if sample := self._observations.take(timeout=0.1):
                     self._predict(sample)
+                elif isinstance(self._policy, RemotePolicy):  # also between tasks, which begin without a fault
+                    self._policy.require_ready()
+                    self._diagnostics.clear_fault("policy")
             except GenimaError as error:
                 self._diagnostics.set_fault("policy", str(error))
 

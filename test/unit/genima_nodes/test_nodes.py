@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -27,6 +29,7 @@ from rclpy.qos import QoSProfile
 from ros_graph import Graph, arm_is_at, overrides
 from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMessage
+from standins.openpi_server import PolicyServer, Reply
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -39,6 +42,8 @@ from genima.cameras.undistortion import Undistorter
 from genima.control.guard_status import GuardReason, GuardState
 from genima.errors import GenimaError
 from genima.io import paths
+from genima.policy import server_interface
+from genima.policy.remote import RemotePolicy, Server
 from genima.policy.spec import PolicySpec
 from genima.teleop.leader_follower import FollowerState
 from genima.types import ActionChunk, Command, DrawnTarget, Joints, Observation, TaskOutcome
@@ -373,6 +378,56 @@ def test_policy_node_publishes_chunks(graph) -> None:
     graph.until(lambda: len(policy.resets) > 1, "not reset at the next task", publish_all)
     policy.value = np.nan
     graph.until(graph.reports_fault("policy", "action chunk: not finite"), "fault not reported", publish_all)
+
+
+class StalledServer(PolicyServer):
+    """Policy server that holds the arm, and stalls on demand."""
+
+    def __init__(self) -> None:
+        self.running = asyncio.Event()
+        self.running.set()
+        super().__init__(self._reply, server_interface.metadata(StandInPolicy.spec))
+
+    def stall(self, stalled: bool) -> None:
+        self._loop.call_soon_threadsafe(self.running.clear if stalled else self.running.set)
+
+    async def _reply(self, observation: dict[str, Any]) -> list[Reply]:
+        await self.running.wait()
+        request = {key: observation["genima"][key] for key in ("sequence", "stamp")}
+        return [{"actions": np.tile(observation["observation/state"], (20, 1)), "genima": request}]
+
+
+@pytest.fixture
+def remote_policy() -> Iterator[tuple[RemotePolicy, StalledServer]]:
+    with StalledServer() as server, closing(RemotePolicy(Server(server.address), timeout=10.0)) as policy:
+        yield policy, server
+
+
+def test_stalled_policy_server_publishes_no_chunk(remote_policy, graph) -> None:
+    """Nothing is published from its late reply either, and tasks can begin again once it replies."""
+    policy, server = remote_policy
+    graph.add(PolicyNode(policy, parameter_overrides=overrides()))
+    received = graph.subscribe(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
+    cameras, publish_task = Cameras(graph), graph.publisher(String, "task", qos.TASK)
+    publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+
+    def publish_all() -> None:
+        publish_joints(joint_state())
+        cameras.publish()
+
+    publish_task(String(data="wave"))
+    graph.until(lambda: received, "no chunk", publish_all)
+    server.stall(True)
+    policy.timeout = 0.2
+    graph.until(graph.reports_fault("policy", "no reply within 0.2 s"), "fault not reported", publish_all)
+    received.clear()
+    publish_task(String(data=""))  # the task ends by the fault
+    server.stall(False)
+    graph.until(graph.has_no_fault("policy"), "fault lasts without a task", cameras.publish)
+    assert not received and policy.rejected == 1
+    policy.timeout = 10.0
+    publish_task(String(data="wave"))
+    graph.until(lambda: received, "no chunk", publish_all)
 
 
 @pytest.mark.parametrize(("corrupt", "expected"), [

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.protocol import State
 
 from genima.cameras.tiling import MAX_VIEWS
 from genima.errors import GenimaError
@@ -213,6 +214,14 @@ class RemotePolicy:
             self.rejected += 1
             raise GenimaError(f"{self._subject}: {error}; rejected") from None
 
+    def require_ready(self) -> None:
+        """Connect again where the connection was lost.
+
+        Raises:
+            GenimaError: while there is no connection, or the server does not reply.
+        """
+        self._run(self._ready(), self.timeout)
+
     def close(self) -> None:
         """Disconnect, and end the thread."""
         connection, self._connection = self._connection, None
@@ -244,10 +253,7 @@ class RemotePolicy:
 
     async def _exchange(self, message: bytes, request: Request) -> dict[str, Any]:
         """Send an observation and return its reply; replies to earlier ones are rejected."""
-        connection = await self._connected()
-        while self._unanswered:  # nothing queues at the server
-            await self._receive(connection)
-            self.rejected += 1
+        connection = await self._ready()
         await self._require_quiet(connection)
         self._unanswered.append(time.monotonic())
         await connection.send(message)
@@ -266,6 +272,14 @@ class RemotePolicy:
                 return data
             self.rejected += 1
             self._unanswered.append(time.monotonic())
+
+    async def _ready(self) -> ClientConnection:
+        """Return the connection when no reply is due on it: nothing queues at the server."""
+        connection = await self._connected()
+        while self._unanswered:
+            await self._receive(connection)
+            self.rejected += 1
+        return connection
 
     async def _receive(self, connection: ClientConnection) -> bytes | str:
         message = await connection.recv()
@@ -286,8 +300,9 @@ class RemotePolicy:
 
     async def _connected(self) -> ClientConnection:
         """Return the connection, opened again where it was lost."""
-        if self._connection is not None:
+        if self._connection is not None and self._connection.state is State.OPEN:
             return self._connection
+        self._connection = None
         if time.monotonic() < self._reconnect_at:
             raise GenimaError(self._problem or f"{self._subject}: not connected; connecting again")
         return await self._connect()
@@ -339,7 +354,9 @@ def _connection_problem(error: Exception) -> str:
         if error.response.status_code == 401:
             return f"token refused; set {TOKEN} to the server's"
         return f"no policy server (HTTP status {error.response.status_code}); correct the address"
-    return f"no connection ({describe_error(error)}); start the server, or correct the address"
+    number = error.errno if isinstance(error, OSError) else None
+    reason = os.strerror(number) if number and number > 0 else describe_error(error)  # negative: of getaddrinfo
+    return f"no connection ({reason}); start the server, or correct the address"
 
 
 def _last_line(text: str) -> str:

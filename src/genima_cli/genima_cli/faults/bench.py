@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from tqdm import tqdm
 from genima.errors import GenimaError
 from genima.io.files import FileSchema, atomic_write, load_json, read_text, require_writable, validate
 from genima.io.outputs import output_lock, require_same_settings
+from genima.policy.registry import GENIMA, REMOTE, PolicyOptions, is_server, load_policy, require_policy
 from genima.system.command_line import Seed, parse_options
 from genima.system.signals import interrupt_on_signals
 from genima_bringup.node_specs import PolicyArguments, simulation_stack
@@ -232,8 +233,11 @@ class Faults:
     """Markdown page; its part after "<!-- table of faults -->" is replaced by the table."""
     cell: str = "sim_panda"
     """Robot cell: a name in config/cells or a YAML file."""
+    policy: str = GENIMA
+    """Policy: genima, expert, one of your own, a server (ws://host:8000 or a YAML file), or remote: genima behind
+    ./genima serve, which is stalled and killed, too."""
     checkpoint: str = ""
-    """Folder with diffusion_agent/ and controller/; default: the bundled models."""
+    """With genima and remote: folder with diffusion_agent/ and controller/; default: the bundled models."""
     logs: Path | None = None
     """Folder for the nodes' logs."""
 
@@ -245,15 +249,15 @@ def main(argv: Sequence[str]) -> int:
         _require_place(options.table)
     from genima.cell import load_cell  # imported here: --help must be quick
     from genima.evaluation.results import checkpoint_digest
-    from genima.policy import spec as checkpoint
 
+    require_policy(options.policy)
     cell = load_cell(options.cell)
-    spec, folders = checkpoint.read_pair(options.checkpoint)
-    cell.require_policy(spec, checkpoint.name_checkpoint(options.checkpoint))
+    spec, folders = _read_spec(options, cell)
     settings = {
         "task": TASK,
         "cell": cell.name,
         "seed": options.seed,
+        **({"policy": options.policy} if options.policy != GENIMA else {}),
         "checkpoint": options.checkpoint or "bundled",
         "checkpoint_digest": checkpoint_digest(folders),
     }
@@ -264,12 +268,35 @@ def main(argv: Sequence[str]) -> int:
         return _bench(options, cell, spec, settings)
 
 
+def _read_spec(options: Faults, cell: Cell) -> tuple[PolicySpec, Mapping[str, Path]]:
+    """Return the specification of the policy, which must fit the cell, and the folders of its checkpoint."""
+    from genima.policy.remote import read_spec
+    from genima.policy.spec import name_checkpoint, read_pair
+    from genima.policy.trajectory_policy import TrajectoryPolicy
+
+    if options.policy in (GENIMA, REMOTE):
+        spec, folders = read_pair(options.checkpoint)
+        cell.require_policy(spec, name_checkpoint(options.checkpoint))
+        return spec, folders
+    loaded = PolicyOptions(options.checkpoint, "cpu", cell.robot_reference, cell.views, server=options.policy)
+    if is_server(options.policy):
+        spec = read_spec(loaded)
+        cell.require_policy(spec, f"policy {options.policy}")
+        return spec, {}
+    policy = load_policy(options.policy, loaded)
+    if isinstance(policy, TrajectoryPolicy):  # it does not use images
+        policy.spec.require_robot(cell.robot, f"policy {options.policy}")
+    else:
+        cell.require_policy(policy.spec, f"policy {options.policy}")
+    return policy.spec, {}
+
+
 def _bench(options: Faults, cell: Cell, spec: PolicySpec, settings: dict[str, Any]) -> int:
     done = _read(options.out, settings, options.overwrite)
     os.environ.update(ros_environment())
     from genima_cli.faults.injection import all_faults
 
-    known = all_faults(spec.views)
+    known = all_faults(spec.views, options.policy)
     wanted = [fault for fault in known if options.only in fault.name]
     if not wanted:
         raise GenimaError(f"--only {options.only}: no such fault; there are: {', '.join(f.name for f in known)}")
@@ -316,23 +343,34 @@ def _run_graph(
     clock: bool,
 ) -> Iterator[Result]:
     from genima_cli.faults.injection import Scene
-    from genima_cli.faults.relays import Relays, remappings
+    from genima_cli.faults.policy_server import PolicyServerProcess
+    from genima_cli.faults.relays import CHUNK, DRAWN, Relays, remappings
     from genima_cli.graph_client import GraphClient
     from genima_nodes.ros.node_process import CONTROL_NICENESS, set_niceness
 
     file, environment = build_shifted_clock(folder) if clock else (folder, {})
     robot = cell.robot
-    processes = [
-        replace(process, remappings=remappings(process.executable, spec.views))
-        for process in simulation_stack(cell, PolicyArguments(checkpoint=options.checkpoint, seed=options.seed))
-    ]
     logs = options.logs or folder / "logs"
-    with Supervisor(processes, logs, ros_environment() | environment) as supervisor, ros_context():
+    policy = PolicyArguments(options.policy, options.checkpoint, seed=options.seed)
+    with contextlib.ExitStack() as stack:
+        server: PolicyServerProcess | None = None
+        if options.policy == REMOTE:
+            checkpoint = [options.checkpoint] if options.checkpoint else []
+            server = stack.enter_context(PolicyServerProcess(checkpoint, logs / "policy_server.log"))
+            policy = replace(policy, name=server.address, checkpoint="")
+            environment = environment | server.environment
+        processes = [
+            replace(process, remappings=remappings(process.executable, spec.views))
+            for process in simulation_stack(cell, policy)
+        ]
+        supervisor = stack.enter_context(Supervisor(processes, logs, ros_environment() | environment))
+        stack.enter_context(ros_context())
         set_niceness(CONTROL_NICENESS)  # the relays must not cause delays
         sys.setswitchinterval(1e-3)
-        driver, relays = create(lambda: (GraphClient("fault_bench"), Relays(robot, spec.views)))
+        output = DRAWN if options.policy == GENIMA else CHUNK
+        driver, relays = create(lambda: (GraphClient("fault_bench"), Relays(robot, spec.views, output)))
         try:
-            scene = Scene(supervisor, relays, relays, spec, file)
+            scene = Scene(supervisor, relays, relays, spec, file, server)
             bench = FaultBench(driver, relays, scene, robot, [process.node for process in processes])
             for fault, seed in faults:
                 yield bench.run(fault, seed)

@@ -17,15 +17,18 @@ import numpy as np
 import psutil
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
+from trajectory_msgs.msg import JointTrajectory
 
+from genima.policy.registry import GENIMA, REMOTE
 from genima.policy.spec import PolicySpec
-from genima_cli.faults.relays import COMMAND, DRAWN, JOINTS, Relay, Relays, image_topic
+from genima_cli.faults.policy_server import PolicyServerProcess
+from genima_cli.faults.relays import CHUNK, COMMAND, DRAWN, JOINTS, Relay, Relays, image_topic
 from genima_cli.faults.shifted_clock import set_clock
 from genima_cli.supervisor import Supervisor
 from genima_interfaces.msg import DrawnTarget
 from genima_nodes.ros import messages, qos
 
-CAMERA_DELAY, DRAWING_DELAY = 0.3, 3.0  # s
+CAMERA_DELAY, POLICY_DELAY = 0.3, 3.0  # s
 JUMP = 10.0  # s of the clock; whole seconds, see Relays.record
 _DURATION = 2.0  # s for what holds the arm
 _BURNERS = 4  # a core
@@ -41,6 +44,7 @@ class Scene:
     node: Node  # to publish with
     spec: PolicySpec
     clock: Path  # of the nodes, see set_clock
+    server: PolicyServerProcess | None = None  # of policy remote
 
 
 Onset = Callable[[], float | None]  # monotonic s of the first sample that is changed or missing; None: not yet
@@ -58,8 +62,8 @@ class Fault:
     clock: bool = False  # needs nodes whose clock can be set
 
 
-def all_faults(views: Sequence[str]) -> list[Fault]:
-    """Return all faults in the order of the bench."""
+def all_faults(views: Sequence[str], policy: str = GENIMA) -> list[Fault]:
+    """Return all faults of a policy's graph in the order of the bench."""
     return [
         *(fault for view in views for fault in _camera_faults(view)),
         Fault("joint_states: silent", _message_fault(JOINTS, lambda message: None)),
@@ -67,9 +71,7 @@ def all_faults(views: Sequence[str]) -> list[Fault]:
         Fault("joint_states: NaN", _message_fault(JOINTS, _set_nan)),
         Fault("joint_states: joints in another order", _message_fault(JOINTS, _reverse_joints), must_hold=False),
         Fault("joint_states: time goes back", _reverse_time),
-        Fault("diffusion_agent: killed", _kill_node("diffusion_agent"), restarts="diffusion_agent"),
-        Fault("diffusion_agent: draws noise", _message_fault(DRAWN, _replace_by_noise)),
-        Fault("diffusion_agent: 3 s late", _delay_drawn_targets, seconds=4.0),
+        *_policy_faults(policy),
         Fault("controller: killed", _kill_node("controller"), restarts="controller"),
         Fault("controller: NaN", _message_fault(COMMAND, _set_nan)),
         Fault("controller: jumps by 1 rad", _message_fault(COMMAND, _add_offset)),
@@ -79,6 +81,27 @@ def all_faults(views: Sequence[str]) -> list[Fault]:
         Fault("clock: 10 s ahead", _jump_clock(JUMP), seconds=4.0, clock=True),
         Fault("clock: 10 s back", _jump_clock(-JUMP), seconds=4.0, clock=True),
     ]
+
+
+def _policy_faults(policy: str) -> list[Fault]:
+    late = f"{POLICY_DELAY:.0f} s"
+    if policy == GENIMA:
+        return [
+            Fault("diffusion_agent: killed", _kill_node("diffusion_agent"), restarts="diffusion_agent"),
+            Fault("diffusion_agent: draws noise", _message_fault(DRAWN, _replace_by_noise)),
+            Fault(f"diffusion_agent: {late} late", _delay_output(DRAWN), seconds=4.0),
+        ]
+    faults = [
+        Fault("policy: killed", _kill_node("policy"), restarts="policy"),
+        Fault("policy: NaN", _message_fault(CHUNK, _set_nan_in_chunk)),
+        Fault(f"policy: {late} late", _delay_output(CHUNK), seconds=4.0),
+    ]
+    if policy == REMOTE:
+        faults += [
+            Fault(f"policy server: stalled for {late}", _stall_server, seconds=POLICY_DELAY),
+            Fault("policy server: killed", _kill_server),
+        ]
+    return faults
 
 
 def _camera_faults(view: str) -> list[Fault]:
@@ -151,15 +174,23 @@ def _reverse_time(scene: Scene) -> Iterator[Onset]:
         yield lambda: relay.first_fault
 
 
-@contextmanager
-def _delay_drawn_targets(scene: Scene) -> Iterator[Onset]:
-    """Delay drawn targets; the arm may follow the last timely one to its end."""
-    relay = scene.relays.relays[DRAWN]
+def _delay_output(topic: str) -> Callable[[Scene], AbstractContextManager[Onset]]:
+    """Delay the policy's output; the arm may follow the last timely one to its end."""
+
+    @contextmanager
+    def inject(scene: Scene) -> Iterator[Onset]:
+        relay = scene.relays.relays[topic]
+        with _inject_message_fault(relay, None, POLICY_DELAY):
+            end = _end(relay, scene)
+            yield lambda: end
+
+    return inject
+
+
+def _end(relay: Relay, scene: Scene) -> float:
+    """Return the monotonic time in s at which the last actions of the policy end."""
     reach = scene.spec.horizon / scene.spec.action_rate
-    with _inject_message_fault(relay, None, DRAWING_DELAY):
-        last: DrawnTarget = relay.last
-        end = messages.seconds(last.header.stamp) + reach - time.time() + time.monotonic()
-        yield lambda: end
+    return messages.seconds(relay.last.header.stamp) + reach - time.time() + time.monotonic()
 
 
 def _set_invalid_size(message: Image) -> Image:
@@ -179,6 +210,11 @@ def _reverse_joints(message: JointState) -> JointState:
 
 def _set_nan(message: JointState) -> JointState:
     message.position[2] = float("nan")
+    return message
+
+
+def _set_nan_in_chunk(message: JointTrajectory) -> JointTrajectory:
+    message.points[0].positions[2] = float("nan")
     return message
 
 
@@ -227,6 +263,28 @@ def _flood_commands(scene: Scene) -> Iterator[Onset]:
 
 
 # Processes and the machine.
+
+
+@contextmanager
+def _stall_server(scene: Scene) -> Iterator[Onset]:
+    """Stall the policy server; the arm may follow its last chunk to its end."""
+    assert scene.server is not None
+    scene.server.pause()
+    try:
+        yield lambda: _end(scene.relays.relays[CHUNK], scene)
+    finally:
+        scene.server.resume()
+
+
+@contextmanager
+def _kill_server(scene: Scene) -> Iterator[Onset]:
+    """Kill the policy server, and start it again; the arm may follow its last chunk to its end."""
+    assert scene.server is not None
+    scene.server.kill()
+    try:
+        yield lambda: _end(scene.relays.relays[CHUNK], scene)
+    finally:
+        scene.server.start(scene.supervisor.check)
 
 
 def _kill_node(name: str) -> Callable[[Scene], AbstractContextManager[Onset]]:

@@ -2,7 +2,7 @@
 
 ::
 
-    before_relay/TOPIC ──► TOPIC      joint_states, cameras/..., drawn_target, controller/command
+    before_relay/TOPIC ──► TOPIC      joint_states, cameras/..., drawn_target or action_chunk, controller/command
     joint_command ──► Record
 """
 
@@ -20,6 +20,7 @@ from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, JointState
+from trajectory_msgs.msg import JointTrajectory
 
 from genima.errors import GenimaError
 from genima.robot.model import RobotModel
@@ -28,8 +29,8 @@ from genima_nodes.ros import messages, qos
 from genima_nodes.ros.paced_thread import PACED, schedule_in_real_time
 
 MessageFault = Callable[[Any], Any]  # of a message; None drops it
-COMMAND, DRAWN, JOINTS = "controller/command", "drawn_target", "joint_states"
-_OVERDUE = 0.05  # s without a message of the diffusion agent
+COMMAND, DRAWN, CHUNK, JOINTS = "controller/command", "drawn_target", "action_chunk", "joint_states"
+_OVERDUE = 0.05  # s without a message of the node that observes
 
 
 def image_topic(view: str) -> str:
@@ -39,7 +40,12 @@ def image_topic(view: str) -> str:
 
 def remappings(node: str, views: Sequence[str]) -> dict[str, str]:
     """Return the remappings of a node whose messages pass a relay."""
-    topics = {"sim_node": [JOINTS, *map(image_topic, views)], "diffusion_agent": [DRAWN], "controller": [COMMAND]}
+    topics = {
+        "sim_node": [JOINTS, *map(image_topic, views)],
+        "diffusion_agent": [DRAWN],
+        "policy": [CHUNK],
+        "controller": [COMMAND],
+    }
     return {topic: _before(topic) for topic in topics.get(node, ())}
 
 
@@ -92,12 +98,17 @@ class Record:
 class Relays(Node):
     """All relays, and the record of `joint_command`, in a thread of their own."""
 
-    def __init__(self, robot: RobotModel, views: Sequence[str]) -> None:
+    def __init__(self, robot: RobotModel, views: Sequence[str], output: str = DRAWN) -> None:
+        """Args:
+        robot: model of the arm.
+        views: of the cameras.
+        output: topic of the policy, DRAWN or CHUNK.
+        """
         super().__init__("relays")
         self._robot = robot
         self.relays = {
             JOINTS: self._relay(JointState, JOINTS, qos.JOINT_STATES),
-            DRAWN: self._relay(DrawnTarget, DRAWN, qos.DRAWN_TARGET),
+            output: self._relay(DrawnTarget if output == DRAWN else JointTrajectory, output, qos.DRAWN_TARGET),
             COMMAND: self._relay(JointState, COMMAND, qos.SOURCE_COMMAND),
             **{image_topic(view): self._relay(Image, image_topic(view), qos.IMAGE) for view in views},
         }
@@ -123,7 +134,7 @@ class Relays(Node):
         self._received, self._observed = [], []
 
     def first_overdue(self, begin: float) -> float | None:
-        """Return the monotonic time after ``begin`` at which a message of the diffusion agent became overdue."""
+        """Return the monotonic time after ``begin`` at which a message of the node that observes became overdue."""
         times = [time for time in list(self._observed) if time >= begin]
         gaps = zip(times, [*times[1:], time.monotonic()], strict=True)
         return next((earlier for earlier, later in gaps if later - earlier > _OVERDUE), None)

@@ -19,10 +19,12 @@ from mutation import mutated_data, require_clean
 from standins import openpi_server
 from standins.openpi_server import PolicyServer as OpenpiServer
 from standins.openpi_server import Reply
+from websockets.asyncio.client import connect
 
 from genima.cell import load_cell
 from genima.errors import GenimaError
 from genima.io import paths
+from genima.io.msgpack_numpy import unpack
 from genima.policy import remote, server_interface
 from genima.policy.policy_server import PolicyServer
 from genima.policy.registry import PolicyOptions, load_policy
@@ -158,28 +160,29 @@ def test_server_resets_policy_for_each_client() -> None:
     assert policy.resets == [0, 0]
 
 
-def test_openpis_client_is_served() -> None:
-    """Its observations have no request, and its replies none either."""
+async def exchange(address: str, messages: list[bytes | str]) -> list[Any]:
+    """Send messages as openpi's client does; return the metadata and the replies."""
+    headers = {"Authorization": "Api-Key secret"}
+    async with connect(address, compression=None, max_size=None, additional_headers=headers) as connection:
+        replies = [await connection.recv()]
+        for message in messages:
+            await connection.send(message)
+            replies.append(await connection.recv())
+    return [reply if isinstance(reply, str) else unpack(reply, "reply") for reply in replies]
+
+
+def openpi_observation() -> bytes | str:
     seen = observation()
-    message = {
+    return openpi_server.message({
         "observation/images/wrist": seen.images["wrist"], "observation/images/front": seen.images["front"],
         "observation/state": np.array([*POSITIONS, 1.0], np.float32), "prompt": "push",
-    }  # fmt: skip
+    })  # fmt: skip
 
-    async def infer(address: str) -> list[Any]:
-        from websockets.asyncio.client import connect
 
-        headers = {"Authorization": "Api-Key secret"}
-        async with connect(address, compression=None, max_size=None, additional_headers=headers) as connection:
-            replies = [await connection.recv()]
-            await connection.send(openpi_server.message(message))
-            return [*replies, await connection.recv()]
-
+def test_openpis_client_is_served() -> None:
+    """Its observations have no request, and its replies none either."""
     with served(Follower()) as (address, _):
-        described, reply = (
-            openpi_server.msgpack.unpackb(part, object_hook=openpi_server.decode)
-            for part in asyncio.run(infer(address))
-        )
+        described, reply = asyncio.run(exchange(address, [openpi_observation()]))
     assert described["genima"]["protocol"] == 1
     assert reply["actions"].shape == (20, 8) and reply["server_timing"]["infer_ms"] >= 0 and "genima" not in reply
 
@@ -227,13 +230,12 @@ def test_hostile_observation_is_refused_in_one_line(change: dict[str, Any], line
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("message", ["text", b"\xc1", b"\x80"])
-def test_malformed_message_does_not_end_connection(message: bytes | str) -> None:
-    with served(Follower()) as (address, _), connected(address) as client:
-        assert client._connection is not None
-        asyncio.run_coroutine_threadsafe(client._connection.send(message), client._loop).result()
-        assert client.predict_chunk(observation()).stamp == 5.0  # the error is no reply to it
-        assert client.rejected == 1
+def test_malformed_message_does_not_end_connection() -> None:
+    hostile: list[bytes | str] = ["text", b"\xc1", b"\x80", openpi_observation()]
+    with served(Follower()) as (address, _):
+        _, *errors, reply = asyncio.run(exchange(address, hostile))
+    assert reply["actions"].shape == (20, 8)
+    assert all(error.startswith("observation: ") and "\n" not in error for error in errors)
 
 
 def test_second_client_and_wrong_token_are_refused() -> None:
@@ -363,15 +365,15 @@ def test_server_that_disappears_and_returns_is_connected_again() -> None:
             client = stack.enter_context(connected(server.address))
             client.predict_chunk(observation())
         for _ in range(3):
-            with pytest.raises(GenimaError, match="connection closed|no connection .ConnectionRefusedError"):
+            with pytest.raises(GenimaError, match="not connected; connecting again|no connection .Connection refused"):
                 client.predict_chunk(observation())
         client._reconnect_at = 0.0
-        with pytest.raises(GenimaError, match="no connection .ConnectionRefusedError"):
+        with pytest.raises(GenimaError, match="no connection .Connection refused"):
             client.predict_chunk(observation())
         with serve(server.port):
             client._reconnect_at = 0.0
             assert client.predict_chunk(observation(7.0)).stamp == 7.0
-        with pytest.raises(GenimaError, match="connection closed"):
+        with pytest.raises(GenimaError, match="not connected; connecting again"):
             client.predict_chunk(observation())
         with serve(server.port, horizon=10):
             client._reconnect_at = 0.0
@@ -518,7 +520,7 @@ def test_missing_server_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(remote.TOKEN, "secret")
     for name, line in (
         ("remote", "policy remote: no server; name its address .--policy ws://host:8000. or its YAML file"),
-        ("ws://127.0.0.1:9", "no connection .ConnectionRefusedError: .*; start the server, or correct the address"),
+        ("ws://127.0.0.1:9", "no connection .Connection refused.; start the server, or correct the address"),
         (str(DROID), "policy server ws://127.0.0.1:8000: no connection|no policy server|error"),
         ("nowhere.yaml", "policy server nowhere.yaml does not exist"),
     ):
