@@ -608,7 +608,8 @@ def test_images_in_tables_are_read_as_well(
 
 LIBRARY = os.environ.get("LEROBOT_PYTHON", "")
 with_library = pytest.mark.skipif(
-    not LIBRARY, reason="LEROBOT_PYTHON does not name a Python with the lerobot library (0.4.4), torchcodec and FFmpeg"
+    not LIBRARY,
+    reason="LEROBOT_PYTHON names no Python with the lerobot library (0.4.4 or 0.6.1), torchcodec and FFmpeg",
 )
 
 
@@ -651,8 +652,9 @@ def test_dataset_of_lerobot_library_is_imported(tmp_path: Path, robot: RobotMode
     call_library("write", tmp_path / "theirs")
     joints = [f"joint_{i}.pos={name}" for i, name in enumerate(robot.joint_names)]
     assert 0 == run_episodes(
-        "import", tmp_path / "theirs", "--out", tmp_path / "demos", "--gripper-range", "0", "100",
-        "--views", "observation.images.cam_high=front", "--joints", *joints, "gripper.pos=gripper_open_fraction",
+        "import", tmp_path / "theirs", "--out", tmp_path / "demos", "--robot", robot.name,
+        "--gripper-range", "0", "100", "--views", "observation.images.cam_high=front",
+        "--joints", *joints, "gripper.pos=gripper_open_fraction",
     )  # fmt: skip
     demos = find_episodes(tmp_path / "demos")
     assert [demo.name for demo in demos] == ["theirs-000000", "theirs-000001"]
