@@ -26,7 +26,8 @@ from tqdm import tqdm
 from genima.errors import GenimaError
 from genima.io.files import FileSchema, atomic_write, load_json, read_text, require_writable, validate
 from genima.io.outputs import output_lock, require_same_settings
-from genima.policy.registry import GENIMA, REMOTE, PolicyOptions, is_server, load_policy, require_policy
+from genima.policy.names import GENIMA, REMOTE
+from genima.policy.registry import PolicyOptions, is_server, load_policy, require_options, require_policy
 from genima.system.command_line import Seed, parse_options
 from genima.system.signals import interrupt_on_signals
 from genima_bringup.node_specs import PolicyArguments, simulation_stack
@@ -234,10 +235,10 @@ class Faults:
     cell: str = "sim_panda"
     """Robot cell: a name in config/cells or a YAML file."""
     policy: str = GENIMA
-    """Policy: genima, expert, one of your own, a server (ws://host:8000 or a YAML file), or remote: genima behind
-    ./genima serve, which is stalled and killed, too."""
+    """Policy: genima, another trained one of --checkpoint, a checkpoint folder, expert, one of your own, a server
+    (ws://host:8000 or a YAML file); or remote: the checkpoint behind ./genima serve, which is stalled and killed."""
     checkpoint: str = ""
-    """With genima and remote: folder with diffusion_agent/ and controller/; default: the bundled models."""
+    """Folder of the trained policy; default: the bundled models of genima."""
     logs: Path | None = None
     """Folder for the nodes' logs."""
 
@@ -271,13 +272,15 @@ def main(argv: Sequence[str]) -> int:
 def _read_spec(options: Faults, cell: Cell) -> tuple[PolicySpec, Mapping[str, Path]]:
     """Return the specification of the policy, which must fit the cell, and the folders of its checkpoint."""
     from genima.policy.remote import read_spec
-    from genima.policy.spec import name_checkpoint, read_pair
+    from genima.policy.spec import is_trained, read_policy
     from genima.policy.trajectory_policy import TrajectoryPolicy
 
-    if options.policy in (GENIMA, REMOTE):
-        spec, folders = read_pair(options.checkpoint)
-        cell.require_policy(spec, name_checkpoint(options.checkpoint))
-        return spec, folders
+    if options.policy == REMOTE or is_trained(options.policy):
+        served = options.checkpoint or GENIMA
+        trained = read_policy(served) if options.policy == REMOTE else read_policy(options.policy, options.checkpoint)
+        cell.require_policy(trained.spec, trained.title)
+        return trained.spec, trained.folders
+    require_options(options.policy, options.checkpoint, "")
     loaded = PolicyOptions(options.checkpoint, "cpu", cell.robot_reference, cell.views, server=options.policy)
     if is_server(options.policy):
         spec = read_spec(loaded)

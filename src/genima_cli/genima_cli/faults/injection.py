@@ -19,7 +19,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from genima.policy.registry import GENIMA, REMOTE
+from genima.policy.names import GENIMA, REMOTE
 from genima.policy.spec import PolicySpec
 from genima_cli.faults.policy_server import PolicyServerProcess
 from genima_cli.faults.relays import CHUNK, COMMAND, DRAWN, JOINTS, Relay, Relays, image_topic
