@@ -8,6 +8,7 @@ COMMANDS = {
     "diffusion": Command("genima_cli.train_diffusion", "the diffusion agent, on a dataset of drawn targets"),
     "controller": Command("genima_cli.train_controller", "the controller, on the same dataset or on random poses"),
     "act": Command("genima_cli.train_act", "the baseline ACT, on the camera images of the same dataset"),
+    "diffusion_policy": Command("genima_cli.train_diffusion_policy", "the baseline diffusion policy, likewise"),
     "susie": Command("genima_cli.train_susie", "the baseline SuSIE, which draws the image of a goal"),
     "tiny": Command("genima_cli.train_tiny", "a small policy from nothing: simulated demos, targets, on a CPU"),
 }

@@ -19,6 +19,7 @@ from genima.training.options import (
     ControllerOptions,
     DiffusionOptions,
     LoopOptions,
+    Objective,
     Seed,
     Steps,
     VisuomotorOptions,
@@ -38,8 +39,10 @@ class TrainTiny:
     Everything that is already there is kept: interrupted, the same command resumes.
     """
 
-    policy: Literal["genima", "act", "susie"] = "genima"
+    policy: Literal["genima", "act", "diffusion_policy", "susie"] = "genima"
     """Policy to train."""
+    objective: Objective = "ddpm"
+    """With diffusion_policy: what is trained, which limits the samplers in use (docs/policies.md)."""
     out: Path | None = None
     """Folder for the checkpoints; default: runs/tiny for genima, runs/tiny_act for act, and so on."""
     demos: Path = Path("data/demos")
@@ -153,12 +156,12 @@ def _train_controller(options: TrainTiny) -> None:
 
 def _train_policy(options: TrainTiny) -> None:
     from genima.data.datasets.target_dataset import TargetDataset
-    from genima.policy.act import ActPolicy
-    from genima.training.chunk_model import build_chunk_model
-    from genima.training.visuomotor import train_visuomotor
+    from genima.policy.names import DIFFUSION_POLICY
+    from genima.training.visuomotor import build_visuomotor, train_visuomotor
 
     targets = TargetDataset.load(options.data)
-    policy = build_chunk_model(ActPolicy, "act", targets.spec, targets.moments, clip=SMALL, seed=options.seed)
+    config = {"objective": options.objective} if options.policy == DIFFUSION_POLICY else None
+    policy = build_visuomotor(options.policy, targets, clip=SMALL, seed=options.seed, config=config)
     loop = _chunk_loop(options, options.policy_steps)
     # Without augmentation, as the diffusion agent: the camera images are those of one simulated cell.
     assert options.out

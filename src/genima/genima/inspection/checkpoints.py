@@ -114,15 +114,23 @@ def _diffusion_rows(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _controller_rows(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
-    act, named = about["act"], about["text_encoder"]
+    act, named = about.get("act"), about["text_encoder"]
+    sizes: Mapping[str, Any] = act or about["diffusion"]
     means, deviations = np.degrees(about["joint_mean"]), np.degrees(about["joint_deviation"])
     joints = zip(means, deviations, strict=True)
-    parts = ["backbone", "transformer", *([] if named else ["text_encoder"])]
-    widths = ", ".join(str(width) for width in act["backbone_widths"])
+    parts = ["backbone", "transformer" if act else "unet", *([] if named else ["text_encoder"])]
+    resnet = f"ResNet stages of width {', '.join(str(width) for width in sizes['backbone_widths'])}"
+    if act:
+        network = (
+            f"ACT: {resnet}; {act['encoder_layers']} + {act['decoder_layers']} transformer layers of width "
+            f"{act['width']} with {act['heads']} heads; latent of {act['latent']}"
+        )
+    else:
+        widths = ", ".join(str(width) for width in sizes["unet_widths"])
+        network = f"diffusion policy trained with {sizes['objective']}: {resnet}; UNet levels of width {widths}"
     return {
-        "network": f"ACT: ResNet stages of width {widths}; {act['encoder_layers']} + {act['decoder_layers']} "
-        f"transformer layers of width {act['width']} with {act['heads']} heads; latent of {act['latent']}",
-        "chunk": f"{act['horizon']} actions of {act['joints']} joints and the gripper, from {act['views']} views",
+        "network": network,
+        "chunk": f"{sizes['horizon']} actions of {sizes['joints']} joints and the gripper, from {sizes['views']} views",
         "normalised": f"joints in deg: {', '.join(f'{mean:.1f}±{deviation:.1f}' for mean, deviation in joints)}",
         "text encoder": f"{named} (weights {about['text_encoder_fingerprint']}), not stored here"
         if named else _text_encoder(folder),
@@ -144,7 +152,7 @@ def _parameters(folder: Path, parts: list[str]) -> str:
         if STATE in file.relative_to(folder).parts:
             continue
         for name, tensor in parse_local_safetensors_file_metadata(file).tensors.items():
-            part = file.parent.name if file.parent != folder else _ACT_PARTS.get(name.split(".")[0], "transformer")
+            part = file.parent.name if file.parent != folder else _network_part(file, name)
             if "F" in tensor.dtype:  # not how many batches a batch norm has seen
                 counts[part][tensor.dtype] += tensor.parameter_count
                 sizes[part] += tensor.data_offsets[1] - tensor.data_offsets[0]
@@ -155,7 +163,12 @@ def _parameters(folder: Path, parts: list[str]) -> str:
     return "\n".join([*lines, _format_amount("all", sum(totals.values()), sum(sizes.values()), {})])
 
 
-_ACT_PARTS = {"backbone": "backbone", "text_encoder": "text_encoder"}  # by the first part of a weight's name
+def _network_part(file: Path, name: str) -> str:
+    """Return the part of a chunk network that a weight belongs to."""
+    first = name.split(".")[0]
+    if first in ("backbone", "text_encoder"):
+        return first
+    return "transformer" if file.stem == "act" else "unet"
 
 
 def _format_amount(name: str, count: int, size: int, types: Mapping[str, int]) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from genima.errors import GenimaError
 from genima.io.files import describe_error
 from genima.io.paths import is_users_file
+from genima.policy.chunk_sampling_options import ChunkSamplingOptions
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.names import EXPERT, GENIMA, REMOTE, REPLAY, TRAINED
 from genima.system.registry import Registry
@@ -45,6 +46,7 @@ class PolicyOptions:
     server: str = ""  # of a remote policy: its address, or a YAML file
     reply_timeout: float | None = None  # s that a remote policy waits for a chunk; None: the duration of a chunk
     sampling: SamplingOptions = field(default_factory=SamplingOptions)  # of policies with a diffusion model
+    chunk_sampling: ChunkSamplingOptions = field(default_factory=ChunkSamplingOptions)  # of the policy diffusion_policy
 
 
 def _create(name: str, module: ModuleType) -> Callable[[PolicyOptions], Policy]:

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -18,7 +18,7 @@ from genima.cameras.tiling import MAX_VIEWS, tile_size
 from genima.errors import GenimaError
 from genima.io import model_files, paths
 from genima.io.files import FileSchema, Finite, Pixels, Positive, Text, atomic_write, read_json, shorten, validate
-from genima.policy.names import ACT, GENIMA, SUSIE, TRAINED
+from genima.policy.names import ACT, DIFFUSION_POLICY, GENIMA, SUSIE, TRAINED
 from genima.robot.model import RobotModel
 from genima.targets.appearance import Appearance
 
@@ -168,16 +168,23 @@ class _ChunkModel(_Spec):
     """Schema of the ``genima.json`` of a model that predicts chunks."""
 
     kind: Text
-    act: dict[str, Any]  # the network's sizes, which it checks
+    act: dict[str, Any] | None = None  # the network's sizes, which it checks
+    diffusion: dict[str, Any] | None = None
     joint_mean: list[Finite]
     joint_deviation: list[Positive]
     text_encoder: Text | None
     text_encoder_fingerprint: Text | None
 
+    @model_validator(mode="after")
+    def _one_network(self) -> Self:
+        if (self.act is None) == (self.diffusion is None):
+            raise ValueError("it has no network, or more than one; it needs either act or diffusion")
+        return self
+
 
 _SCHEMAS: dict[str, type[_Spec]] = {
     DIFFUSION_AGENT: _DiffusionAgent,
-    **dict.fromkeys((CONTROLLER, GOAL_CONTROLLER, ACT), _ChunkModel),
+    **dict.fromkeys((CONTROLLER, GOAL_CONTROLLER, ACT, DIFFUSION_POLICY), _ChunkModel),
 }
 _DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # of weights; I64: how many batches a batch normalisation has seen
 

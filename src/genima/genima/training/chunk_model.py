@@ -15,7 +15,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from genima.data.datasets.chunk_samples import ChunkBatch, ObservationDataset, collate, joint_statistics
+from genima.data.datasets.chunk_samples import (
+    ChunkBatch,
+    ObservationDataset,
+    collate,
+    joint_range,
+    joint_statistics,
+)
 from genima.data.datasets.controller_samples import ControllerDataset
 from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
@@ -59,6 +65,7 @@ def build_chunk_model(
     resnet: str = IMAGENET,
     clip: str = CLIP,
     seed: int = 0,
+    config: Mapping[str, Any] | None = None,
 ) -> M:
     """Return an untrained model.
 
@@ -71,6 +78,7 @@ def build_chunk_model(
         clip: frozen text encoder on the hub or in a folder; ``SMALL``: a small network with a text encoder of its own,
             both from scratch.
         seed: of random weights.
+        config: choices of the network's configuration that do not follow from the dataset.
 
     Raises:
         GenimaError: for a model found neither locally nor on the hub.
@@ -80,18 +88,22 @@ def build_chunk_model(
         "horizon": spec.horizon,
         "joints": len(spec.joint_names),
         "views": model.IMAGES * len(spec.views),
+        **(config or {}),
     }
+    statistics = (joint_range if network_class.UNIT_RANGE else joint_statistics)(moments)
     if clip == SMALL:
         torch.manual_seed(seed)
         tokenizer = small_tokenizer(moments.instructions)
         built = network_class(config_class.small(**sizes), small_text_encoder(tokenizer))
-        return model(spec, built, tokenizer, joint_statistics(moments))
-    encoder, tokenizer = load_clip(clip)
-    torch.manual_seed(seed)
-    built = network_class(config_class(**sizes, frozen_batch_norm=resnet != RANDOM), encoder)
-    if resnet != RANDOM:
-        load_imagenet(built.backbone, resnet)
-    return model(spec, built, tokenizer, joint_statistics(moments), clip)
+    else:
+        encoder, tokenizer = load_clip(clip)
+        torch.manual_seed(seed)
+        built = network_class(config_class(**sizes, frozen_batch_norm=resnet != RANDOM), encoder)
+        if resnet != RANDOM:
+            load_imagenet(built.backbone, resnet)
+    actions = np.concatenate([statistics.normalise(moments.actions), moments.action_gripper[..., None] > 0.5], -1)
+    built.fit(torch.from_numpy(actions).float())
+    return model(spec, built, tokenizer, statistics, None if clip == SMALL else clip)
 
 
 def weights_fingerprint(model: ChunkModel) -> str:

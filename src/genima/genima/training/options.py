@@ -20,6 +20,7 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Workers = Annotated[int, Field(ge=0, le=256)]
 Samples = Annotated[int, Field(ge=1, le=10**6)]
 InferenceSteps = Annotated[int, Field(ge=1, le=1000)]  # up to Stable Diffusion's training steps
+Objective = Literal["ddpm", "edm", "truncated", "mean_flow"]  # of the diffusion policy
 _Lightness = Annotated[float, Field(ge=0, le=1)]
 _Hue = Annotated[float, Field(ge=0, le=0.5)]
 

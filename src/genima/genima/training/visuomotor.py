@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
 from genima.data.datasets.augmentation import AUGMENTATIONS
 from genima.data.datasets.chunk_samples import ObservationDataset
 from genima.data.datasets.target_dataset import TargetDataset, split
+from genima.policy.act import ActPolicy
+from genima.policy.diffusion_policy import DiffusionPolicy
+from genima.policy.names import ACT, DIFFUSION_POLICY
 from genima.policy.susie import GoalController
 from genima.policy.visuomotor.policy import VisuomotorPolicy
 from genima.system.command_line import check_options
 from genima.training import loop
-from genima.training.chunk_model import train_chunk_model
-from genima.training.options import LoopOptions, VisuomotorOptions
+from genima.training.chunk_model import build_chunk_model, train_chunk_model
+from genima.training.options import CLIP, IMAGENET, LoopOptions, VisuomotorOptions
+
+POLICIES: dict[str, tuple[type[VisuomotorPolicy], str]] = {
+    ACT: (ActPolicy, "act"),
+    DIFFUSION_POLICY: (DiffusionPolicy, "diffusion"),
+}
+"""Policies by name, with their network's name in NETWORKS."""
+
+
+def build_visuomotor(
+    name: str,
+    targets: TargetDataset,
+    resnet: str = IMAGENET,
+    clip: str = CLIP,
+    seed: int = 0,
+    config: Mapping[str, Any] | None = None,
+) -> VisuomotorPolicy:
+    """Return an untrained policy, a name in :data:`POLICIES`, for a dataset; see :func:`build_chunk_model`."""
+    policy, network = POLICIES[name]
+    return build_chunk_model(policy, network, targets.spec, targets.moments, resnet, clip, seed, config)
 
 
 def train_visuomotor(

@@ -120,6 +120,15 @@ def joint_statistics(moments: TargetSamples, floor: float = 0.05) -> JointStatis
     return JointStatistics(commanded.mean(0), np.maximum(commanded.std(0), floor))
 
 
+def joint_range(moments: TargetSamples, floor: float = 0.05) -> JointStatistics:
+    """Return centre and half range of all commanded positions, which normalise to [-1, 1] (GENIMA paper, table 5).
+
+    Half ranges are at least ``floor`` rad.
+    """
+    low, high = moments.actions.min((0, 1)), moments.actions.max((0, 1))
+    return JointStatistics((low + high) / 2, np.maximum((high - low) / 2, floor))
+
+
 def chunk_padding(moments: TargetSamples) -> NDArray[np.bool_]:
     """Return the padding (N, K) of chunks; the last action of demos that end at rest continues, and is not padding."""
     _, number, count = np.unique(moments.episode, return_inverse=True, return_counts=True)

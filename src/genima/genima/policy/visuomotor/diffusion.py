@@ -76,6 +76,7 @@ class DiffusionNetwork(ChunkNetwork):
     ``sampler`` is used where no other is named: the one of the objective's source.
     """
 
+    UNIT_RANGE = True
     config: DiffusionConfig
     anchors: Tensor
 
@@ -106,17 +107,19 @@ class DiffusionNetwork(ChunkNetwork):
         if isinstance(self.objective, Truncated):
             self.register_buffer("anchors", torch.zeros(config.anchors, config.horizon, width))
 
-    def fit_anchors(self, actions: Tensor, seed: int = 0) -> None:
+    def fit(self, actions: Tensor) -> None:
         """Set the anchors of the objective ``truncated`` to the k-means of training chunks (N, K, joints + 1).
 
         Raises:
             GenimaError: for fewer chunks than anchors.
         """
+        if not isinstance(self.objective, Truncated):
+            return
         count = self.config.anchors
         if len(actions) < count:
             raise GenimaError(f"diffusion network: {len(actions)} chunks for {count} anchors; take fewer anchors")
         chunks = self._scale(actions).flatten(1).double().cpu().numpy()
-        centres, _ = kmeans2(chunks, count, minit="++", seed=np.random.default_rng(seed))
+        centres, _ = kmeans2(chunks, count, minit="++", seed=np.random.default_rng(0))
         self.anchors.copy_(torch.from_numpy(centres).unflatten(1, actions.shape[1:]))
 
     def losses(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -22,7 +22,7 @@ from genima.policy.small_text_encoder import load_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.policy.visuomotor.act import Act, ActConfig
 from genima.policy.visuomotor.diffusion import DiffusionConfig, DiffusionNetwork
-from genima.policy.visuomotor.network import ChunkConfig, ChunkNetwork
+from genima.policy.visuomotor.network import ChunkConfig, ChunkNetwork, ChunkPrediction
 from genima.policy.visuomotor.pretrained import load_clip
 from genima.robot.model import RobotModel
 from genima.types import Joints
@@ -37,13 +37,13 @@ _TEXT_ENCODER = "text_encoder."  # its weights' prefix
 
 @dataclass(frozen=True)
 class JointStatistics:
-    """Mean and standard deviation (n,) rad for the normalisation of joints."""
+    """Mean and standard deviation (n,) rad for the normalisation of joints, or centre and half range."""
 
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
 
     def normalise(self, positions: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Normalise (..., n) rad to zero mean and unit variance."""
+        """Normalise (..., n) rad to zero mean and unit variance, or to [-1, 1]."""
         return (positions - self.mean) / self.deviation
 
     def denormalise(self, normalised: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -173,7 +173,6 @@ class ChunkModel:
         )
         return tokens.input_ids.to(self.device)
 
-    @torch.inference_mode()
     def predict_actions(
         self, images: NDArray[np.uint8], instruction: str, joints: Joints
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -182,14 +181,30 @@ class ChunkModel:
         Raises:
             GenimaError: for actions that are not finite.
         """
+        positions, gripper = self.predict_samples(images, instruction, joints, self.network.sample)
+        return positions[0], gripper[0]
+
+    @torch.inference_mode()
+    def predict_samples(
+        self,
+        images: NDArray[np.uint8],
+        instruction: str,
+        joints: Joints,
+        sample: Callable[[Tensor, Tensor, Tensor], ChunkPrediction],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return N chunks, positions (N, K, n) rad and gripper (N, K); ``sample`` is the network's, with its options.
+
+        Raises:
+            GenimaError: for actions that are not finite.
+        """
         proprioception = np.append(self.statistics.normalise(joints.positions), joints.gripper)
-        prediction = self.network.sample(
+        prediction = sample(
             pixels(torch.from_numpy(images)[None]).to(self.device),
             torch.from_numpy(proprioception).float()[None].to(self.device),
             self.embed_instructions([instruction]),
         )
-        positions = self.statistics.denormalise(prediction.actions[0].double().cpu().numpy())
-        gripper = prediction.gripper[0].double().cpu().numpy()
+        positions = self.statistics.denormalise(prediction.actions.double().cpu().numpy())
+        gripper = prediction.gripper.double().cpu().numpy()
         if not (np.all(np.isfinite(positions)) and np.all(np.isfinite(gripper))):
             raise GenimaError(f"the chunk is not finite: the {self.KIND}'s weights or its inputs are damaged")
         return positions, gripper
@@ -213,6 +228,8 @@ def _require_sizes(name: str, config: ChunkConfig) -> None:
         valid = isinstance(value, tuple) == isinstance(default[field], tuple) and {type(x) for x in numbers} <= kinds
         if valid and field == "dropout":
             valid = 0 <= value < 1
+        elif valid and float in kinds:
+            valid = min(numbers, default=0) > 0
         elif valid and int in kinds:
             valid = min(numbers, default=0) >= 1
         if not valid:

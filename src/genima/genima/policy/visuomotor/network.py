@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
 from transformers import CLIPTextModel
@@ -43,8 +43,12 @@ class ChunkPrediction(NamedTuple):
 class ChunkNetwork(nn.Module, ABC):
     """Network that predicts chunks from images (B, views, 3, H, W), joints (B, joints + 1) and text (B, text_width)."""
 
+    UNIT_RANGE: ClassVar[bool] = False  # joints are normalised to [-1, 1]; else to zero mean and unit variance
     config: ChunkConfig
     text_encoder: CLIPTextModel
+
+    def fit(self, actions: Tensor) -> None:
+        """Set constants, where the network has some, from training chunks (N, K, joints + 1); see :meth:`losses`."""
 
     def embed_text(self, tokens: Tensor) -> Tensor:
         """Return the pooled text embedding (B, text_width) of token ids (B, L)."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genima.errors import GenimaError
 from genima.policy.observed_views import ObservedViews
 from genima.policy.visuomotor.model import ChunkModel
-from genima.types import ActionChunk, Observation
+from genima.types import ActionChunk, Image, Observation
 
 
 class VisuomotorPolicy(ChunkModel):
@@ -28,5 +29,8 @@ class VisuomotorPolicy(ChunkModel):
         if not observation.instruction.strip():
             raise GenimaError("instruction: empty; publish a task")
         views = np.stack(list(self._observed_views(observation, self.spec).values()))
-        actions = self.predict_actions(views, observation.instruction, observation.joints)
-        return ActionChunk(observation.stamp, 1 / self.spec.action_rate, *actions)
+        return ActionChunk(observation.stamp, 1 / self.spec.action_rate, *self._predict(views, observation))
+
+    def _predict(self, views: Image, observation: Observation) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return positions (K, n) rad and gripper (K,) for the images (V, s, s, 3) of an observation."""
+        return self.predict_actions(views, observation.instruction, observation.joints)
