@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from genima.errors import GenimaError
+from genima.policy.chunk_sampling_options import ChunkSamplingOptions
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.names import GENIMA
 from genima.policy.registry import PolicyOptions, load_policy, require_options, require_policy
@@ -80,6 +81,8 @@ class Evaluate:
     """With coppeliasim: port of its ZeroMQ remote API."""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     """Sampling options of genima: faster, and other, drawn targets."""
+    chunk_sampling: ChunkSamplingOptions = field(default_factory=ChunkSamplingOptions)
+    """Sampling options of diffusion_policy."""
     out: Path | None = None
     """JSON file for the result; one that the same command left is continued."""
     overwrite: bool = False
@@ -214,6 +217,7 @@ def settings(options: Evaluate, cell: Cell, folders: Mapping[str, Path]) -> dict
         "ensemble": options.ensemble,
         "time_limit": options.time_limit,
         "drawing": asdict(options.sampling),
+        **({} if options.chunk_sampling == ChunkSamplingOptions() else {"chunks": asdict(options.chunk_sampling)}),
     }
 
 
@@ -222,5 +226,5 @@ def policy_options(options: Evaluate, cell: Cell) -> PolicyOptions:
     folder = str(options.checkpoint) if options.checkpoint else ""
     return PolicyOptions(
         folder, options.device, cell.robot_reference, cell.views, options.episode, reply_timeout=_REPLY_TIMEOUT,
-        sampling=options.sampling,
+        sampling=options.sampling, chunk_sampling=options.chunk_sampling,
     )  # fmt: skip

@@ -14,6 +14,7 @@ import tyro
 from pydantic import Field
 
 from genima.errors import GenimaError
+from genima.policy.chunk_sampling_options import ChunkSamplingOptions
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.names import GENIMA, REMOTE
 from genima.policy.registry import PolicyOptions, is_server, load_policy, require_policy
@@ -43,6 +44,8 @@ class Serve:
     """Robot cell of a policy without a checkpoint: a name in config/cells or a YAML file."""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     """Sampling options of genima: faster, and other, drawn targets."""
+    chunk_sampling: ChunkSamplingOptions = field(default_factory=ChunkSamplingOptions)
+    """Sampling options of diffusion_policy."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -68,7 +71,11 @@ def main(argv: Sequence[str]) -> int:
         policy = load_policy(
             options.policy,
             PolicyOptions(
-                device=options.device, robot=cell.robot_reference, views=cell.views, sampling=options.sampling
+                device=options.device,
+                robot=cell.robot_reference,
+                views=cell.views,
+                sampling=options.sampling,
+                chunk_sampling=options.chunk_sampling,
             ),
         )
         token = os.environ.get(TOKEN) or secrets.token_urlsafe(16)

@@ -46,7 +46,8 @@ def observation(stamp: float, instruction: str = "wave") -> Observation:
 
 
 def test_project_policies_are_found_by_module() -> None:
-    assert list(POLICIES) == ["act", "expert", "genima", "remote", "replay"] and all(map(callable, POLICIES.values()))
+    assert list(POLICIES) == ["act", "diffusion_policy", "expert", "genima", "remote", "replay"]
+    assert all(map(callable, POLICIES.values()))
 
 
 def test_policy_is_added_by_one_module(write_module: Callable[..., Path]) -> None:
