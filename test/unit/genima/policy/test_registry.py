@@ -46,7 +46,7 @@ def observation(stamp: float, instruction: str = "wave") -> Observation:
 
 
 def test_project_policies_are_found_by_module() -> None:
-    assert list(POLICIES) == ["act", "diffusion_policy", "expert", "genima", "remote", "replay"]
+    assert list(POLICIES) == ["act", "diffusion_policy", "expert", "genima", "remote", "replay", "susie"]
     assert all(map(callable, POLICIES.values()))
 
 
@@ -115,7 +115,9 @@ def test_checkpoint_folder_loads_genima(checkpoint_folder: Path) -> None:
     "name", ["", "genma", "no.such.module", "spec", "..", "nowhere/folder", "x" * 500, "expert.", "\n"]
 )
 def test_unknown_policy_is_one_line(name: str) -> None:
-    with pytest.raises(GenimaError, match="policy .*: unknown; known: act, expert, genima, remote, replay") as caught:
+    with pytest.raises(
+        GenimaError, match="policy .*: unknown; known: act, diffusion_policy, expert, genima, remote, replay"
+    ) as caught:
         require_policy(name)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
     with pytest.raises(GenimaError, match="unknown"):
