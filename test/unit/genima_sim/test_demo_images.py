@@ -28,17 +28,14 @@ def state_demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_images_equal_those_recorded_directly(state_demos: Path, tmp_path: Path) -> None:
-    recorder = DemoRecorder(images="png")
-    name = f"{BUNDLED_TASKS[1]}-1"
-    assert recorder.record(tmp_path / "direct" / name, BUNDLED_TASKS[1], 100_001)
-    recorder.close()
-    renderer = DemoImageRenderer(ImageOptions(format="png"))
-    renderer.render(state_demos / name, tmp_path / "rendered" / name)
+def test_images_equal_those_recorded_directly(state_demos: Path, demos_folder: Path, tmp_path: Path) -> None:
+    direct = demos_folder / "push_button-1"
+    renderer = DemoImageRenderer(ImageOptions())
+    renderer.render(state_demos / direct.name, tmp_path / direct.name)
     renderer.close()
-    direct, rendered = (tmp_path / kind / name / f"{name}.mcap" for kind in ("direct", "rendered"))
-    assert direct.read_bytes() == rendered.read_bytes()
-    size = sum(file.stat().st_size for file in (state_demos / name).iterdir())
+    files = [folder / f"{direct.name}.mcap" for folder in (direct, tmp_path / direct.name)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    size = sum(file.stat().st_size for file in (state_demos / direct.name).iterdir())
     assert size < 200e3  # bytes
 
 
