@@ -83,7 +83,10 @@ def load(options: PolicyOptions) -> RemotePolicy:
     if not options.server:
         raise GenimaError("policy remote: no server; name its address (--policy ws://host:8000) or its YAML file")
     server = load_server(options.server, RobotModel.load(options.robot))
-    return RemotePolicy(server, os.environ.get(TOKEN, ""), options.reply_timeout)
+    token = os.environ.get(TOKEN, "")
+    if not (token.isascii() and token.isprintable()):
+        raise GenimaError(f"{TOKEN}: characters that no token has; copy the server's")
+    return RemotePolicy(server, token, options.reply_timeout)
 
 
 def read_spec(options: PolicyOptions) -> PolicySpec:
@@ -136,7 +139,8 @@ def _require_address(address: str, what: str) -> str:
         parts = urlsplit(address)
         valid = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
         valid = valid and parts.username is None and not parts.fragment and address.isprintable() and " " not in address
-    except ValueError:  # a port out of range
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # a port out of range, or a part of the host's name that is too long
         valid = False
     if not valid:
         raise GenimaError(f"{what}: not an address of a server ({shorten(address)}); write ws://host:8000")
@@ -268,7 +272,7 @@ class RemotePolicy:
                 raise GenimaError(f"{self._subject}: {error}; rejected") from None
             if self._server.interface is not None:  # the only reply since the request
                 return data
-            if data.get(GENIMA) == {"sequence": request.sequence, "stamp": request.stamp}:
+            if request.is_answered_by(data):
                 return data
             self.rejected += 1
             self._unanswered.append(time.monotonic())

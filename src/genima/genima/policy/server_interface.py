@@ -15,6 +15,7 @@ Every message but an error is binary: :mod:`genima.io.msgpack_numpy`. Only serve
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from genima.errors import GenimaError
-from genima.io.files import shorten
+from genima.io.files import describe_error, parse_json, shorten
 from genima.policy.spec import PolicySpec
 from genima.types import ActionChunk, Image, Joints, Observation
 
@@ -66,6 +67,14 @@ class Request:
         if not math.isfinite(data["stamp"]):
             raise GenimaError(f"observation: stamp is not finite ({data['stamp']})")
         return cls(*(data[key] for key in kinds))
+
+    def is_answered_by(self, reply: Mapping[str, Any]) -> bool:
+        """Return whether a reply returns the sequence number and the stamp."""
+        answer = reply.get(GENIMA)
+        return isinstance(answer, dict) and all(
+            type(answer.get(key)) is type(value) and answer[key] == value
+            for key, value in (("sequence", self.sequence), ("stamp", self.stamp))
+        )
 
 
 @dataclass(frozen=True)
@@ -164,14 +173,18 @@ def spec_from(message: Mapping[str, Any]) -> PolicySpec:
         raise GenimaError(
             "none of Genima's (its metadata have no specification); describe it by a YAML file, docs/policies.md"
         )
-    if (version := data.get("protocol")) != PROTOCOL:
+    version, spec = data.get("protocol"), data.get("spec")
+    if type(version) is not int or version != PROTOCOL:
         raise GenimaError(
             f"protocol {shorten(repr(version))} instead of {PROTOCOL}; run the same version of Genima on both machines"
         )
-    spec = data.get("spec")
     if not isinstance(spec, dict):
         raise GenimaError(f"specification is no map ({shorten(repr(spec))})")
-    return PolicySpec.from_dict(spec, "specification")
+    try:
+        plain = json.dumps(spec)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GenimaError(f"specification: not plain values ({describe_error(error)})") from None
+    return PolicySpec.from_dict(parse_json(plain, "specification"), "specification")
 
 
 def bodies_message(observation: Observation) -> dict[str, NDArray[np.float64]]:

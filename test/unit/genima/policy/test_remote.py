@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from mutation import mutated_data, require_clean
+from mutation import mutated_bytes, mutated_data, require_clean
 from standins import openpi_server
 from standins.openpi_server import PolicyServer as OpenpiServer
 from standins.openpi_server import Reply
@@ -294,7 +294,16 @@ def test_wrong_reply_is_rejected_in_one_line(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "identity",
-    [{"sequence": 0, "stamp": 5.0}, {"sequence": 1, "stamp": 4.9}, {"sequence": 2, "stamp": 5.0}, {}, None, "x"],
+    [
+        {"sequence": 0, "stamp": 5.0},
+        {"sequence": 1, "stamp": 4.9},
+        {"sequence": 2, "stamp": 5.0},
+        {},
+        None,
+        "x",
+        {"sequence": True, "stamp": 5.0},
+        {"sequence": np.array([1, 1]), "stamp": np.array([5.0, 5.0])},
+    ],
 )
 def test_reply_to_another_observation_is_rejected(identity: Any) -> None:
     def answer(message: dict[str, Any]) -> list[Reply]:
@@ -321,10 +330,10 @@ def test_late_replies_are_all_rejected(ours: bool) -> None:
         return [late | {"actions": np.ones_like(late["actions"])}] * 100
 
     with OpenpiServer(answer, metadata() if ours else {}) as server:
-        policy = RemotePolicy(Server(server.address), timeout=0.05) if ours else droid(server.address, 0.05)
+        policy = RemotePolicy(Server(server.address), timeout=0.3) if ours else droid(server.address, 0.3)
         with closing(policy):
             for k in range(3):
-                with pytest.raises(GenimaError, match="no reply within 0.05 s"):
+                with pytest.raises(GenimaError, match="no reply within 0.3 s"):
                     policy.predict_chunk(observation(k, policy.spec.camera_size))
             assert len(server.received) <= 1  # nothing queues at the server
             stalled[0], policy.timeout = False, 5.0
@@ -388,11 +397,35 @@ def test_silent_connection_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> N
     async def answer(message: dict[str, Any]) -> list[Reply]:
         return [] if len(server.received) == 1 else [chunk_of(message)]
 
-    with OpenpiServer(answer, metadata()) as server, connected(server.address, timeout=0.05) as client:
+    with OpenpiServer(answer, metadata()) as server, connected(server.address, timeout=0.5) as client:
         with pytest.raises(GenimaError, match="no reply"):
             client.predict_chunk(observation())
         client._reconnect_at, client.timeout = 0.0, 5.0
         assert client.predict_chunk(observation(6.0)).stamp == 6.0 and server.connections == 2
+
+
+def test_mutated_messages_are_read_or_refused() -> None:
+    """Nothing but a GenimaError reaches the node's thread."""
+    interface = server_interface.ServerInterface.of_genima(SPEC)
+    request = server_interface.Request(1, 5.0, 0, 0)
+    observed = interface.observation_message(observation(), SPEC) | {"genima": request.to_dict()}
+    readers: list[tuple[dict[str, Any], Callable[[dict[str, Any]], object]]] = [
+        (chunk_of(observed), lambda data: request.is_answered_by(data) and interface.action_chunk(data, SPEC, 5.0)),
+        (metadata(), server_interface.spec_from),
+        (observed, lambda data: (server_interface.Request.from_message(data),
+                                 server_interface.observation_from(data, SPEC, 1.0))),
+    ]  # fmt: skip
+    for valid, read in readers:
+        for hostile in mutated_bytes(packed(valid), 1000):
+            require_clean(lambda hostile=hostile, read=read: read(unpack(hostile, "message")), hostile)
+        for data in mutated_data(valid, 1000):
+            require_clean(lambda data=data, read=read: read(data), data)
+
+
+def packed(data: dict[str, Any]) -> bytes:
+    message = openpi_server.message(data)
+    assert isinstance(message, bytes)
+    return message
 
 
 # ------------------------------------------------------------------------------------------------------ other servers
@@ -481,7 +514,7 @@ def test_mutated_server_file_is_loaded_or_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "address",
     ["ws://", "ws://:8000", "ws://host:x", "ws://host:99999", "ws://host:0", "ws://user:password@host", "ws://a b",
-     "ws://host#1", "ws://[::1", "wss://\n"],
+     "ws://host#1", "ws://[::1", "wss://\n", f"ws://{'a' * 70}", "ws://a..b"],
 )  # fmt: skip
 def test_malformed_address_is_one_line(address: str) -> None:
     with pytest.raises(GenimaError, match="policy: not an address of a server .*; write ws://host:8000") as caught:
@@ -496,6 +529,9 @@ def test_malformed_address_is_one_line(address: str) -> None:
     ({}, "none of Genima's .its metadata have no specification.; describe it by a YAML file, docs/policies.md"),
     (metadata(protocol=2), "protocol 2 instead of 1; run the same version of Genima on both machines"),
     (metadata(protocol=None), "protocol None instead of 1"),
+    (metadata(protocol=np.ones(2)), "protocol array"),
+    (metadata(spec={"robot": np.ones(2)}), "specification: not plain values .TypeError"),
+    (metadata(spec={b"robot": 1}), "specification: not plain values .TypeError"),
     (metadata(spec=None), "specification is no map"),
     (metadata(spec={}), "specification: .*Field required"),
     (metadata(spec=SPEC.to_dict() | {"horizon": -1}), "specification: horizon: .*greater than or equal to 1 .-1."),
@@ -514,6 +550,13 @@ def test_genimas_server_needs_no_file() -> None:
     with OpenpiServer(lambda m: [], metadata()) as server:
         with pytest.raises(GenimaError, match=f"one of Genima's; give its address alone, {server.address}"):
             droid(server.address)
+
+
+def test_malformed_token_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for token in ("a\nHost: b", "sécret"):
+        monkeypatch.setenv(remote.TOKEN, token)
+        with pytest.raises(GenimaError, match="GENIMA_POLICY_TOKEN: characters that no token has"):
+            load_policy("ws://127.0.0.1:9")
 
 
 def test_missing_server_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
