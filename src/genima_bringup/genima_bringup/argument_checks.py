@@ -21,6 +21,7 @@ from genima.io import paths
 from genima.io.files import shorten
 from genima.policy import registry
 from genima.policy import spec as checkpoints
+from genima.policy.chunk_sampling_options import SAMPLERS
 from genima.policy.names import EXPERT, GENIMA, REMOTE, REPLAY
 from genima.policy.remote import read_spec
 from genima.system.ros_names import require_namespace, require_ros_name, require_topic
@@ -78,6 +79,12 @@ def flag(text: str) -> None:
     """Check a boolean."""
     if text.lower() not in ("true", "false", "1", "0"):
         raise GenimaError("neither true nor false")
+
+
+def sampler(text: str) -> None:
+    """Check the name of a sampler of action chunks."""
+    if text not in SAMPLERS:
+        raise GenimaError(f"not one of {', '.join(SAMPLERS)}")
 
 
 def namespace(text: str) -> None:

@@ -17,12 +17,20 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from genima.cell import ROS_DRIVER, SIMULATED
+from genima.policy.chunk_sampling_options import MAX_SPREAD, SAMPLER_STEPS, SAMPLES
 from genima.policy.diffusion_agent.sampling_options import CONTROLNET_EVERY, STEPS, STRENGTH
 from genima.policy.names import GENIMA
 from genima_bringup import argument_checks as checks
 from genima_bringup.driver_launch import include
 from genima_bringup.launch_rehearsal import Argument, check_arguments
-from genima_bringup.node_specs import ENVIRONMENT, SAMPLING_PARAMETERS, NodeSpec, PolicyArguments, Value
+from genima_bringup.node_specs import (
+    CHUNK_SAMPLING_PARAMETERS,
+    ENVIRONMENT,
+    SAMPLING_PARAMETERS,
+    NodeSpec,
+    PolicyArguments,
+    Value,
+)
 
 __all__ = ["Argument", "check_arguments"]
 
@@ -51,9 +59,16 @@ _SAMPLING_CHECKS = {
     "controlnet_every": checks.integer(*CONTROLNET_EVERY),
     "tiny_decoder": checks.anything,
 }
+_CHUNK_SAMPLING_CHECKS = {
+    "sampler": checks.sampler,
+    "sampler_steps": checks.integer(*SAMPLER_STEPS),
+    "real_time_chunking": checks.flag,
+    "samples": checks.integer(*SAMPLES),
+    "max_spread": checks.number(*MAX_SPREAD),
+}
 SAMPLING = {
-    name: Argument(str(option.default), option.help, _SAMPLING_CHECKS[name])
-    for name, option in SAMPLING_PARAMETERS.items()
+    name: Argument(str(option.default), option.help, (_SAMPLING_CHECKS | _CHUNK_SAMPLING_CHECKS)[name])
+    for name, option in (SAMPLING_PARAMETERS | CHUNK_SAMPLING_PARAMETERS).items()
 }
 
 
@@ -64,11 +79,14 @@ def text(name: str) -> ParameterValue:
 
 def policy_arguments(name: str, device: Value = "cpu", seed: Value = 0) -> PolicyArguments:
     """Return a policy whose parameters are the arguments ``POLICY`` and ``SAMPLING``."""
-    sampling: dict[str, Value] = {
-        option: text(option) if isinstance(described.default, str) else LaunchConfiguration(option)
-        for option, described in SAMPLING_PARAMETERS.items()
-    }
-    return PolicyArguments(name, text("checkpoint"), text("episode"), device, seed, sampling)
+    sampling, chunk_sampling = (
+        {
+            option: text(option) if isinstance(described.default, str) else LaunchConfiguration(option)
+            for option, described in described_options.items()
+        }
+        for described_options in (SAMPLING_PARAMETERS, CHUNK_SAMPLING_PARAMETERS)
+    )
+    return PolicyArguments(name, text("checkpoint"), text("episode"), device, seed, sampling, chunk_sampling)
 
 
 def leader_topics() -> dict[str, LaunchConfiguration]:

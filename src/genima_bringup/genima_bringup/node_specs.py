@@ -12,6 +12,7 @@ from genima_sim.simulators import get_simulator
 if TYPE_CHECKING:
     from genima.cameras.camera_devices import CameraDevice
     from genima.cell import Cell
+    from genima.policy.chunk_sampling_options import ChunkSamplingOptions
     from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 
 Value: TypeAlias = str | int | float | bool | list[str]
@@ -55,7 +56,7 @@ class NodeSpec:
 
 
 class SamplingParameter(NamedTuple):
-    """Sampling option as a parameter of diffusion_agent, or of the policy node."""
+    """Sampling option as a parameter of a node."""
 
     default: str | int | float
     help: str
@@ -70,6 +71,14 @@ SAMPLING_PARAMETERS = {
     ),
 }
 
+CHUNK_SAMPLING_PARAMETERS = {
+    "sampler": SamplingParameter("usual", "of diffusion_policy: docs/policies.md"),
+    "sampler_steps": SamplingParameter(0, "evaluations of the network for a chunk; 0: the sampler's usual ones"),
+    "real_time_chunking": SamplingParameter(False, "fit a new chunk to the one that is being executed"),
+    "samples": SamplingParameter(1, "chunks to sample, whose spread is measured; the first is executed"),
+    "max_spread": SamplingParameter(0.0, "mm at the tip, beyond which the arm is held; 0: any"),
+}
+
 
 def sampling_parameters(options: SamplingOptions) -> dict[str, Value]:
     """Return the parameters of diffusion_agent; 0 and an empty name mean the checkpoint's own."""
@@ -79,6 +88,11 @@ def sampling_parameters(options: SamplingOptions) -> dict[str, Value]:
         "controlnet_every": options.controlnet_every,
         "tiny_decoder": options.tiny_decoder or "",
     }
+
+
+def chunk_sampling_parameters(options: ChunkSamplingOptions) -> dict[str, Value]:
+    """Return the parameters of the policy node."""
+    return {name: getattr(options, name) for name in CHUNK_SAMPLING_PARAMETERS}
 
 
 TASK_RUNNER = NodeSpec("genima_nodes", "task_runner")
@@ -227,6 +241,7 @@ class PolicyArguments:
     device: Value = "cpu"
     seed: Value = 0
     sampling: Mapping[str, Value] = field(default_factory=dict)  # some of SAMPLING_PARAMETERS
+    chunk_sampling: Mapping[str, Value] = field(default_factory=dict)  # some of CHUNK_SAMPLING_PARAMETERS
 
 
 def policy_nodes(
@@ -246,7 +261,11 @@ def policy_nodes(
         ]
     return [
         NodeSpec("genima_nodes", "controller", {"cell": cell.reference, "input": "action_chunk"}),
-        NodeSpec("genima_nodes", "policy", observing | {"policy": policy.name, "episode": policy.episode}),
+        NodeSpec(
+            "genima_nodes",
+            "policy",
+            {**observing, **policy.chunk_sampling, "policy": policy.name, "episode": policy.episode},
+        ),
     ]
 
 

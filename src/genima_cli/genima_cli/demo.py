@@ -16,13 +16,20 @@ from tqdm import tqdm
 from genima.errors import GenimaError
 from genima.io.files import require_writable
 from genima.io.outputs import output_lock, require_free
+from genima.policy.chunk_sampling_options import ChunkSamplingOptions
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.names import GENIMA
 from genima.policy.registry import require_policy
 from genima.system.command_line import Episodes, Port, Seconds, Seed, parse_options
 from genima.system.signals import interrupt_on_signals
 from genima.types import TaskOutcome
-from genima_bringup.node_specs import NodeSpec, PolicyArguments, sampling_parameters, simulation_stack
+from genima_bringup.node_specs import (
+    NodeSpec,
+    PolicyArguments,
+    chunk_sampling_parameters,
+    sampling_parameters,
+    simulation_stack,
+)
 from genima_cli.demo_report import EpisodeResult, Report
 from genima_cli.machine_load import LoadMeter
 from genima_cli.supervisor import Supervisor
@@ -81,6 +88,8 @@ class Demo:
     """With coppeliasim: port of its remote API."""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     """Sampling options of genima: faster, and other, drawn targets."""
+    chunk_sampling: ChunkSamplingOptions = field(default_factory=ChunkSamplingOptions)
+    """Sampling options of diffusion_policy."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -138,7 +147,15 @@ def _clear(out: Path, overwrite: bool) -> None:
 
 def _nodes(options: Demo, cell: Cell) -> list[NodeSpec]:
     sampling = sampling_parameters(options.sampling)
-    policy = PolicyArguments(options.policy, options.checkpoint, options.episode, seed=options.seed, sampling=sampling)
+    chunk_sampling = chunk_sampling_parameters(options.chunk_sampling)
+    policy = PolicyArguments(
+        options.policy,
+        options.checkpoint,
+        options.episode,
+        seed=options.seed,
+        sampling=sampling,
+        chunk_sampling=chunk_sampling,
+    )
     return simulation_stack(cell, policy, options.host, options.port, options.perturb)
 
 

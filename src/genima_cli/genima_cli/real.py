@@ -19,11 +19,19 @@ import tyro
 from tqdm import tqdm
 
 from genima.errors import GenimaError
+from genima.policy.chunk_sampling_options import ChunkSamplingOptions
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.names import GENIMA
 from genima.system.command_line import parse_options
 from genima.system.signals import interrupt_on_signals
-from genima_bringup.node_specs import CLOCK_WATCH, NodeSpec, PolicyArguments, real_robot_stack, sampling_parameters
+from genima_bringup.node_specs import (
+    CLOCK_WATCH,
+    NodeSpec,
+    PolicyArguments,
+    chunk_sampling_parameters,
+    real_robot_stack,
+    sampling_parameters,
+)
 from genima_cli.join_graph import joined_graph
 from genima_cli.supervisor import Supervisor
 from genima_nodes.ros.ros_environment import robot_environment
@@ -64,6 +72,8 @@ class Real:
     """Folder for the nodes' logs; default: runs/real/<time>/logs."""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     """Sampling options of genima: faster, and other, drawn targets."""
+    chunk_sampling: ChunkSamplingOptions = field(default_factory=ChunkSamplingOptions)
+    """Sampling options of diffusion_policy."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -115,7 +125,15 @@ def _nodes(options: Real) -> list[NodeSpec]:
     if not options.no_policy:
         require_policy(cell, options.policy, options.checkpoint, options.episode)
         sampling = sampling_parameters(options.sampling)
-        policy = PolicyArguments(options.policy, options.checkpoint, options.episode, options.device, sampling=sampling)
+        chunk_sampling = chunk_sampling_parameters(options.chunk_sampling)
+        policy = PolicyArguments(
+            options.policy,
+            options.checkpoint,
+            options.episode,
+            options.device,
+            sampling=sampling,
+            chunk_sampling=chunk_sampling,
+        )
         return real_robot_stack(cell, policy)
     if cell.calibrated:
         cell.load_cameras()

@@ -16,7 +16,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from genima.cameras.camera import VIRTUAL
 from genima.errors import GenimaError
-from genima.policy.base import Policy
+from genima.policy.base import Policy, SamplingPolicy
 from genima.policy.diffusion_agent.execution_config import inference_threads
 from genima.policy.names import GENIMA
 from genima.policy.registry import PolicyOptions, load_policy
@@ -30,7 +30,7 @@ from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import INFERENCE_NICENESS, node_main
 from genima_nodes.ros.observation_synchronizer import ObservationSynchronizer, TimedObservation
 from genima_nodes.ros.paced_thread import schedule_in_background
-from genima_nodes.ros.sampling_parameters import sampling_options
+from genima_nodes.ros.sampling_parameters import chunk_sampling_options, sampling_options
 from genima_nodes.ros.trajectory_messages import chunk_message
 from genima_nodes.ros.transform_messages import body_poses
 
@@ -57,6 +57,7 @@ class PolicyNode(Node):
             views=cell.views,
             episode=parameters.text(self, "episode", ""),
             sampling=sampling_options(self),
+            chunk_sampling=chunk_sampling_options(self),
         )
         self._seed = parameters.integer(self, "seed", 0, 0, 2**62)
         _set_threads(parameters.integer(self, "threads", 0, 0, 1024) or inference_threads())
@@ -78,6 +79,8 @@ class PolicyNode(Node):
         self._latency = self._diagnostics.add_latency("image to chunk")
         if isinstance(policy, RemotePolicy):
             self._diagnostics.add_value("rejected replies", lambda: policy.rejected)
+        if isinstance(policy, SamplingPolicy):
+            self._diagnostics.add_value("spread of samples", lambda: _millimetres(policy.spread))
         self._publisher = self.create_publisher(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
         self.create_subscription(SceneStatus, "sim/status", self._on_scene, qos.STATUS)
         views = [view for view in policy.spec.views if view != VIRTUAL]
@@ -123,6 +126,10 @@ class PolicyNode(Node):
         self._latencies.append(messages.now(self) - chunk.stamp)
         self._chunks.tick()
         self._latency.add(time.monotonic() - sample.arrival)
+
+
+def _millimetres(spread: float | None) -> str:
+    return "not measured" if spread is None else f"{spread:.1f} mm"
 
 
 def _require_finite(chunk: ActionChunk) -> None:

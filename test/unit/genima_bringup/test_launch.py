@@ -146,7 +146,11 @@ def test_controller_follows_policy_node() -> None:
     ("cell", "arguments", "expected"),
     [
         ("sim_fr3", (), "cell sim_fr3: the checkpoint of Genima"),
-        ("sim_panda", ("none_such",), "policy .none_such.: unknown; known: act, expert, genima, remote, replay"),
+        (
+            "sim_panda",
+            ("none_such",),
+            "policy .none_such.: unknown; known: act, diffusion_policy, expert, genima, remote, replay",
+        ),
         ("sim_panda", ("expert", "runs/mine"), "policy expert: takes no checkpoint"),
         ("sim_panda", ("genima", "", "data/demos/one"), "policy genima: takes no episode"),
         ("sim_panda", ("replay",), "policy replay: episode missing; name the folder of one"),
@@ -478,6 +482,17 @@ def test_sampling_options_reach_agent(evaluate: Any, file: str) -> None:
     sampling = {"steps": "2", "strength": "0.5", "controlnet_every": "3", "tiny_decoder": "7"}
     found = evaluate(file, **sampling).parameters["genima_nodes/diffusion_agent"]
     assert found | {"steps": 2, "strength": 0.5, "controlnet_every": 3, "tiny_decoder": "7"} == found
+
+
+@pytest.mark.parametrize("file", ["sim", "real_robot"])
+def test_chunk_sampling_options_reach_policy(evaluate: Any, file: str, tmp_path: Path) -> None:
+    given = {"policy": "replay", "episode": str(SHORT.write(tmp_path / "demo"))}
+    sampling = {
+        "sampler": "ddim", "sampler_steps": "4", "real_time_chunking": "true", "samples": "8", "max_spread": "20.5"
+    }  # fmt: skip
+    found = evaluate(file, **given, **sampling).parameters["genima_nodes/policy"]
+    expected = {"sampler": "ddim", "sampler_steps": 4, "real_time_chunking": True, "samples": 8, "max_spread": 20.5}
+    assert found | expected == found
 
 
 def test_simulated_cell_has_guard_of_its_robot(evaluate: Any) -> None:

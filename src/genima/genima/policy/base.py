@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from genima.policy.spec import PolicySpec
 from genima.types import ActionChunk, Observation
@@ -24,3 +24,11 @@ class Policy(Protocol):
         Raises:
             GenimaError: for an observation that does not fit the spec, and for actions that are not finite.
         """
+
+
+@runtime_checkable
+class SamplingPolicy(Policy, Protocol):
+    """Policy that can measure its confidence by sampling several chunks for an observation."""
+
+    spread: float | None
+    """Spread of the last chunk's samples (:func:`genima.policy.chunk_spread.chunk_spread`), mm; None: not measured."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from genima.errors import GenimaError
 from genima.policy.chunk_sampling_options import ChunkSamplingOptions
 from genima.policy.chunk_spread import chunk_spread
 from genima.policy.names import DIFFUSION_POLICY
@@ -79,7 +80,11 @@ class DiffusionPolicy(VisuomotorPolicy):
         self._last, self.spread = None, None
 
     def _predict(self, views: Image, observation: Observation) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """See :class:`VisuomotorPolicy`; the last chunk of the task is where a warm start and a prefix come from."""
+        """See :class:`VisuomotorPolicy`; the last chunk of the task is where a warm start and a prefix come from.
+
+        Raises:
+            GenimaError: for samples that differ too much.
+        """
         previous, prefix = self._previous(observation)
         sample = functools.partial(
             self.network.sample,
@@ -91,6 +96,12 @@ class DiffusionPolicy(VisuomotorPolicy):
         )
         positions, gripper = self.predict_samples(views, observation.instruction, observation.joints, sample)
         self.spread = chunk_spread(self.robot, positions) if len(positions) > 1 else None
+        limit = self._sampling.max_spread
+        if limit and self.spread is not None and self.spread > limit:
+            count = len(positions)
+            raise GenimaError(
+                f"diffusion policy: {count} samples differ by {self.spread:.0f} mm (limit {limit:g} mm); holding"
+            )
         self._last = ActionChunk(observation.stamp, 1 / self.spec.action_rate, positions[0], gripper[0])
         self._instruction = observation.instruction
         return positions[0], gripper[0]

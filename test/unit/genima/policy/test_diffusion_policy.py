@@ -16,6 +16,7 @@ from genima.data.datasets.chunk_samples import joint_range
 from genima.data.datasets.target_dataset import TargetDataset
 from genima.errors import GenimaError
 from genima.inspection.checkpoints import inspect_checkpoint
+from genima.policy.base import SamplingPolicy
 from genima.policy.chunk_sampling_options import ChunkSamplingOptions
 from genima.policy.chunk_spread import chunk_spread
 from genima.policy.diffusion_policy import DiffusionPolicy
@@ -340,4 +341,15 @@ def test_spread_is_distance_of_tips(policy: DiffusionPolicy, targets: TargetData
     assert policy.spread is not None and policy.spread > 1
     policy.sampling = ChunkSamplingOptions(sampler="ddim", sampler_steps=1)
     policy.predict_chunk(observation(targets))
-    assert policy.spread is None
+    assert policy.spread is None and isinstance(policy, SamplingPolicy)
+
+
+def test_samples_that_differ_too_much_are_refused(policy: DiffusionPolicy, targets: TargetDataset) -> None:
+    policy.sampling = ChunkSamplingOptions(sampler="ddim", sampler_steps=1, samples=4, max_spread=0.1)
+    policy.reset(0)
+    with pytest.raises(GenimaError, match=r"4 samples differ by \d+ mm \(limit 0.1 mm\); holding"):
+        policy.predict_chunk(observation(targets))
+    policy.sampling = ChunkSamplingOptions(sampler="ddim", sampler_steps=1, samples=4, max_spread=10_000)
+    policy.predict_chunk(observation(targets))
+    with pytest.raises(GenimaError, match="max_spread 5: one sample has no spread; take 2 or more samples"):
+        ChunkSamplingOptions(max_spread=5)
