@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, SCENE, SCENE_STATE, SUCCESS, TASK, read_messages
 from genima.data.episodes.errors import EpisodeError
+from genima.data.keyframes import find_keyframes
 from genima.errors import GenimaError
 from genima.io.files import FileSchema, parse_yaml, validate
 from genima.robot.model import RobotModel
@@ -67,6 +68,14 @@ class SceneDemo:
             states=np.array(rows),
             commands=[_command(message) for message in messages[JOINT_COMMAND]],
             success=bool(messages[SUCCESS][-1].data) if messages.get(SUCCESS) else False,
+        )
+
+    def keyframes(self) -> NDArray[np.int64]:
+        """Return the samples at keyframes: see :func:`genima.data.keyframes.find_keyframes`."""
+        return find_keyframes(
+            np.array([joints.stamp for joints in self.joints]),
+            np.array([joints.positions for joints in self.joints]),
+            np.array([command.gripper for command in self.commands]),
         )
 
 
