@@ -158,10 +158,11 @@ class Cell:
             raise GenimaError(f"cell {self.name}: {self.calibration} lacks {', '.join(missing)}; {how}")
         return {view: found[view] for view in self.views}
 
-    def require_policy(self, spec: PolicySpec, what: str) -> None:
-        """Check that a policy fits the cell: its robot and gripper, views, image sizes and calibration.
+    def require_policy(self, spec: PolicySpec, what: str, depth: bool = False) -> None:
+        """Check that a policy fits the cell: its robot and gripper, views, image sizes, depth and calibration.
 
-        The one place where that is checked, for every simulator and robot. ``what`` names the policy in errors.
+        The one place where that is checked, for every simulator and robot. ``what`` names the policy in errors;
+        ``depth``: observations have depth images.
 
         Raises:
             GenimaError: where it was trained for another robot, or takes what the cell does not have.
@@ -170,6 +171,10 @@ class Cell:
             spec.require_robot(self.robot, what)
         except GenimaError as error:
             raise GenimaError(f"cell {self.name}: {error}") from None
+        if spec.requires_depth and not depth:
+            raise GenimaError(
+                f"{what} takes depth images; cell {self.name} has none here; use ./genima eval in a cell of MuJoCo"
+            )
         views = [view for view in spec.views if view != VIRTUAL]
         if missing := [view for view in views if view not in self.views]:
             has = ", ".join(self.views)

@@ -32,6 +32,8 @@ class Observation:
     bodies: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Poses (4, 4) of the objects' bodies in the base frame, by name; simulated only."""
     latency: float = 0.0  # s from the stamp until the chunk can be followed, as measured with the last chunks
+    depth: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Depth images (h, w) of the same cameras by view, m along the optical axis; for policies that require them."""
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,9 @@ def _load_policy(options: Evaluate, cell: Cell) -> tuple[Policy, Mapping[str, Pa
 
 
 def _require_fitting(options: Evaluate, cell: Cell, spec: PolicySpec, what: str) -> None:
-    cell.require_policy(spec, what)
+    from genima_sim.simulators import get_simulator
+
+    cell.require_policy(spec, what, get_simulator(cell).has_depth)
     if options.horizon > spec.horizon:
         raise GenimaError(f"--horizon {options.horizon}: {what} has chunks of K = {spec.horizon} actions")
     if options.ensemble is not None and options.horizon >= spec.horizon:

@@ -71,14 +71,18 @@ class StateEnvironment:
 class Environment(StateEnvironment):
     """Environment with images of all cameras."""
 
-    def __init__(self, cell: Cell | None = None) -> None:
+    def __init__(self, cell: Cell | None = None, depth: bool = False) -> None:
+        """``depth``: observations have depth images, too."""
         super().__init__(cell)
+        self._depth = depth
         self.renderer = SceneRenderer(self.simulation.model, self.simulation.cameras)
 
     def observe(self) -> Observation:
         """Return images of all cameras, the measured joints and the poses of the objects' bodies."""
-        images = self.renderer.render(self.simulation.qpos(), self.simulation.model)
-        return replace(super().observe(), images=images)
+        qpos, model = self.simulation.qpos(), self.simulation.model
+        images = self.renderer.render(qpos, model)
+        depth = self.renderer.render_depth(qpos, model) if self._depth else {}
+        return replace(super().observe(), images=images, depth=depth)
 
     def close(self) -> None:
         """Free the renderer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -40,19 +41,34 @@ class SceneRenderer:
             model: the scene; another one than before takes about a second.
             views: None: all.
         """
+        self._place(qpos, model)
+        return {view: self._render(view) for view in (self._cameras if views is None else views)}
+
+    def render_depth(self, qpos: NDArray[np.float64], model: mujoco.MjModel) -> dict[str, NDArray[np.float32]]:
+        """Render the depth images (h, w) of all cameras, m along the optical axis; arguments as :meth:`render`."""
+        self._place(qpos, model)
+        for renderer in self._renderers.values():
+            renderer.enable_depth_rendering()
+        try:
+            return {view: self._render(view) for view in self._cameras}
+        finally:
+            for renderer in self._renderers.values():
+                renderer.disable_depth_rendering()
+
+    def _place(self, qpos: NDArray[np.float64], model: mujoco.MjModel) -> None:
+        """Put a scene, loaded where it is another one than before, into a configuration."""
         if model is not self._model:
             self.close()
             self._load(model)
         self._data.qpos[:] = qpos
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
-        images = {}
-        for view in self._cameras if views is None else views:
-            camera = self._cameras[view]
-            renderer = self._renderers[camera.height, camera.width]
-            renderer.update_scene(self._data, view, self._options)
-            images[view] = renderer.render()
-        return images
+
+    def _render(self, view: str) -> NDArray[Any]:
+        camera = self._cameras[view]
+        renderer = self._renderers[camera.height, camera.width]
+        renderer.update_scene(self._data, view, self._options)
+        return renderer.render()
 
     def close(self) -> None:
         """Free the OpenGL contexts; call it in the thread that made them."""

@@ -32,6 +32,8 @@ class Simulator(ABC):
     environments are :class:`genima_sim.perturbation.PerturbedEnvironment`, its ROS node has the parameter
     ``perturbations``, a list of names."""
 
+    has_depth: ClassVar[bool] = False
+    """Its environments render depth images for a policy that requires them."""
     stores_states: ClassVar[bool] = False
     """Its demo environments return states, from which :mod:`genima_sim.demo_images` renders images."""
 

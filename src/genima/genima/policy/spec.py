@@ -48,6 +48,7 @@ class PolicySpec:
     action_rate: float = 20.0  # Hz, of the demos and the chunk's actions
     appearance: Appearance = field(default_factory=Appearance)
     prompt_template: str = "tiled perspectives of a robot arm executing '{goal}'"  # {view}: for untiled views
+    requires_depth: bool = False  # the policy takes the depth images of its views, too
 
     @property
     def tile_size(self) -> tuple[int, int]:
@@ -71,6 +72,7 @@ class PolicySpec:
             "action_rate": self.action_rate,
             "appearance": self.appearance.to_dict(),
             "prompt_template": self.prompt_template,
+            **({"requires_depth": True} if self.requires_depth else {}),  # files of other policies stay as they are
         }
 
     @classmethod
@@ -88,8 +90,8 @@ class PolicySpec:
         Only the diffusion agent uses the prompt.
         """
         a, b = self.to_dict(), other.to_dict()
-        if different := [key for key in a if a[key] != b[key] and key != "prompt_template"]:
-            details = "; ".join(f"{key}: {a[key]} against {b[key]}" for key in different)
+        if different := [key for key in a | b if a.get(key) != b.get(key) and key != "prompt_template"]:
+            details = "; ".join(f"{key}: {a.get(key)} against {b.get(key)}" for key in different)
             raise GenimaError(
                 f"{mine} and {theirs}: specifications differ ({details}); use a pair that was trained together"
             )
@@ -139,6 +141,7 @@ class _Spec(FileSchema):
     action_rate: Annotated[float, Field(gt=0, le=10_000)]
     appearance: Annotated[dict[str, Any], AfterValidator(Appearance.from_dict)]
     prompt_template: Annotated[Text, AfterValidator(_template)]
+    requires_depth: bool = False
 
     def spec(self) -> PolicySpec:
         appearance: Any = self.appearance  # as it was validated
@@ -147,7 +150,7 @@ class _Spec(FileSchema):
         width, height = self.camera_size
         return PolicySpec(
             self.robot, tuple(self.joint_names), tuple(self.views), (width, height), self.view_size, self.horizon,
-            self.action_rate, appearance, self.prompt_template,
+            self.action_rate, appearance, self.prompt_template, self.requires_depth,
         )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ class Mujoco(Simulator):
     has_experts = True
     stores_states = True
     has_perturbations = True
+    has_depth = True
 
     def require_task(self, task: str, cell: Cell) -> None:
         """See :class:`Simulator`."""
@@ -28,7 +29,9 @@ class Mujoco(Simulator):
 
     def environment(self, cell: Cell, spec: PolicySpec, host: str, port: int) -> Environment:
         """See :class:`Simulator`."""
-        return self.demo_environment(cell)
+        from genima_sim.environment import Environment
+
+        return Environment(cell, spec.requires_depth)
 
     def demo_environment(self, cell: Cell, images: bool = True) -> DemoEnvironment:
         """See :class:`Simulator`."""
