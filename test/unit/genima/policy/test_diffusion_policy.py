@@ -100,6 +100,19 @@ def test_losses_reach_all_weights_and_ignore_padding(objective: str) -> None:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
+def test_losses_work_in_half_precision(objective: str) -> None:
+    network, padding = tiny_network(objective).train(), torch.zeros(B, K, dtype=torch.bool)
+
+    def loss(enabled: bool) -> Tensor:
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            return torch.stack([*network.losses(*inputs(network), actions(B), padding).values()]).sum()
+
+    torch.testing.assert_close(loss(True), loss(False), rtol=0.1, atol=0.01)
+    loss(True).backward()
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_samples_follow_from_generator_and_all_inputs(objective: str) -> None:
     network = tiny_network(objective).requires_grad_(False)
     for layer in network.backbone.film:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from genima.errors import GenimaError
-from genima.policy.visuomotor.noise_levels import CLEAN, NoiseLevel, step
+from genima.policy.visuomotor.noise_levels import CLEAN, step
 from genima.policy.visuomotor.objectives import OBJECTIVES, Network, Objective, Truncated
 from genima.policy.visuomotor.real_time_chunking import guide
 
@@ -85,23 +86,10 @@ class ChunkSampler:
         else:
             noisy = levels[0].noise * noise()
         for level, following in zip(levels, [*levels[1:], CLEAN], strict=True):
-            clean = self._estimate(objective, network, noisy, level, following, prefix)
-            noisy = step(noisy, clean, level, following, noise() if name == "ddpm" else None)
+            denoise = functools.partial(objective.denoise, network, level=level, following=following)
+            clean = denoise(noisy) if prefix is None else guide(denoise, noisy, level, *prefix, len(levels))
+            noisy = step(noisy, objective.clip(clean), level, following, noise() if name == "ddpm" else None)
         return noisy
-
-    def _estimate(
-        self,
-        objective: Objective,
-        network: Network,
-        noisy: Tensor,
-        level: NoiseLevel,
-        following: NoiseLevel,
-        prefix: tuple[Tensor, Tensor] | None,
-    ) -> Tensor:
-        def denoise(noisy: Tensor) -> Tensor:
-            return objective.denoise(network, noisy, level, following)
-
-        return objective.clip(denoise(noisy) if prefix is None else guide(denoise, noisy, level, *prefix, self.steps))
 
     def _refine_anchors(self, objective: Truncated, network: Network, noise: NoiseSource, anchors: Tensor) -> Tensor:
         """Return the refined anchor of the best score of each chunk."""

@@ -235,7 +235,8 @@ class MeanFlow(Objective):
             return network(noisy, t, t - r)
 
         tangents = (velocity, torch.ones_like(t), torch.zeros_like(r))
-        mean, derivative, *_ = torch.func.jvp(mean_velocity, (noisy, t, r), tangents)
+        with torch.autocast(noisy.device.type, enabled=False):  # it does not cast the tensors of forward derivatives
+            mean, derivative, *_ = torch.func.jvp(mean_velocity, (noisy, t, r), tangents)
         return mean, (velocity - (t - r)[:, None, None] * derivative).detach()
 
     def denoise(self, network: Network, noisy: Tensor, level: NoiseLevel, following: NoiseLevel) -> Tensor:
