@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from genima.system.terminal import printable
 from genima_sim.tasks import get_task, variation_names
 
 _CHUNK = 5  # seeds of one call to a worker
+_MIN_SUCCESS = 0.95  # share of the experts' episodes, with and without the guard
 _EXPERT, _GUARDED, _IDLE, _NEAR_MISSES = "expert", "guarded", "idle", "near misses"
 Results = dict[str, dict[str, dict[str, Any]]]
 """Results by task, check and seed, or by task, check and name of a near miss."""
@@ -52,7 +53,7 @@ class Check:
 
 
 def check_tasks(argv: Sequence[str]) -> int:
-    """Entry point of ``./genima tasks check``; 1 where a task breaks a rule."""
+    """Entry point of ``./genima tasks check``; 1 where a task fails."""
     options = parse_options(
         Check, "genima tasks check", argv, example="./genima tasks check open_drawer --seeds 100 --guarded 20"
     )
@@ -74,7 +75,10 @@ def check_tasks(argv: Sequence[str]) -> int:
     _print_table(rows)
     if options.out is not None:
         print(f"results: {printable(options.out)}")
-    return int(any(row["over_limits"] or row["near_misses_counted"] or row["idle_successes"] for row in rows.values()))
+    failed = {name: "; ".join(problems) for name, row in rows.items() if (problems := list(_problems(row)))}
+    if failed:
+        print(f"{len(failed)} of {len(rows)} failed: {', '.join(f'{name} ({text})' for name, text in failed.items())}")
+    return int(bool(failed))
 
 
 def _seeds(options: Check) -> dict[str, range]:
@@ -146,6 +150,19 @@ def summarize(results: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         "near_misses_counted": list(results.get(_NEAR_MISSES, [])),
         "problems": sorted({attempt["problem"] for attempt in attempts if attempt["problem"]}),
     }
+
+
+def _problems(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a task fails in."""
+    for kind, done, total in (("expert", "successes", "episodes"), ("guarded", "guarded_successes", "guarded")):
+        if row[done] < _MIN_SUCCESS * row[total]:
+            yield f"{kind} {row[done]} of {row[total]}, at least {_MIN_SUCCESS:.0%} expected"
+    if row["over_limits"]:
+        yield f"{row['over_limits']} plans over the arm's limits"
+    if row["near_misses_counted"]:
+        yield f"near misses counted: {', '.join(row['near_misses_counted'])}"
+    if row["idle_successes"]:
+        yield f"{row['idle_successes']} successes without an expert"
 
 
 def _print_table(rows: Mapping[str, Mapping[str, Any]]) -> None:

@@ -34,10 +34,14 @@ def test_check_is_kept_and_resumed(
     stored = json.loads(out.read_text(encoding="utf-8"))
     assert set(stored["push_button@1"]["expert"]) == {"3"}
     stored["push_button@1"]["expert"]["3"]["success"] = False  # so that a second run of it would be seen
+    stored["push_button@1"]["near misses"] = {"touched": True}
     out.write_text(json.dumps(stored), encoding="utf-8")
-    assert main([*command, "--seeds", "2"]) == 0
-    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("push_button@1"))
+    assert main([*command, "--seeds", "2"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("push_button@1"))
     assert row.split()[1] == "1/2"
+    expected = "1 of 1 failed: push_button@1 (expert 1 of 2, at least 95% expected; near misses counted: touched)"
+    assert expected in lines
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [
