@@ -1,6 +1,6 @@
 """Slide a block to a side."""
 
-from genima_sim.motions import MoveTo, pointing_down
+from genima_sim.motions import MoveTo, top_down_grasp
 from genima_sim.parts import add_box
 from genima_sim.task import Region, SceneObject, Task
 
@@ -29,6 +29,6 @@ class SlideBlock(Task):
         side = 1 if self.values["side"] == "left" else -1
         x, y, _ = scene.body("block")[:3, 3]
         # at least 1.8 s, with the gripper closed
-        yield MoveTo(pointing_down(x, y - 0.12 * side, 0.15), 1.8, 0.0, straight=False)
-        yield MoveTo(pointing_down(x, y - 0.12 * side, 0.05), 1.0, 0.0)
-        yield MoveTo(pointing_down(x, y + 0.08 * side, 0.05), 2.0, 0.0)
+        yield MoveTo(top_down_grasp(x, y - 0.12 * side, 0.15), 1.8, 0.0, straight=False)
+        yield MoveTo(top_down_grasp(x, y - 0.12 * side, 0.05), 1.0, 0.0)
+        yield MoveTo(top_down_grasp(x, y + 0.08 * side, 0.05), 2.0, 0.0)

@@ -49,7 +49,7 @@ TASK = '''
 import mujoco
 import numpy as np
 
-from genima_sim.motions import MoveTo, facing_outwards
+from genima_sim.motions import MoveTo, radial_grasp
 from genima_sim.task import Region, SceneObject, Task
 
 
@@ -73,7 +73,7 @@ class PointAtBall(Task):
 
     def motions(self, scene):
         x, y, _ = scene.body("ball")[:3, 3]
-        yield MoveTo(facing_outwards([x, y, 0.3]), 2.0, 1.0, straight=False)
+        yield MoveTo(radial_grasp([x, y, 0.3]), 2.0, 1.0, straight=False)
 '''
 
 POLICY = '''

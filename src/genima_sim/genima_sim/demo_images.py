@@ -96,7 +96,7 @@ def render_demos(
         demos: folders.
         out: folder; on a cluster, one that all machines share, as those of the demos.
         options: what to render.
-        workers: processes.
+        workers: processes; at most the cluster's CPUs.
         address: of a Ray cluster; None: this machine's cores.
 
     Returns:
@@ -104,7 +104,7 @@ def render_demos(
 
     Raises:
         GenimaError: for options that :class:`DemoImageRenderer` rejects, for demos of one name, for the first demo that
-            cannot be rendered, without a cluster at the address, and when a process of Ray ends.
+            cannot be rendered, without a cluster at the address or CPUs in it, and when a process of Ray ends.
     """
     _load_cell(options)  # here, too: Ray reports an error in the making of a renderer by its traceback
     names = [demo.name for demo in demos]
@@ -153,6 +153,12 @@ def _render_in_parallel(
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise GenimaError(f"Ray {address or 'on this machine'}: not started ({error})") from None
     try:
+        cpus = int(ray.cluster_resources().get("CPU", 0))
+        if not cpus:
+            raise GenimaError(f"Ray {address}: no CPU in the cluster; start a worker on one of its machines")
+        if workers > cpus:  # Ray would wait for machines that join
+            tqdm.write(f"genima: workers: the cluster has {cpus} CPUs ({workers} workers requested); using {cpus}")
+            workers = cpus
         renderer = ray.remote(num_cpus=1)(DemoImageRenderer)
         pool = ActorPool([renderer.remote(options) for _ in range(workers)])
         results = pool.map_unordered(

@@ -53,16 +53,16 @@ def back_off(frame: Pose, distance: float) -> Pose:
     return moved
 
 
-def pointing_down(x: float, y: float, z: float, yaw: float = 0.0) -> Pose:
+def top_down_grasp(x: float, y: float, z: float, yaw: float = 0.0) -> Pose:
     """Return a grasp frame at x, y, z in m whose approach is straight down; the fingers close along ``yaw`` in rad."""
     c, s = np.cos(yaw), np.sin(yaw)
     return np.array([[c, s, 0, x], [s, -c, 0, y], [0, 0, -1, z], [0, 0, 0, 1.0]])
 
 
-def facing_outwards(position: ArrayLike) -> Pose:
+def radial_grasp(position: ArrayLike) -> Pose:
     """Return a grasp frame at ``position`` (3,) m that points down and closes along the direction from the base."""
     x, y, z = np.asarray(position, float)
-    return pointing_down(x, y, z, np.arctan2(y, x))
+    return top_down_grasp(x, y, z, np.arctan2(y, x))
 
 
 def grasp(frame: Pose, hover: float = 0.1) -> Iterator[Motion]:

@@ -96,6 +96,39 @@ def _add_joint(
     )
 
 
+def add_lever(
+    body: mujoco.MjsBody,
+    name: str,
+    pos: Vector,
+    side: int,
+    length: float,
+    shank: float,
+    rgb: Vector,
+    approach: Vector,
+    friction: float,
+    stiffness: float,
+) -> None:
+    """Add the body and hinge ``<name>_handle``, a sprung lever turned about x, with the grasp ``<name>_lever``.
+
+    Args:
+        body: a leaf behind the lever, in +x.
+        name: of the leaf.
+        pos: (3,) m, of the lever's hinge.
+        side: 1 for a lever towards +y, -1 towards -y; its end moves down.
+        length: m.
+        shank: m, distance to the leaf.
+        rgb: (3,).
+        approach: (3,) of the grasp.
+        friction: N m.
+        stiffness: N m/rad.
+    """
+    handle = body.add_body(name=f"{name}_handle", pos=pos)
+    add_hinge(handle, f"{name}_handle", [0, 0, 0], [-side, 0, 0], (0, 0.9), 0.05, friction, stiffness=[stiffness, 0, 0])
+    add_bar(handle, [shank, 0, 0], [0, 0, 0], 0.008, rgb, mass=0.02, contype=0, conaffinity=0)
+    add_bar(handle, [0, 0, 0], [0, side * length, 0], 0.009, rgb, mass=0.05)
+    add_site(handle, f"{name}_lever", [0, side * 0.75 * length, 0], z=approach, x=(0, 0, 1))
+
+
 def add_site(
     body: mujoco.MjsBody,
     name: str,

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
+from genima_sim.task import OBJECT_GROUP
+
 if TYPE_CHECKING:  # options name perturbations: a help page must not load a simulator
     import mujoco
 
     from genima_sim.task import Placement, SceneObject, Task
-
-_VISIBLE = 0  # geom group of the table and the objects
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SceneSpec:
     def visible_geoms(self, each: SceneObject) -> list[mujoco.MjsGeom]:
         """Return the rendered geoms of an object."""
         geoms = [geom for body in self.object_bodies(each) for geom in body.geoms]
-        return [geom for geom in geoms if geom.group == _VISIBLE and geom.rgba[3] > 0]
+        return [geom for geom in geoms if geom.group == OBJECT_GROUP and geom.rgba[3] > 0]
 
 
 class Perturbation(ABC):

@@ -18,13 +18,12 @@ from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import pose
 from genima_sim.mounted_board import MountedBoard, add_board
 from genima_sim.scene_state import SceneFrames, rotation_matrix
-from genima_sim.task import Latch, Placement, SceneObject, Task
+from genima_sim.task import OBJECT_GROUP, Latch, Placement, SceneObject, Task
 from genima_sim.tasks import scene_objects
 
 Array = NDArray[np.float64]
 PHYSICS_HZ = 1000
 _OVERLAP = 0.002  # m: what rests on something sinks in by less
-OBJECTS = 0  # geom group of the table and the objects, drawn together with the robot's meshes
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def build_scene(
     _add_table(spec.worldbody)
     top_level = {each.name: _build_object(spec, each) for each in objects}
     for geom in spec.geoms:
-        if geom.group == OBJECTS and geom.contype:
+        if geom.group == OBJECT_GROUP and geom.contype:
             geom.conaffinity = 3
     for latch in latches:
         joint = mujoco.mjtObj.mjOBJ_JOINT

@@ -6,13 +6,16 @@ rendering, up to the parameter ``camera_backlog``: 0 for a policy, which needs t
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from genima.cameras.calibration_board import CalibrationBoard
 from genima.errors import GenimaError
@@ -31,6 +34,17 @@ _NO_BOARD = "none"
 _BOARD_FILE = "calibration", "boards", "charuco_7x5_a4.yaml"
 
 
+@dataclass(frozen=True)
+class _Exposure:
+    """Scene at one moment, for the rendering thread; a reset moves bodies in the model itself."""
+
+    model: mujoco.MjModel
+    body_pos: NDArray[np.float64]  # (nbody, 3) m, in the model
+    body_quat: NDArray[np.float64]  # (nbody, 4)
+    qpos: NDArray[np.float64]
+    stamp: float  # s
+
+
 class SimNode(SceneNode):
     """Robot, cameras and a scene that can be reset."""
 
@@ -45,8 +59,7 @@ class SimNode(SceneNode):
         require_perturbations(self._cell, self._perturbations)
         self._view = parameters.view(self, "")  # the only rendered view; empty: all
         self._simulation = simulation or Simulation(self._robot, board, self._view or None, self._cell.load_cameras())
-        # scene, configuration, stamp in s
-        self._exposed: deque[tuple[mujoco.MjModel, np.ndarray, float]] = deque(maxlen=backlog + 1)
+        self._exposed: deque[_Exposure] = deque(maxlen=backlog + 1)
         self._pending = threading.Semaphore(0)  # counts exposures, and the end
         self._ending = False
         self._rendering = self._diagnostics.add_latency("rendering")
@@ -84,7 +97,10 @@ class SimNode(SceneNode):
     def _expose(self, stamp: float) -> None:
         if len(self._exposed) == self._exposed.maxlen:
             self._frames.drop()
-        self._exposed.append((self._simulation.model, self._simulation.qpos(), stamp))
+        model = self._simulation.model
+        self._exposed.append(
+            _Exposure(model, model.body_pos.copy(), model.body_quat.copy(), self._simulation.qpos(), stamp)
+        )
         self._pending.release()
 
     # The camera thread.
@@ -92,20 +108,28 @@ class SimNode(SceneNode):
     def _render_loop(self) -> None:
         cameras = self._simulation.cameras
         rendered = {self._view: cameras[self._view]} if self._view else cameras
-        renderer = SceneRenderer(self._simulation.model, rendered)
+        with self._lock:
+            source = self._simulation.model
+            own = copy.copy(source)
+        renderer = SceneRenderer(own, rendered)
         while True:
             self._pending.acquire()
             if self._ending:
                 renderer.close()
                 return
             try:
-                model, qpos, stamp = self._exposed.popleft()
+                exposure = self._exposed.popleft()
             except IndexError:  # replaced by a newer one
                 continue
             start = time.monotonic()
-            images = renderer.render(qpos, model)
+            if exposure.model is not source:  # of a perturbed episode
+                source = exposure.model
+                with self._lock:
+                    own = copy.copy(source)
+            own.body_pos[:], own.body_quat[:] = exposure.body_pos, exposure.body_quat
+            images = renderer.render(exposure.qpos, own)
             self._rendering.add(time.monotonic() - start)
-            self._publish_images(images, stamp)
+            self._publish_images(images, exposure.stamp)
 
 
 main = node_main(SimNode, CONTROL_NICENESS, role="robot")

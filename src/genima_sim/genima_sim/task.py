@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # options name tasks: a help page must not load a simulator
 
 Array = NDArray[np.float64]
 _PLACEMENT_ATTEMPTS = 10_000
+OBJECT_GROUP = 0  # geom group of the table and the objects, drawn together with the robot's meshes
 _SHORTEST = 0.05  # s of a motion: one command of a demo
 
 
@@ -100,8 +101,8 @@ class Latch:
 
 
 @dataclass(frozen=True)
-class At:
-    """Place of a body with a free joint: relative to a site."""
+class RelativePose:
+    """Pose of a body with a free joint, relative to a site."""
 
     site: str
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)  # m, along the base frame's axes
@@ -133,7 +134,7 @@ class Task(ABC):
     latches: ClassVar[Sequence[Latch]] = ()
     allows_scaling: ClassVar[bool] = False
     """Success test and expert take all sizes from the scene, so that its objects can be scaled."""
-    near_misses: ClassVar[Mapping[str, Mapping[str, float | At]]] = {}
+    near_misses: ClassVar[Mapping[str, Mapping[str, float | RelativePose]]] = {}
     """States that must not count as success, by description: positions of joints in rad or m, places of free bodies.
     Of variation 0."""
 

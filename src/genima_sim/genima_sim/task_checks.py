@@ -23,7 +23,7 @@ from genima_sim.experts import Expert
 from genima_sim.scene import scene_frames
 from genima_sim.simulation import Simulation
 from genima_sim.simulators.mujoco import Mujoco
-from genima_sim.task import At
+from genima_sim.task import RelativePose
 from genima_sim.tasks import DEMO_HZ
 
 Array = NDArray[np.float64]
@@ -84,7 +84,9 @@ def run_guarded_expert(environment: StateEnvironment, policy: Policy, task: str,
     return environment.done
 
 
-def near_miss_counts(simulation: Simulation, task: str, changes: Mapping[str, float | At], seed: int = 0) -> bool:
+def near_miss_counts(
+    simulation: Simulation, task: str, changes: Mapping[str, float | RelativePose], seed: int = 0
+) -> bool:
     """Return whether a changed state counts as success, or comes to count while the arm rests.
 
     Args:
@@ -112,9 +114,9 @@ def near_miss_counts(simulation: Simulation, task: str, changes: Mapping[str, fl
     return simulation.success
 
 
-def _change(simulation: Simulation, name: str, change: float | At) -> None:
+def _change(simulation: Simulation, name: str, change: float | RelativePose) -> None:
     joint = simulation.data.joint(name)
-    if isinstance(change, At):
+    if isinstance(change, RelativePose):
         turn = Rotation.from_rotvec(change.rotation)
         start = Rotation.from_quat(joint.qpos[3:], scalar_first=True)
         position = simulation.state.frame(change.site)[:3, 3] + change.offset

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from recorded_messages import record
 
 from genima.data.episodes import Episode, EpisodeError, find_episodes
@@ -39,12 +40,20 @@ def test_images_equal_those_recorded_directly(state_demos: Path, demos_folder: P
     assert size < 200e3  # bytes
 
 
-def test_demos_are_rendered_by_ray_and_kept(state_demos: Path, tmp_path: Path, robot: RobotModel) -> None:
+def test_demos_are_rendered_by_ray_and_kept(
+    state_demos: Path,
+    tmp_path: Path,
+    robot: RobotModel,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     demos, out = find_episodes(state_demos), tmp_path / "out"
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})  # three workers would wait for more
     recorded = read_messages(demos[0])
     damaged = record(tmp_path / "damaged", {topic: recorded[topic] for topic in recorded if topic != SCENE})
     with pytest.raises(GenimaError, match="damaged: /scene: no messages"):
-        render_demos([*demos, damaged], out, ImageOptions(size=32), workers=1)
+        render_demos([*demos, damaged], out, ImageOptions(size=32), workers=3)
+    assert "the cluster has 1 CPUs (3 workers requested); using 1" in capsys.readouterr().out
     assert find_episodes(out) == [out / demo.name for demo in demos]
     episode = Episode.load(out / demos[0].name, robot)
     assert episode.success and episode.image("front", 0).shape == (32, 32, 3)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
+
+import mujoco
+import numpy as np
 import pytest
 from ros_graph import Graph
 from std_msgs.msg import String
@@ -9,6 +14,7 @@ from std_msgs.msg import String
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
 from genima_nodes.ros import qos
+from genima_sim import sim_node
 from genima_sim.sim_node import SimNode
 from genima_sim.simulation import Simulation
 
@@ -36,3 +42,39 @@ def test_restarted_task_resets_success(graph: Graph, simulation: Simulation) -> 
         start_task(String(data="push"))
         simulation.success = simulation.task.succeeded(simulation.state)
     graph.until(latest_success, "success is not published")
+
+
+@pytest.mark.any_pace
+def test_reset_does_not_move_objects_of_exposed_image(
+    graph: Graph, simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The renderer's model has the poses of the exposure, whatever the next episode does meanwhile."""
+    begun, reset = threading.Event(), threading.Event()
+    places: list[np.ndarray] = []
+
+    class Renderer:
+        def __init__(self, model: mujoco.MjModel, cameras: Mapping[str, object]) -> None:
+            pass
+
+        def render(self, qpos: np.ndarray, model: mujoco.MjModel) -> dict[str, np.ndarray]:
+            if not places:
+                begun.set()
+                assert reset.wait(20)
+            places.append(model.body("button").pos.copy())
+            return {}
+
+        def close(self) -> None:
+            pass
+
+    def place() -> np.ndarray:
+        return np.array(simulation.model.body("button").pos)
+
+    monkeypatch.setattr(sim_node, "SceneRenderer", Renderer)
+    before = place()
+    graph.add(SimNode(simulation))
+    assert begun.wait(20)
+    assert graph.call(ResetScene, "sim/reset", ResetScene.Request(task="push_button", seed=1)).success
+    after = place()
+    reset.set()
+    graph.until(lambda: places and np.array_equal(places[-1], after), "the new scene is not rendered")
+    assert np.array_equal(places[0], before) and not np.array_equal(before, after)

@@ -8,9 +8,9 @@ import pytest
 from genima.control.limit_violations import largest_excess
 from genima.errors import GenimaError
 from genima_sim.demo_recorder import DemoRecorder
-from genima_sim.motions import MoveTo, facing_outwards
+from genima_sim.motions import MoveTo, radial_grasp
 from genima_sim.simulation import Simulation
-from genima_sim.task import At
+from genima_sim.task import RelativePose
 from genima_sim.task_checks import near_miss_counts, random_motion_succeeds, resting_arm_succeeds, run_expert
 from genima_sim.tasks import DEMO_HZ, TASKS, find_task, get_task, variation_names
 
@@ -76,7 +76,7 @@ def test_states_beyond_the_threshold_count(simulation: Simulation) -> None:
 
 
 def test_near_miss_with_unknown_name_is_rejected(simulation: Simulation) -> None:
-    for changes in ({"drawer": 0.1}, {"drawer_bottom": 0.1, "cube": At("handle_top")}):
+    for changes in ({"drawer": 0.1}, {"drawer_bottom": 0.1, "cube": RelativePose("handle_top")}):
         with pytest.raises(GenimaError, match="task open_drawer: near miss: unknown name"):
             near_miss_counts(simulation, "open_drawer", changes)
 
@@ -97,7 +97,7 @@ def test_unknown_variation_is_rejected(name: str, expected: str) -> None:
 def test_plan_slows_down_for_the_arms_limits(recorder: DemoRecorder) -> None:
     """A motion that is asked to take no time takes as much as the limits demand."""
     robot = recorder.expert.robot
-    motions = [MoveTo(facing_outwards([0.5, y, 0.3]), 0.05, 1.0, straight) for y in (0.3, -0.3) for straight in (0, 1)]
+    motions = [MoveTo(radial_grasp([0.5, y, 0.3]), 0.05, 1.0, straight) for y in (0.3, -0.3) for straight in (0, 1)]
     plan = recorder.expert.plan(motions, robot.home)
     positions = np.vstack([np.tile(robot.home, (3, 1)), plan.positions])
     excess = largest_excess(np.arange(len(positions)) / DEMO_HZ, positions, robot)

@@ -59,7 +59,8 @@ def test_user_task_runs_with_expert_in_lock_step(
 def test_demo_of_user_task_is_recorded(
     write_module: Callable[..., Path], recorder: DemoRecorder, tmp_path: Path
 ) -> None:
-    write_module("tasks/slide_block.py", SLIDE_BLOCK)
+    private = ("    instructions =", "    _notes: str  # private: may be set later\n    instructions =")
+    write_module("tasks/slide_block.py", SLIDE_BLOCK, private)
     assert any(recorder.record(tmp_path / f"slide_block-{seed}", "slide_block", seed) for seed in range(3))
 
 

@@ -178,6 +178,6 @@ def _files(folders: Iterable[str]) -> dict[str, Path]:
 
 
 def _unset(entry: object) -> list[str]:
-    """Return attributes that a class of the entry declares, and that are not set."""
+    """Return public attributes that a class of the entry declares, and that are not set."""
     declared = {name for base in type(entry).__mro__ for name in vars(base).get("__annotations__", {})}
-    return sorted(name for name in declared if not hasattr(entry, name))
+    return sorted(name for name in declared if not (name.startswith("_") or hasattr(entry, name)))

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import mujoco
 import numpy as np
 
-from genima_sim.motions import GRIP_TIME, Motion, MoveTo, grasp, pointing_down, shift
+from genima_sim.motions import GRIP_TIME, Motion, MoveTo, grasp, shift, top_down_grasp
 from genima_sim.parts import add_ball, add_bar, add_box, add_cylinder, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, Region, SceneObject, Task
+from genima_sim.task import Region, RelativePose, SceneObject, Task
 
 _ORANGE = (0.88, 0.42, 0.08)
 _POLE, _BOARD, _RIM, _NET = (0.35, 0.37, 0.42), (0.88, 0.89, 0.92), (0.75, 0.12, 0.08), (0.95, 0.95, 0.95)
@@ -75,10 +75,10 @@ class BasketballInHoop(Task):
     objects = (Ball(), Hoop())
     allows_scaling = True
     near_misses = {
-        "on the table below the hoop": {"ball": At("rim", (0.0, 0.0, _BALL - _HEIGHT))},
-        "in the air above the hoop": {"ball": At("rim", (0.0, 0.0, 0.55))},
-        "beside the net": {"ball": At("net", (-0.13, 0.0, 0.0))},
-        "in front of the board, outside the rim": {"ball": At("rim", (0.0, 0.12, 0.05))},
+        "on the table below the hoop": {"ball": RelativePose("rim", (0.0, 0.0, _BALL - _HEIGHT))},
+        "in the air above the hoop": {"ball": RelativePose("rim", (0.0, 0.0, 0.55))},
+        "beside the net": {"ball": RelativePose("net", (-0.13, 0.0, 0.0))},
+        "in front of the board, outside the rim": {"ball": RelativePose("rim", (0.0, 0.12, 0.05))},
     }
 
     def succeeded(self, state: SceneState) -> bool:
@@ -90,7 +90,7 @@ class BasketballInHoop(Task):
         hoop = scene.body("hoop")
         across = np.arctan2(hoop[1, 1], hoop[0, 1])  # the fingers open along the board
         (x, y, z), (hoop_x, hoop_y, _) = scene.body("ball")[:3, 3], hoop[:3, 3]
-        ball, over = pointing_down(x, y, z, across), pointing_down(hoop_x, hoop_y, _HEIGHT, across)
+        ball, over = top_down_grasp(x, y, z, across), top_down_grasp(hoop_x, hoop_y, _HEIGHT, across)
         yield from grasp(ball)
         yield MoveTo(shift(ball, z=_HEIGHT + _OVER - _BALL), 1.3, 0.0)
         yield MoveTo(shift(over, z=_OVER), 1.5, 0.0)

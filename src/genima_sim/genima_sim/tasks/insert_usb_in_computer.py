@@ -10,7 +10,7 @@ import numpy as np
 from genima_sim.motions import Motion, MoveTo, grasp, shift
 from genima_sim.parts import GRIP, add_box, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, Region, SceneObject, Task
+from genima_sim.task import Region, RelativePose, SceneObject, Task
 
 _CASE, _PORT, _STAND = (0.20, 0.21, 0.24), (0.10, 0.35, 0.75), (0.55, 0.56, 0.58)
 _STICK, _STEEL = (0.80, 0.16, 0.12), (0.80, 0.82, 0.85)
@@ -93,10 +93,10 @@ class InsertUsbInComputer(Task):
     objects = (UsbStick(), Computer())
     allows_scaling = True
     near_misses = {
-        "above the port": {"usb": At("port_mouth", (0.0, 0.0, 0.6))},
-        "on the rim of the port": {"usb": At("port_mouth", (0.02, 0.0, 0.07))},
-        "lying on the computer": {"usb": At("port_mouth", (0.07, 0.0, -0.01), (0.0, 1.57, 0.0))},
-        "beside the computer": {"usb": At("port_mouth", (-0.12, 0.0, 0.0))},
+        "above the port": {"usb": RelativePose("port_mouth", (0.0, 0.0, 0.6))},
+        "on the rim of the port": {"usb": RelativePose("port_mouth", (0.02, 0.0, 0.07))},
+        "lying on the computer": {"usb": RelativePose("port_mouth", (0.07, 0.0, -0.01), (0.0, 1.57, 0.0))},
+        "beside the computer": {"usb": RelativePose("port_mouth", (-0.12, 0.0, 0.0))},
     }
 
     def succeeded(self, state: SceneState) -> bool:

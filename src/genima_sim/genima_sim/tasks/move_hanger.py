@@ -9,7 +9,7 @@ import mujoco
 from genima_sim.motions import GRIP_TIME, Motion, MoveTo, grasp, shift
 from genima_sim.parts import GRIP, add_bar, add_box, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, Region, SceneObject, Task
+from genima_sim.task import Region, RelativePose, SceneObject, Task
 
 _STEEL, _BASE, _HANGER = (0.72, 0.73, 0.76), (0.25, 0.27, 0.30), (0.75, 0.35, 0.10)
 _ROD = 0.18  # m, height of the rods
@@ -80,11 +80,11 @@ class MoveHanger(Task):
     objects = (LoadedRack(), FreeRack())
     allows_scaling = True
     near_misses = {
-        "under the rod": {"hanger": At("rod", (0.0, 0.0, -0.08))},
-        "beside the rod": {"hanger": At("rod", (0.0, 0.06, 0.006))},
-        "above the rod": {"hanger": At("rod", (0.0, 0.0, 0.6))},
-        "on the same rack": {"hanger": At("first_rod", (0.03, 0.0, 0.014))},
-        "on the table": {"hanger": At("rod", (-0.15, 0.0, -0.1))},
+        "under the rod": {"hanger": RelativePose("rod", (0.0, 0.0, -0.08))},
+        "beside the rod": {"hanger": RelativePose("rod", (0.0, 0.06, 0.006))},
+        "above the rod": {"hanger": RelativePose("rod", (0.0, 0.0, 0.6))},
+        "on the same rack": {"hanger": RelativePose("first_rod", (0.03, 0.0, 0.014))},
+        "on the table": {"hanger": RelativePose("rod", (-0.15, 0.0, -0.1))},
     }
 
     def succeeded(self, state: SceneState) -> bool:

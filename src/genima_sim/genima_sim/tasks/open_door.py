@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 
 from genima_sim.motions import Motion, MoveJoint, grasp
-from genima_sim.parts import add_bar, add_box, add_hinge, add_site
+from genima_sim.parts import add_box, add_hinge, add_lever
 from genima_sim.scene_state import SceneFrames, SceneState
 from genima_sim.task import Latch, Region, SceneObject, Task
 
@@ -34,11 +34,8 @@ class Door(SceneObject):
         door = frame.add_body(name="door", pos=[0, _HALF, _HEIGHT / 2])
         add_hinge(door, "door", [0, 0, 0], [0, 0, 1], (0, 1.3), friction=0.05)
         add_box(door, [0, -_HALF, 0], [0.01, _HALF - 0.004, _HEIGHT / 2 - 0.006], _DOOR, mass=0.6)
-        handle = door.add_body(name="door_handle", pos=[-0.085, 0.05 - 2 * _HALF, 0])
-        add_hinge(handle, "door_handle", [0, 0, 0], [-1, 0, 0], (0, 0.9), 0.05, 0.1, stiffness=[0.6, 0, 0])
-        add_bar(handle, [0.075, 0, 0], [0, 0, 0], 0.008, _BRASS, mass=0.02, contype=0, conaffinity=0)
-        add_bar(handle, [0, 0, 0], [0, _LEVER, 0], 0.009, _BRASS, mass=0.05)
-        add_site(handle, "door_lever", [0, 0.75 * _LEVER, 0], z=(1, 0, -1.4), x=(0, 0, 1))
+        at = [-0.085, 0.05 - 2 * _HALF, 0]
+        add_lever(door, "door", at, 1, _LEVER, 0.075, _BRASS, approach=(1, 0, -1.4), friction=0.1, stiffness=0.6)
 
 
 class OpenDoor(Task):

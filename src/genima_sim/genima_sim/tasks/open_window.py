@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 
 from genima_sim.motions import Motion, MoveJoint, grasp
-from genima_sim.parts import add_bar, add_box, add_hinge, add_site
+from genima_sim.parts import add_box, add_hinge, add_lever
 from genima_sim.scene_state import SceneFrames, SceneState
 from genima_sim.task import Latch, Region, SceneObject, Task
 
@@ -46,13 +46,10 @@ class Window(SceneObject):
             add_box(sash, [0, middle, z], [0.01, _WIDTH / 2 - 0.003, _EDGE - 0.002], _SASH, mass=0.05)
         for y in (-side * _EDGE, inner):
             add_box(sash, [0, y, 0], [0.01, _EDGE - 0.002, _HALF_HEIGHT - 0.002], _SASH, mass=0.05)
-        handle = sash.add_body(name=f"window_{name}_handle", pos=[-0.06, inner, 0])
-        add_hinge(
-            handle, f"window_{name}_handle", [0, 0, 0], [-side, 0, 0], (0, 0.9), 0.05, 0.03, stiffness=[0.1, 0, 0]
+        at = [-0.06, inner, 0]
+        add_lever(
+            sash, f"window_{name}", at, side, _LEVER, 0.05, _STEEL, approach=(1, 0, -0.68), friction=0.03, stiffness=0.1
         )
-        add_bar(handle, [0.05, 0, 0], [0, 0, 0], 0.008, _STEEL, mass=0.02, contype=0, conaffinity=0)
-        add_bar(handle, [0, 0, 0], [0, side * _LEVER, 0], 0.009, _STEEL, mass=0.05)
-        add_site(handle, f"window_{name}_lever", [0, side * 0.75 * _LEVER, 0], z=(1, 0, -0.68), x=(0, 0, 1))
 
 
 class OpenWindow(Task):

@@ -10,7 +10,7 @@ import numpy as np
 from genima_sim.motions import GRIP_TIME, Motion, MoveTo, grasp, shift
 from genima_sim.parts import GRIP, add_box, add_cylinder, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, Region, SceneObject, Task
+from genima_sim.task import Region, RelativePose, SceneObject, Task
 
 _PHONE, _BASE, _DIAL = (0.75, 0.10, 0.10), (0.16, 0.26, 0.38), (0.85, 0.85, 0.82)
 _BAR = (0.014, 0.10, 0.012)  # m, half edges of the handset's grip
@@ -76,10 +76,10 @@ class PhoneOnBase(Task):
     objects = (Handset(), PhoneBase())
     allows_scaling = True
     near_misses = {
-        "in the air above the base": {"phone": At("phone_base", (0.0, 0.0, 0.55))},
-        "beside the base": {"phone": At("phone_base", (-0.12, 0.0, 2 * _END[2] - _TOP - _GRASP))},
-        "shifted, one end on a post": {"phone": At("phone_base", (0.0, 0.05, 0.03))},
-        "across the posts": {"phone": At("phone_base", (0.0, 0.0, 0.02), (0.0, 0.0, np.pi / 2))},
+        "in the air above the base": {"phone": RelativePose("phone_base", (0.0, 0.0, 0.55))},
+        "beside the base": {"phone": RelativePose("phone_base", (-0.12, 0.0, 2 * _END[2] - _TOP - _GRASP))},
+        "shifted, one end on a post": {"phone": RelativePose("phone_base", (0.0, 0.05, 0.03))},
+        "across the posts": {"phone": RelativePose("phone_base", (0.0, 0.0, 0.02), (0.0, 0.0, np.pi / 2))},
     }
 
     def succeeded(self, state: SceneState) -> bool:

@@ -8,10 +8,10 @@ from typing import ClassVar
 import mujoco
 import numpy as np
 
-from genima_sim.motions import Motion, MoveTo, facing_outwards, grasp, shift
+from genima_sim.motions import Motion, MoveTo, grasp, radial_grasp, shift
 from genima_sim.parts import GRIP, add_cylinder, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, Region, SceneObject, Task
+from genima_sim.task import Region, RelativePose, SceneObject, Task
 
 _INSIDE = (0.05, 0.05, 0.06)
 _RADIUS, _HALF = 0.034, 0.05  # m
@@ -52,10 +52,10 @@ class PickUpCup(Task):
     objects = (RedCup(), BlueCup())
     allows_scaling = True
     near_misses = {
-        "in the air, not held": {"red_cup": At("red_cup", (0.0, 0.0, 0.16))},
-        "lifted too little": {"red_cup": At("red_cup", (0.0, 0.0, 0.05))},
-        "toppled": {"red_cup": At("red_cup", (0.0, 0.0, _RADIUS - _HALF), (0.0, np.pi / 2, 0.0))},
-        "the blue cup": {"blue_cup": At("blue_cup", (0.0, 0.0, 0.16))},
+        "in the air, not held": {"red_cup": RelativePose("red_cup", (0.0, 0.0, 0.16))},
+        "lifted too little": {"red_cup": RelativePose("red_cup", (0.0, 0.0, 0.05))},
+        "toppled": {"red_cup": RelativePose("red_cup", (0.0, 0.0, _RADIUS - _HALF), (0.0, np.pi / 2, 0.0))},
+        "the blue cup": {"blue_cup": RelativePose("blue_cup", (0.0, 0.0, 0.16))},
     }
 
     def succeeded(self, state: SceneState) -> bool:
@@ -67,6 +67,6 @@ class PickUpCup(Task):
 
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
-        cup = facing_outwards(scene.body(f"{self.values['colour']}_cup")[:3, 3])
+        cup = radial_grasp(scene.body(f"{self.values['colour']}_cup")[:3, 3])
         yield from grasp(cup)
         yield MoveTo(shift(cup, z=_LIFT), 1.5, 0.0)

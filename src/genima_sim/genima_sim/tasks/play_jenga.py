@@ -10,7 +10,7 @@ import numpy as np
 from genima_sim.motions import GRIP_TIME, Motion, MoveTo, grasp, shift
 from genima_sim.parts import add_box, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, Region, SceneObject, Task
+from genima_sim.task import Region, RelativePose, SceneObject, Task
 
 _SMOOTH = [0.3, 0.005, 0.0001]  # friction
 _WOODS = (0.66, 0.42, 0.22), (0.78, 0.55, 0.32), (0.84, 0.64, 0.42)
@@ -80,15 +80,15 @@ class PlayJenga(Task):
     objects = (JengaTower(),)
     allows_scaling = True
     near_misses = {
-        "half pulled out": {"protruding_block": At("block_slot", (-0.065, 0.0, 0.0))},
-        "on top of the tower": {"protruding_block": At("tower_top", (0.0, 0.0, 0.001))},
+        "half pulled out": {"protruding_block": RelativePose("block_slot", (-0.065, 0.0, 0.0))},
+        "on top of the tower": {"protruding_block": RelativePose("tower_top", (0.0, 0.0, 0.001))},
         "pulled out, a block fallen": {
-            "protruding_block": At("block_slot", (-0.2, 0.0, -0.02)),
-            "left_block": At("block_slot", (0.0, 0.2, -0.045)),
+            "protruding_block": RelativePose("block_slot", (-0.2, 0.0, -0.02)),
+            "left_block": RelativePose("block_slot", (0.0, 0.2, -0.045)),
         },
         "pulled out, the top fallen": {
-            "protruding_block": At("block_slot", (-0.2, 0.0, -0.02)),
-            "top_blocks": At("block_slot", (0.2, 0.0, -0.13)),
+            "protruding_block": RelativePose("block_slot", (-0.2, 0.0, -0.02)),
+            "top_blocks": RelativePose("block_slot", (0.2, 0.0, -0.13)),
         },
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import mujoco
 
-from genima_sim.motions import Motion, MoveTo, back_off, facing_outwards
+from genima_sim.motions import Motion, MoveTo, back_off, radial_grasp
 from genima_sim.parts import add_box, add_cylinder, add_slide
 from genima_sim.scene_state import SceneFrames, SceneState
 from genima_sim.task import SceneObject, Task
@@ -72,7 +72,7 @@ class PushButton(Task):
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
         x, y, _ = scene.body(self.objects[0].name)[:3, 3]
-        pressed = facing_outwards([x, y, _PRESSED])
+        pressed = radial_grasp([x, y, _PRESSED])
         yield MoveTo(back_off(pressed, _HOVER), 1.8, 0.0, straight=False)
         yield MoveTo(pressed, 1.2, 0.0)
         # It ends with the button down: an arm that has gone up again looks like one that has yet to come down.

@@ -9,7 +9,7 @@ import mujoco
 from genima_sim.motions import GRIP_TIME, Motion, MoveTo, grasp, shift
 from genima_sim.parts import GRIP, add_box, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, Region, SceneObject, Task
+from genima_sim.task import Region, RelativePose, SceneObject, Task
 
 _WOOD, _PAGES = (0.50, 0.34, 0.22), (0.88, 0.86, 0.80)
 _COVERS = (0.70, 0.13, 0.13), (0.13, 0.30, 0.62), (0.12, 0.48, 0.28)
@@ -78,10 +78,10 @@ class PutBooksOnBookshelf(Task):
     objects = (Books(), Bookshelf())
     allows_scaling = True
     near_misses = {
-        "in front of the bookshelf": {"book_0": At("top_shelf", (-0.12, 0.0, -0.09))},
-        "on the lower shelf": {"book_0": At("top_shelf", (-0.01, 0.0, -0.129), (1.57, 0.0, 0.0))},
-        "above the top shelf": {"book_0": At("top_shelf", (0.0, 0.0, 0.6))},
-        "toppled": {"book_0": At("book_0", (0.0, 0.06, -0.045), (1.57, 0.0, 0.0))},
+        "in front of the bookshelf": {"book_0": RelativePose("top_shelf", (-0.12, 0.0, -0.09))},
+        "on the lower shelf": {"book_0": RelativePose("top_shelf", (-0.01, 0.0, -0.129), (1.57, 0.0, 0.0))},
+        "above the top shelf": {"book_0": RelativePose("top_shelf", (0.0, 0.0, 0.6))},
+        "toppled": {"book_0": RelativePose("book_0", (0.0, 0.06, -0.045), (1.57, 0.0, 0.0))},
     }
 
     def succeeded(self, state: SceneState) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from genima_sim.motions import GRIP_TIME, Motion, MoveTo, grasp, shift
 from genima_sim.parts import GRIP, add_box, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, Region, SceneObject, Task
+from genima_sim.task import Region, RelativePose, SceneObject, Task
 
 _BOARD, _WOOD = (0.35, 0.58, 0.40), (0.40, 0.25, 0.15)
 _STEEL, _HANDLE = (0.78, 0.80, 0.84), (0.08, 0.08, 0.09)
@@ -78,10 +78,10 @@ class PutKnifeOnChoppingBoard(Task):
     objects = (KnifeBlock(), ChoppingBoard())
     allows_scaling = True
     near_misses = {
-        "beside the board": {"knife": At("board", (-0.14, -0.13, -0.02))},
-        "beside the edge of the board": {"knife": At("board", (0.0, -0.14, 0.0))},
-        "above the board": {"knife": At("board", (0.0, 0.0, 0.6))},
-        "on the table before the block": {"knife": At("knife", (-0.1, 0.06, -0.05))},
+        "beside the board": {"knife": RelativePose("board", (-0.14, -0.13, -0.02))},
+        "beside the edge of the board": {"knife": RelativePose("board", (0.0, -0.14, 0.0))},
+        "above the board": {"knife": RelativePose("board", (0.0, 0.0, 0.6))},
+        "on the table before the block": {"knife": RelativePose("knife", (-0.1, 0.06, -0.05))},
     }
 
     def succeeded(self, state: SceneState) -> bool:

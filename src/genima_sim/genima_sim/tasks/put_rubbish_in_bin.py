@@ -12,7 +12,7 @@ from genima.robot.rigid_transforms import pose
 from genima_sim.motions import GRIP_TIME, Motion, MoveTo, grasp, shift
 from genima_sim.parts import GRIP, add_ball, add_box, add_cylinder, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, Region, SceneObject, Task
+from genima_sim.task import Region, RelativePose, SceneObject, Task
 
 _PAPER, _SHADED, _BIN = (0.93, 0.94, 0.96), (0.80, 0.82, 0.86), (0.15, 0.20, 0.32)
 _TOMATO, _STALK = (0.75, 0.12, 0.10), (0.15, 0.40, 0.12)
@@ -93,10 +93,10 @@ class PutRubbishInBin(Task):
     objects = (Rubbish(), Tomato(), SecondTomato(), Bin())
     allows_scaling = True
     near_misses = {
-        "beside the bin": {"rubbish": At("bin", (-0.14, 0.0, _SIZE - _HEIGHT / 2 + 0.01))},
-        "in the air above the bin": {"rubbish": At("bin", (0.0, 0.0, 0.6))},
-        "on the rim": {"rubbish": At("bin", (_HALF, 0.0, _HEIGHT / 2 + 0.01 + _SIZE))},
-        "a tomato in the bin": {"tomato_1": At("bin")},
+        "beside the bin": {"rubbish": RelativePose("bin", (-0.14, 0.0, _SIZE - _HEIGHT / 2 + 0.01))},
+        "in the air above the bin": {"rubbish": RelativePose("bin", (0.0, 0.0, 0.6))},
+        "on the rim": {"rubbish": RelativePose("bin", (_HALF, 0.0, _HEIGHT / 2 + 0.01 + _SIZE))},
+        "a tomato in the bin": {"tomato_1": RelativePose("bin")},
     }
 
     def succeeded(self, state: SceneState) -> bool:

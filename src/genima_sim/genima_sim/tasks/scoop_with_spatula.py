@@ -9,10 +9,10 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from genima_sim.motions import Motion, MoveTo, grasp, pointing_down, shift
+from genima_sim.motions import Motion, MoveTo, grasp, shift, top_down_grasp
 from genima_sim.parts import GRIP, add_bar, add_box, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, Region, SceneObject, Task
+from genima_sim.task import Region, RelativePose, SceneObject, Task
 
 _STEEL, _HANDLE, _CUBE = (0.35, 0.45, 0.60), (0.10, 0.10, 0.11), (0.85, 0.70, 0.10)
 _SMOOTH = [0.05, 0.005, 0.0001]  # friction: the cube slides onto the blade
@@ -82,12 +82,12 @@ class ScoopWithSpatula(Task):
     objects = (Spatula(), Cube())
     allows_scaling = True
     near_misses = {
-        "beside the spatula": {"cube": At("blade", (0.0, 0.09, 0.0))},
-        "on the spatula on the table": {"cube": At("blade", (0.0, 0.0, 0.002))},
-        "in the air": {"cube": At("blade", (0.0, 0.0, 0.6))},
+        "beside the spatula": {"cube": RelativePose("blade", (0.0, 0.09, 0.0))},
+        "on the spatula on the table": {"cube": RelativePose("blade", (0.0, 0.0, 0.002))},
+        "in the air": {"cube": RelativePose("blade", (0.0, 0.0, 0.6))},
         "lifted, the spatula not held": {
-            "spatula": At("cube", (0.0, 0.0, 0.5)),
-            "cube": At("cube", (0.0, 0.0, 0.52)),
+            "spatula": RelativePose("cube", (0.0, 0.0, 0.5)),
+            "cube": RelativePose("cube", (0.0, 0.0, 0.52)),
         },
     }
 
@@ -106,7 +106,7 @@ class ScoopWithSpatula(Task):
         distance = float(np.linalg.norm(ahead))
         ahead = ahead / distance
         x, y, z = handle[:3, 3]
-        aligned = pointing_down(x, y, z, np.arctan2(ahead[1], ahead[0]) + np.pi / 2)
+        aligned = top_down_grasp(x, y, z, np.arctan2(ahead[1], ahead[0]) + np.pi / 2)
         yield MoveTo(aligned, 0.6, 0.0)
         x, y = (distance - _UNDER) * ahead
         under = shift(aligned, x, y, -_PRESS)

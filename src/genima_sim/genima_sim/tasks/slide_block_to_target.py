@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import mujoco
 import numpy as np
 
-from genima_sim.motions import Motion, MoveTo, pointing_down
+from genima_sim.motions import Motion, MoveTo, top_down_grasp
 from genima_sim.parts import add_box, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, Region, SceneObject, Task
+from genima_sim.task import Region, RelativePose, SceneObject, Task
 
 _RED, _GREEN = (0.62, 0.12, 0.12), (0.15, 0.62, 0.22)
 _BLOCK = (0.035, 0.045, 0.03)  # m, half edges
@@ -51,10 +51,10 @@ class SlideBlockToTarget(Task):
     objects = (BlockAndTarget(),)
     allows_scaling = True
     near_misses = {
-        "partly on the target": {"block": At("target", (-0.065, 0.0, 0.0))},
-        "beside the target": {"block": At("target", (0.0, 0.14, 0.0))},
-        "past the target": {"block": At("target", (0.15, 0.0, 0.0))},
-        "in the air above the target": {"block": At("target", (0.0, 0.0, 0.55))},
+        "partly on the target": {"block": RelativePose("target", (-0.065, 0.0, 0.0))},
+        "beside the target": {"block": RelativePose("target", (0.0, 0.14, 0.0))},
+        "past the target": {"block": RelativePose("target", (0.15, 0.0, 0.0))},
+        "in the air above the target": {"block": RelativePose("target", (0.0, 0.0, 0.55))},
     }
 
     def succeeded(self, state: SceneState) -> bool:
@@ -69,7 +69,7 @@ class SlideBlockToTarget(Task):
 
         def at(along: float, z: float) -> np.ndarray:
             x, y = block + along * ahead
-            return pointing_down(x, y, z, np.arctan2(ahead[0], -ahead[1]))
+            return top_down_grasp(x, y, z, np.arctan2(ahead[0], -ahead[1]))
 
         yield MoveTo(at(-_BEHIND, _PUSH_HEIGHT + 0.1), 1.8, 0.0, straight=False)
         yield MoveTo(at(-_BEHIND, _PUSH_HEIGHT), 1.0, 0.0)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import mujoco
 import numpy as np
 
-from genima_sim.motions import GRIP_TIME, Motion, MoveTo, back_off, facing_outwards, shift
+from genima_sim.motions import GRIP_TIME, Motion, MoveTo, back_off, radial_grasp, shift
 from genima_sim.parts import GRIP, add_box, add_cylinder, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, FailedGrasp, Region, SceneObject, Task
+from genima_sim.task import FailedGrasp, Region, RelativePose, SceneObject, Task
 
 _PAN_HEIGHT = 0.08  # m, where the lid lies
 _KNOB_HEIGHT = 0.05  # m, above the lid's 1 cm
@@ -55,10 +55,10 @@ class TakeLidOffSaucepan(Task):
     scene_tasks = ("push_button", "take_lid_off_saucepan")  # the scene of the bundled models
 
     near_misses = {
-        "lid lifted too little": {"lid": At("pan_top", (0.0, 0.0, 0.08))},
-        "lid beside the pan": {"lid": At("pan_top", (0.25, 0.0, -0.08))},
-        "lid in the air, not held": {"lid": At("pan_top", (0.0, 0.0, 0.20))},
-        "lid tilted on the rim": {"lid": At("pan_top", (0.05, 0.0, 0.03), (0.0, 0.4, 0.0))},
+        "lid lifted too little": {"lid": RelativePose("pan_top", (0.0, 0.0, 0.08))},
+        "lid beside the pan": {"lid": RelativePose("pan_top", (0.25, 0.0, -0.08))},
+        "lid in the air, not held": {"lid": RelativePose("pan_top", (0.0, 0.0, 0.20))},
+        "lid tilted on the rim": {"lid": RelativePose("pan_top", (0.05, 0.0, 0.03), (0.0, 0.4, 0.0))},
     }
 
     def succeeded(self, state: SceneState) -> bool:
@@ -70,7 +70,7 @@ class TakeLidOffSaucepan(Task):
     def motions(self, scene: SceneFrames) -> Iterator[Motion]:
         """See :class:`Task`."""
         x, y, _ = scene.body("lid")[:3, 3]
-        knob = facing_outwards([x, y, _GRASP])
+        knob = radial_grasp([x, y, _GRASP])
         yield MoveTo(back_off(knob, _HOVER), 1.8, 1.0, straight=False)
         yield MoveTo(knob, 1.2, 1.0)
         yield MoveTo(knob, GRIP_TIME, 0.0)
@@ -83,4 +83,4 @@ class TakeLidOffSaucepan(Task):
         angle, distance = rng.uniform(-np.pi, np.pi), rng.uniform(*_FAILED_DISTANCE)
         offset = [distance * np.cos(angle), distance * np.sin(angle), rng.uniform(0.0, _FAILED_RAISE)]
         x, y, _ = scene.body("lid")[:3, 3]
-        return FailedGrasp(facing_outwards([x, y, _GRASP] + np.array(offset)), _GRASP + _RETRY_LIFT)
+        return FailedGrasp(radial_grasp([x, y, _GRASP] + np.array(offset)), _GRASP + _RETRY_LIFT)

@@ -10,7 +10,7 @@ import numpy as np
 from genima_sim.motions import GRIP_TIME, Motion, MoveTo, Pose, back_off, grasp, shift
 from genima_sim.parts import GRIP, add_bar, add_box, add_cylinder, add_site
 from genima_sim.scene_state import SceneFrames, SceneState
-from genima_sim.task import At, Region, SceneObject, Task
+from genima_sim.task import Region, RelativePose, SceneObject, Task
 
 _COLOURS = {"black": (0.06, 0.06, 0.07), "red": (0.78, 0.10, 0.10)}
 _CHINA, _RING = (0.90, 0.90, 0.92), (0.55, 0.66, 0.85)
@@ -76,10 +76,10 @@ class TakePlateOffColoredDishRack(Task):
     objects = (BlackRack(), RedRack())
     allows_scaling = True
     near_misses = {
-        "above the rack": {"black_plate": At("black_plate", (0.0, 0.0, 0.6))},
-        "on edge on the table": {"black_plate": At("black_plate", (0.1, 0.0, -0.012))},
-        "on top of the rack": {"black_plate": At("black_plate", (0.0, 0.0, 0.025), (1.57, 0.0, 0.0))},
-        "the other plate": {"red_plate": At("red_plate", (0.15, 0.0, -0.05), (1.57, 0.0, 0.0))},
+        "above the rack": {"black_plate": RelativePose("black_plate", (0.0, 0.0, 0.6))},
+        "on edge on the table": {"black_plate": RelativePose("black_plate", (0.1, 0.0, -0.012))},
+        "on top of the rack": {"black_plate": RelativePose("black_plate", (0.0, 0.0, 0.025), (1.57, 0.0, 0.0))},
+        "the other plate": {"red_plate": RelativePose("red_plate", (0.15, 0.0, -0.05), (1.57, 0.0, 0.0))},
     }
 
     def succeeded(self, state: SceneState) -> bool:
