@@ -406,7 +406,8 @@ def remote_policy() -> Iterator[tuple[RemotePolicy, StalledServer]]:
 def test_stalled_policy_server_publishes_no_chunk(remote_policy, graph) -> None:
     """Nothing is published from its late reply either, and tasks can begin again once it replies."""
     policy, server = remote_policy
-    graph.add(PolicyNode(policy, parameter_overrides=overrides()))
+    node = PolicyNode(policy, parameter_overrides=overrides())
+    graph.add(node)
     received = graph.subscribe(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
     cameras, publish_task = Cameras(graph), graph.publisher(String, "task", qos.TASK)
     publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
@@ -422,6 +423,7 @@ def test_stalled_policy_server_publishes_no_chunk(remote_policy, graph) -> None:
     graph.until(graph.reports_fault("policy", "no reply within 0.2 s"), "fault not reported", publish_all)
     received.clear()
     publish_task(String(data=""))  # the task ends by the fault
+    graph.until(lambda: node._observations.task_number == 2, "task does not end")
     server.stall(False)
     graph.until(graph.has_no_fault("policy"), "fault lasts without a task", cameras.publish)
     assert not received and policy.rejected == 1
