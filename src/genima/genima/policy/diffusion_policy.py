@@ -64,7 +64,7 @@ class DiffusionPolicy(VisuomotorPolicy):
         """Sampling options.
 
         Raises:
-            GenimaError: when set to a sampler that does not fit the network.
+            GenimaError: when set to a sampler, a number of steps or real-time chunking that does not fit the network.
         """
         return self._sampling
 
@@ -72,6 +72,8 @@ class DiffusionPolicy(VisuomotorPolicy):
     def sampling(self, options: ChunkSamplingOptions) -> None:
         objective, name = self.network.config.objective, options.sampler.replace("usual", "")
         self._sampler = ChunkSampler.fitting(objective, name, options.sampler_steps)
+        if options.real_time_chunking and not self.network.objective.PREFIX:
+            raise GenimaError(f"real-time chunking: does not fit a network trained with {objective}; leave it out")
         self._sampling = options
 
     def reset(self, seed: int = 0) -> None:

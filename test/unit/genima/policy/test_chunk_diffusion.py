@@ -432,12 +432,12 @@ def test_more_steps_than_noise_levels_are_rejected(objective: str, sampler: str,
     trained = OBJECTIVES[objective]()
     assert len(trained.levels(sampler, most)) == most
     with pytest.raises(GenimaError, match=f"sampler {sampler}: {most + 1} steps.*at most"):
-        trained.levels(sampler, most + 1)
+        ChunkSampler.fitting(objective, sampler, most + 1)
 
 
 def test_truncated_takes_no_prefix() -> None:
     sampler, prefix = ChunkSampler.fitting("truncated"), (random(B, K, D), prefix_weights(K, 2, 4))
-    with pytest.raises(GenimaError, match="sampler truncated: takes no prefix"):
+    with pytest.raises(GenimaError, match="sampler truncated: does not fit real-time chunking"):
         sampler.sample(
             OBJECTIVES["truncated"](), lambda *_: random(1), NoiseSource((B, K, D), CPU), prefix=prefix,
             anchors=random(2, K, D),

@@ -336,6 +336,17 @@ def test_real_time_chunking_is_a_choice(
     assert spy.calls[1]["prefix"] is None and spy.calls[1]["previous"] is not None
 
 
+def test_choices_that_do_not_fit_network_are_rejected_at_start(targets: TargetDataset) -> None:
+    truncated = frozen(build(targets, "truncated"))
+    for options, line in (
+        (ChunkSamplingOptions(real_time_chunking=True), "real-time chunking: does not fit .* trained with truncated"),
+        (ChunkSamplingOptions(sampler="ddim"), "sampler ddim: does not fit a network trained with truncated"),
+        (ChunkSamplingOptions(sampler_steps=21), "sampler truncated: 21 steps; take at most 20"),
+    ):
+        with pytest.raises(GenimaError, match=line):
+            truncated.sampling = options
+
+
 # -------------------------------------------------------------------------------------------------------- spread
 
 

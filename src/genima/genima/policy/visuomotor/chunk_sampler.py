@@ -51,7 +51,9 @@ class ChunkSampler:
             raise GenimaError(f"sampler {name}: does not fit a network trained with {objective}; take {fitting}")
         if steps < 0:
             raise GenimaError(f"sampler {name}: {steps} steps; take 1 or more, or 0 for {samplers[name]}")
-        return cls(name, steps or samplers[name])
+        sampler = cls(name, steps or samplers[name])
+        find_objective(objective)().levels(sampler.name, sampler.steps)
+        return sampler
 
     def sample(
         self,
@@ -75,7 +77,7 @@ class ChunkSampler:
         if isinstance(objective, Truncated):
             assert anchors is not None
             if prefix is not None:
-                raise GenimaError("sampler truncated: takes no prefix, its steps are too small; take another objective")
+                raise GenimaError(f"sampler {self.name}: does not fit real-time chunking; take another objective")
             return self._refine_anchors(objective, network, noise, anchors)
         name, steps = self.name, self.steps
         if name == "warm_start" and previous is None:

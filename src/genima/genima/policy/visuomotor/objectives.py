@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,6 +29,7 @@ class Objective(ABC):
     TIMES: ClassVar[int] = 1  # that the network is called with
     TIME_SCALE: ClassVar[float] = 1.0  # of their sinusoidal embedding
     SCORES: ClassVar[int] = 0  # channels of the network's output after those of the actions
+    PREFIX: ClassVar[bool] = True  # fits real-time chunking
     SAMPLERS: ClassVar[dict[str, int]]  # names that fit, with their usual number of steps; the first is the default
 
     @abstractmethod
@@ -129,7 +131,7 @@ class Preconditioned(Objective):
     def levels(self, sampler: str, steps: int) -> list[NoiseLevel]:
         """See :meth:`Objective.levels`."""
         most = _WARM if sampler == "warm_start" else self.MOST
-        return [NoiseLevel(1.0, sigma, sigma) for sigma in torch.linspace(most, self.LEAST, steps).tolist()]
+        return [NoiseLevel(1.0, sigma, sigma) for sigma in np.linspace(most, self.LEAST, steps).tolist()]
 
     def _output(self, network: Network, noisy: Tensor, sigma: Tensor) -> Tensor:
         return network(self._factors(sigma)[2] * noisy, sigma[:, 0, 0].log() / 4)
@@ -149,6 +151,7 @@ class Truncated(Objective):
     """
 
     SCORES = 1
+    PREFIX = False  # its steps are too small
     SAMPLERS = {"truncated": 2}
     TRAINED, USED = 50, 20  # of 1000 levels
     SCORE_WEIGHT = 0.1
@@ -246,7 +249,7 @@ class MeanFlow(Objective):
 
     def levels(self, sampler: str, steps: int) -> list[NoiseLevel]:
         """See :meth:`Objective.levels`."""
-        return [NoiseLevel(1 - t, t, t) for t in torch.linspace(1, 0, steps + 1)[:-1].tolist()]
+        return [NoiseLevel(1 - t, t, t) for t in np.linspace(1, 0, steps + 1)[:-1].tolist()]
 
 
 OBJECTIVES: dict[str, type[Objective]] = {
