@@ -38,12 +38,7 @@ class PolicyServer:
         policy: used by a thread of its own.
         token: that clients must send.
         log: called with one line at the start and at the end of each client.
-
-        Raises:
-            GenimaError: for a policy that takes depth images, which the protocol does not have.
         """
-        if policy.spec.requires_depth:
-            raise GenimaError("policy server: the policy takes depth images, which clients do not send; run it here")
         self._policy, self._token, self._log = policy, token, log
         self._thread = ThreadPoolExecutor(1, "policy")  # OpenGL contexts and CUDA graphs belong to one thread
         self._client = ""
@@ -137,7 +132,7 @@ class PolicyServer:
         data = unpack(message, "observation")
         request = Request.from_message(data)
         now = request or Request(0, time.monotonic(), 0, 0)
-        observation = observation_from(data, self._policy.spec, now.stamp)
+        observation = observation_from(data, self._policy.spec, now.stamp, now.latency)
 
         def predict() -> dict[str, Any]:
             begin = time.monotonic()

@@ -33,7 +33,7 @@ from genima.errors import GenimaError
 from genima.io.files import FileSchema, Pixels, Text, describe_error, load_yaml, shorten
 from genima.io.msgpack_numpy import pack, unpack
 from genima.policy.registry import PolicyOptions
-from genima.policy.server_interface import GENIMA, GRIPPER, Request, ServerInterface, bodies_message, spec_from
+from genima.policy.server_interface import GENIMA, GRIPPER, Request, ServerInterface, simulated_message, spec_from
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.system.ros_names import RosName
@@ -207,10 +207,12 @@ class RemotePolicy:
             GenimaError: also where no valid chunk comes in time.
         """
         self._sequence += 1
-        request = Request(self._sequence, float(observation.stamp), self._episode, self._seed)
+        request = Request(
+            self._sequence, float(observation.stamp), self._episode, self._seed, float(observation.latency)
+        )
         message = self._interface.observation_message(observation, self.spec)
         if self._server.interface is None:
-            message |= {**bodies_message(observation), GENIMA: request.to_dict()}
+            message |= {**simulated_message(observation, self.spec), GENIMA: request.to_dict()}
         reply = self._run(self._exchange(pack(message), request), self.timeout)
         try:
             return self._interface.action_chunk(reply, self.spec, observation.stamp)

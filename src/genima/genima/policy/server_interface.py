@@ -4,7 +4,7 @@
 
     server  ──► metadata      {"genima": {"protocol": 1, "spec": PolicySpec}}; of another server: anything
     robot   ──► observation   {<image key>: uint8 (h, w, 3), ..., <state key>: float64 (m,), "prompt": text,
-                               "genima": {"sequence": 7, "stamp": s, "episode": 2, "seed": 0}}
+                               "genima": {"sequence": 7, "stamp": s, "episode": 2, "seed": 0, "latency": s}}
     server  ──► action chunk  {"actions": float (K, n + 1), "server_timing": {"infer_ms": ms},
                                "genima": {"sequence": 7, "stamp": s}}
     server  ──► error         one line, as a text frame
@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ PROTOCOL = 1
 GENIMA, GRIPPER = "genima", "gripper"
 ACTIONS, TIMING = "actions", "server_timing"
 IMAGES, STATE, PROMPT = "observation/images/", "observation/state", "prompt"  # keys of Genima's servers
-_BODIES = "observation/bodies/"
+_BODIES, _DEPTH = "observation/bodies/", "observation/depth/"
 _MAX_PROMPT = 10_000  # characters
 
 
@@ -46,10 +46,11 @@ class Request:
     stamp: float
     episode: int  # a server resets its policy at the start of each
     seed: int  # of the episode
+    latency: float = 0.0  # s, as of an Observation
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain types."""
-        return {"sequence": self.sequence, "stamp": self.stamp, "episode": self.episode, "seed": self.seed}
+        return asdict(self)
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Request | None:
@@ -61,11 +62,11 @@ class Request:
         if GENIMA not in message:
             return None
         data = message[GENIMA]
-        kinds = {"sequence": int, "stamp": float, "episode": int, "seed": int}
+        kinds = {"sequence": int, "stamp": float, "episode": int, "seed": int, "latency": float}
         if not isinstance(data, dict) or any(type(data.get(key)) is not kind for key, kind in kinds.items()):
             raise GenimaError(f"observation: {GENIMA} is malformed ({shorten(repr(data))})")
-        if not math.isfinite(data["stamp"]):
-            raise GenimaError(f"observation: stamp is not finite ({data['stamp']})")
+        if not (math.isfinite(data["stamp"]) and math.isfinite(data["latency"])):
+            raise GenimaError(f"observation: stamp or latency is not finite ({data['stamp']}, {data['latency']})")
         return cls(*(data[key] for key in kinds))
 
     def is_answered_by(self, reply: Mapping[str, Any]) -> bool:
@@ -187,18 +188,29 @@ def spec_from(message: Mapping[str, Any]) -> PolicySpec:
     return PolicySpec.from_dict(parse_json(plain, "specification"), "specification")
 
 
-def bodies_message(observation: Observation) -> dict[str, NDArray[np.float64]]:
-    """Return the objects' poses of a simulated observation, by key."""
-    return {f"{_BODIES}{name}": pose for name, pose in observation.bodies.items()}
+def simulated_message(observation: Observation, spec: PolicySpec) -> dict[str, NDArray[Any]]:
+    """Return what only simulators observe, by key: poses of the objects, and depth images where they are required.
+
+    Raises:
+        GenimaError: for a depth image that is required and missing.
+    """
+    views = spec.views if spec.requires_depth else ()
+    if missing := [view for view in views if view not in observation.depth]:
+        raise GenimaError(f"observation: depth images missing ({', '.join(missing)})")
+    return {
+        **{f"{_BODIES}{name}": pose for name, pose in observation.bodies.items()},
+        **{f"{_DEPTH}{view}": observation.depth[view] for view in views},
+    }
 
 
-def observation_from(message: Mapping[str, Any], spec: PolicySpec, stamp: float) -> Observation:
+def observation_from(message: Mapping[str, Any], spec: PolicySpec, stamp: float, latency: float = 0.0) -> Observation:
     """Return the observation of a message to a server of Genima.
 
     Args:
         message: untrusted.
         spec: of the server's policy.
         stamp: of the observation.
+        latency: of the observation.
 
     Raises:
         GenimaError: for a missing entry, and one of another type or shape.
@@ -207,6 +219,10 @@ def observation_from(message: Mapping[str, Any], spec: PolicySpec, stamp: float)
     images = {
         view: _array(message, f"{IMAGES}{view}", (height, width, 3), "u").astype(np.uint8, copy=False)
         for view in spec.views
+    }
+    depth = {
+        view: _array(message, f"{_DEPTH}{view}", (height, width), "f").astype(np.float32)
+        for view in (spec.views if spec.requires_depth else ())
     }
     state = _array(message, STATE, (len(spec.joint_names) + 1,), "f").astype(np.float64)
     bodies = {
@@ -219,7 +235,7 @@ def observation_from(message: Mapping[str, Any], spec: PolicySpec, stamp: float)
     prompt = message.get(PROMPT)
     if not isinstance(prompt, str) or len(prompt) > _MAX_PROMPT:
         raise GenimaError(f"observation: {PROMPT} is no text ({shorten(repr(prompt))})")
-    return Observation(stamp, images, Joints(stamp, state[:-1], float(state[-1])), prompt, bodies)
+    return Observation(stamp, images, Joints(stamp, state[:-1], float(state[-1])), prompt, bodies, latency, depth)
 
 
 def _array(message: Mapping[str, Any], key: str, shape: tuple[int, ...], kind: str) -> NDArray[Any]:

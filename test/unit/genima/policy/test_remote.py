@@ -129,7 +129,7 @@ def chunk_of(message: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def test_policy_is_same_on_server() -> None:
-    policy, seen = Follower(), observation()
+    policy, seen = Follower(), replace(observation(), latency=0.3)
     with served(policy) as (address, log), connected(address) as client:
         assert client.spec.to_dict() == SPEC.to_dict()
         client.reset(7)
@@ -146,9 +146,20 @@ def test_policy_is_same_on_server() -> None:
     np.testing.assert_array_equal(received.images["front"], seen.images["front"])
     np.testing.assert_array_equal(received.bodies["button"], seen.bodies["button"])
     np.testing.assert_array_equal(received.joints.positions, POSITIONS)
-    assert received.stamp == seen.stamp and received.joints.gripper == 0.25
+    assert (received.stamp, received.joints.gripper, received.latency) == (seen.stamp, 0.25, 0.3)
     assert policy.resets == [7, 8]
     assert [line.split(": ", 1)[1] for line in log] == ["connected", "4 action chunks; disconnected"]
+
+
+def test_depth_images_are_sent_to_policies_that_require_them() -> None:
+    policy, depth = Follower(), {view: np.random.default_rng(0).random((12, 16), np.float32) for view in SPEC.views}
+    policy.spec = replace(SPEC, requires_depth=True)
+    with served(policy) as (address, _), connected(address) as client:
+        with pytest.raises(GenimaError, match="observation: depth images missing .wrist, front"):
+            client.predict_chunk(observation())
+        client.predict_chunk(replace(observation(), depth=depth))
+    for view in SPEC.views:
+        np.testing.assert_array_equal(policy.seen[0].depth[view], depth[view])
 
 
 def test_server_resets_policy_for_each_client() -> None:
@@ -213,8 +224,9 @@ def test_error_of_policy_is_one_line_at_client(instruction: str, line: str) -> N
     ({"prompt": b"bytes"}, "prompt is no text"),
     ({"prompt": "x" * 20_000}, "prompt is no text"),
     ({"genima": 1}, "genima is malformed"),
-    ({"genima": {"sequence": 1, "stamp": float("nan"), "episode": 0, "seed": 0}}, "stamp is not finite"),
-    ({"genima": {"sequence": True, "stamp": 1.0, "episode": 0, "seed": 0}}, "genima is malformed"),
+    ({"genima": {"sequence": 1, "stamp": float("nan"), "episode": 0, "seed": 0, "latency": 0.0}},
+     "stamp or latency is not finite"),
+    ({"genima": {"sequence": True, "stamp": 1.0, "episode": 0, "seed": 0, "latency": 0.0}}, "genima is malformed"),
 ])  # fmt: skip
 def test_hostile_observation_is_refused_in_one_line(change: dict[str, Any], line: str) -> None:
     interface = server_interface.ServerInterface.of_genima(SPEC)
