@@ -25,7 +25,7 @@ from genima.policy.precision import is_half_fast
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.policy.visuomotor.act import Act, ActConfig
-from genima.policy.visuomotor.model import JointStatistics
+from genima.policy.visuomotor.action_space import JointStatistics
 from genima.robot.model import RobotModel
 from genima.types import DrawnTarget, Joints
 

@@ -13,7 +13,7 @@ from genima.policy.diffusion_agent.small import small_agent
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.policy.visuomotor.act import Act, ActConfig
-from genima.policy.visuomotor.model import JointStatistics
+from genima.policy.visuomotor.action_space import JointStatistics
 from genima.robot.model import RobotModel
 from genima.targets import Appearance
 from genima_sim.tasks import TASKS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from pydantic import Field
@@ -33,6 +33,10 @@ class TrainController:
     """ImageNet weights: on the Hugging Face hub, or a folder; `random`: none."""
     clip: str = CLIP
     """Text encoder, frozen: on the Hugging Face hub, or a folder; `small`: a small controller, all from scratch."""
+    network: Literal["act", "diffusion"] = "act"
+    """ACT, or the diffusion policy's network as a controller (figure 3 of the paper)."""
+    action_space: Literal["joints", "delta_joints", "end_effector"] = "joints"
+    """What the network predicts: joint positions; their changes from action to action; poses of the gripper's tip."""
     pretrain: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Train on so many arbitrary reaching motions of the robot in place of the demos' (only their joints differ)."""
     init: Path | None = None
@@ -75,7 +79,10 @@ def main(argv: Sequence[str]) -> int:
         controller.unfreeze()
         origin = weights_fingerprint(controller)
     else:
-        controller = build_chunk_model(Controller, "act", spec, moments, options.resnet, options.clip, seed)
+        controller = build_chunk_model(
+            Controller, options.network, spec, moments, options.resnet, options.clip, seed,
+            action_space=options.action_space,
+        )  # fmt: skip
     if accelerator.is_main_process:
         require_usable(controller, folder, accelerator.device)
     accelerator.wait_for_everyone()

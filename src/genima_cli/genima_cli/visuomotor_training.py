@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -27,6 +27,8 @@ class VisuomotorTraining:
     """ImageNet weights: on the Hugging Face hub, or a folder; `random`: none."""
     clip: str = CLIP
     """Text encoder, frozen: on the Hugging Face hub, or a folder; `small`: a small network, all from scratch."""
+    action_space: Literal["joints", "delta_joints", "end_effector"] = "joints"
+    """What the network predicts: joint positions; their changes from action to action; poses of the gripper's tip."""
     training: Annotated[VisuomotorOptions, tyro.conf.arg(name="")] = field(default_factory=VisuomotorOptions)
 
 
@@ -42,7 +44,8 @@ def train_policy(name: str, options: VisuomotorTraining, config: Mapping[str, An
 
     accelerator = loop.make_accelerator(options.loop, options.out)
     targets = TargetDataset.load(options.data, options.views)
-    policy = build_visuomotor(name, targets, options.resnet, options.clip, options.loop.seed, config)
+    seed, space = options.loop.seed, options.action_space
+    policy = build_visuomotor(name, targets, options.resnet, options.clip, seed, config, space)
     if accelerator.is_main_process:
         require_usable(policy, options.out, accelerator.device)
     accelerator.wait_for_everyone()

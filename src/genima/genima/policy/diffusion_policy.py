@@ -121,8 +121,9 @@ class DiffusionPolicy(VisuomotorPolicy):
         if elapsed < 0 or overlap <= 0:
             return None, None
         due = observation.stamp + period * np.arange(1, horizon + 1)
-        actions = np.column_stack([self.statistics.normalise(last.positions), last.gripper])
-        actions = np.column_stack([np.interp(due, last.due, column) for column in actions.T])
+        positions = np.column_stack([np.interp(due, last.due, column) for column in last.positions.T])
+        encoded = self.encoding.encode(positions, observation.joints.positions)
+        actions = np.column_stack([encoded, np.interp(due, last.due, last.gripper)])
         resampled = torch.from_numpy(actions).float()[None].to(self.device)
         delay = min(math.ceil((observation.latency - _INSTANT) / period), overlap)
         return resampled, Prefix(resampled, prefix_weights(horizon, max(delay, 0), overlap).to(self.device))

@@ -175,6 +175,9 @@ class _ChunkModel(_Spec):
     diffusion: dict[str, Any] | None = None
     joint_mean: list[Finite]
     joint_deviation: list[Positive]
+    action_space: Literal["joints", "delta_joints", "end_effector"] = "joints"
+    action_mean: list[Finite] | None = None
+    action_deviation: list[Positive] | None = None
     text_encoder: Text | None
     text_encoder_fingerprint: Text | None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from genima.data.datasets.chunk_samples import (
     ChunkBatch,
     ObservationDataset,
+    action_encoding,
     collate,
     joint_range,
     joint_statistics,
@@ -26,8 +28,11 @@ from genima.data.datasets.controller_samples import ControllerDataset
 from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import PolicySpec, convert_to_half
+from genima.policy.visuomotor.action_space import JOINTS
 from genima.policy.visuomotor.model import NETWORKS, ChunkModel, pixels
 from genima.policy.visuomotor.pretrained import load_clip, load_imagenet
+from genima.robot.ik import UnreachableError
+from genima.robot.model import RobotModel
 from genima.training import loop
 from genima.training.options import CLIP, IMAGENET, RANDOM, SMALL, LoopOptions
 from genima.types import Joints
@@ -66,6 +71,7 @@ def build_chunk_model(
     clip: str = CLIP,
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
+    action_space: str = JOINTS,
 ) -> M:
     """Return an untrained model.
 
@@ -79,18 +85,22 @@ def build_chunk_model(
             both from scratch.
         seed: of random weights.
         config: choices of the network's configuration that do not follow from the dataset.
+        action_space: a name in ACTION_SPACES.
 
     Raises:
         GenimaError: for a model found neither locally nor on the hub.
     """
     network_class, config_class = NETWORKS[network]
+    unit_range = network_class.UNIT_RANGE
+    statistics = (joint_range if unit_range else joint_statistics)(moments)
+    encoding = action_encoding(action_space, RobotModel.load(spec.robot), moments, statistics, unit_range)
     sizes: dict[str, Any] = {
         "horizon": spec.horizon,
         "joints": len(spec.joint_names),
+        "action_size": encoding.space.size,
         "views": model.IMAGES * len(spec.views),
         **(config or {}),
     }
-    statistics = (joint_range if network_class.UNIT_RANGE else joint_statistics)(moments)
     if clip == SMALL:
         torch.manual_seed(seed)
         tokenizer = small_tokenizer(moments.instructions)
@@ -101,9 +111,10 @@ def build_chunk_model(
         built = network_class(config_class(**sizes, frozen_batch_norm=resnet != RANDOM), encoder)
         if resnet != RANDOM:
             load_imagenet(built.backbone, resnet)
-    actions = np.concatenate([statistics.normalise(moments.actions), moments.action_gripper[..., None] > 0.5], -1)
+    chunks = np.stack([encoding.encode(*each) for each in zip(moments.actions, moments.positions, strict=True)])
+    actions = np.concatenate([chunks, moments.action_gripper[..., None] > 0.5], -1)
     built.fit(torch.from_numpy(actions).float())
-    return model(spec, built, tokenizer, statistics, None if clip == SMALL else clip)
+    return model(spec, built, tokenizer, statistics, None if clip == SMALL else clip, encoding)
 
 
 def weights_fingerprint(model: ChunkModel) -> str:
@@ -161,6 +172,7 @@ def train_chunk_model(
         model.network_name: asdict(model.network.config),
         "clip": model.clip,
         "normalisation": fingerprint({name: part.tolist() for name, part in vars(model.statistics).items()}),
+        **({"action space": model.encoding.name} if model.encoding.name != JOINTS else {}),
         "validation_chunks": validation_chunks,
         "half": half,
         **about,
@@ -186,7 +198,8 @@ def require_usable(model: ChunkModel, folder: Path, device: torch.device) -> Non
         model.save_pretrained(copy)
         used = type(model).from_pretrained(copy, str(device))
         images = np.zeros((model.IMAGES * len(spec.views), spec.view_size, spec.view_size, 3), np.uint8)
-        used.predict_actions(images, "nothing", Joints(0.0, model.statistics.mean, 1.0))
+        with contextlib.suppress(UnreachableError):  # of untrained weights
+            used.predict_actions(images, "nothing", Joints(0.0, model.statistics.mean, 1.0))
 
 
 def fingerprint(data: Mapping[str, Any]) -> str:
@@ -202,8 +215,11 @@ def chunk_errors(model: ChunkModel, batch: ChunkBatch) -> dict[str, float]:
         batch.proprioception.to(model.device),
         model.embed_instructions(batch.instructions),
     )
-    predicted = model.statistics.denormalise(prediction.actions.double().cpu().numpy())
-    true = model.statistics.denormalise(batch.actions[..., :-1].double().numpy())
+    starts = model.statistics.denormalise(batch.proprioception[:, :-1].double().numpy())
+    predicted, true = (
+        np.stack([model.encoding.decode(chunk, start) for chunk, start in zip(chunks, starts, strict=True)])
+        for chunks in (prediction.actions.double().cpu().numpy(), batch.actions[..., :-1].double().numpy())
+    )
     counts = ~batch.padding.numpy()
     tips = [model.robot.link_poses(q)[..., -1, :3, 3] for q in (predicted, true)]
     distance = np.linalg.norm(tips[0] - tips[1], axis=-1) * 1000

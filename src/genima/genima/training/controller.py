@@ -43,11 +43,12 @@ def train_controller(
     shared = (controller.robot, cameras, controller.spec, controller.statistics, Backgrounds(options.backgrounds))
     augmentation = AUGMENTATIONS[options.augmentation]()
     perturbation = Perturbation() if options.perturb else None
+    seed, encoding = loop_options.seed, controller.encoding
     train_chunk_model(
         controller,
-        ControllerDataset(moments[in_training], *shared, perturbation, augmentation, loop_options.seed),
+        ControllerDataset(moments[in_training], *shared, perturbation, augmentation, seed, encoding),
         # Another seed: other backgrounds than in training.
-        ControllerDataset(moments[in_validation], *shared, seed=loop_options.seed + 1),
+        ControllerDataset(moments[in_validation], *shared, seed=seed + 1, encoding=encoding),
         {
             "data": moments.fingerprint(),
             "cameras": fingerprint({view: camera.to_dict() for view, camera in cameras.items()}),

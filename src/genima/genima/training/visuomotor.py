@@ -16,6 +16,7 @@ from genima.policy.act import ActPolicy
 from genima.policy.diffusion_policy import DiffusionPolicy
 from genima.policy.names import ACT, DIFFUSION_POLICY
 from genima.policy.susie import GoalController
+from genima.policy.visuomotor.action_space import JOINTS
 from genima.policy.visuomotor.policy import VisuomotorPolicy
 from genima.system.command_line import check_options
 from genima.training import loop
@@ -36,10 +37,11 @@ def build_visuomotor(
     clip: str = CLIP,
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
+    action_space: str = JOINTS,
 ) -> VisuomotorPolicy:
     """Return an untrained policy, a name in :data:`POLICIES`, for a dataset; see :func:`build_chunk_model`."""
     policy, network = POLICIES[name]
-    return build_chunk_model(policy, network, targets.spec, targets.moments, resnet, clip, seed, config)
+    return build_chunk_model(policy, network, targets.spec, targets.moments, resnet, clip, seed, config, action_space)
 
 
 def train_visuomotor(
@@ -60,12 +62,13 @@ def train_visuomotor(
     """
     check_options(options)
     in_training, in_validation = split(targets.moments)
+    seed, statistics, encoding = loop_options.seed, policy.statistics, policy.encoding
     goals = isinstance(policy, GoalController)
     augmentation = AUGMENTATIONS[options.augmentation]() if options.augmentation != "none" else None
     train_chunk_model(
         policy,
-        ObservationDataset(targets, in_training, policy.statistics, augmentation, loop_options.seed, goals),
-        ObservationDataset(targets, in_validation, policy.statistics, goals=goals),
+        ObservationDataset(targets, in_training, statistics, augmentation, seed, goals, encoding),
+        ObservationDataset(targets, in_validation, statistics, goals=goals, encoding=encoding),
         {"data": targets.fingerprint, "views": targets.spec.views, "origin": origin, **asdict(options)},
         loop_options,
         folder,

@@ -20,7 +20,7 @@ from genima.data.datasets.controller_samples import ControllerDataset, Perturbat
 from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.errors import GenimaError
 from genima.policy.spec import PolicySpec
-from genima.policy.visuomotor.model import JointStatistics
+from genima.policy.visuomotor.action_space import JointStatistics
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
 from genima.types import Image

@@ -23,8 +23,9 @@ from genima.policy.controller import Controller
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.policy.visuomotor.act import Act, ActConfig, act_loss, sine_position
+from genima.policy.visuomotor.action_space import JointStatistics
 from genima.policy.visuomotor.backbone import FilmResNet
-from genima.policy.visuomotor.model import JointStatistics, pixels
+from genima.policy.visuomotor.model import pixels
 from genima.policy.visuomotor.pretrained import load_clip, load_imagenet
 from genima.types import DrawnTarget, Joints
 

@@ -44,7 +44,10 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def tiny_network(objective: str) -> DiffusionNetwork:
     torch.manual_seed(0)
     config = replace(
-        DiffusionConfig.small(K, JOINTS, VIEWS, objective), backbone_widths=(8, 16), backbone_depths=(1, 1), **TINY
+        DiffusionConfig.small(K, JOINTS, VIEWS, objective=objective),
+        backbone_widths=(8, 16),
+        backbone_depths=(1, 1),
+        **TINY,
     )
     network = DiffusionNetwork(config, small_text_encoder(small_tokenizer(["push the button"])))
     network.fit(actions(8))

@@ -38,8 +38,8 @@ from genima.policy.diffusion_agent.sampling_options import SamplingOptions
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import CONTROLLER, DIFFUSION_AGENT, PolicySpec
 from genima.policy.visuomotor.act import Act, ActConfig
+from genima.policy.visuomotor.action_space import JointStatistics
 from genima.policy.visuomotor.backbone import FilmResNet
-from genima.policy.visuomotor.model import JointStatistics
 from genima.policy.visuomotor.pretrained import load_clip, load_imagenet
 from genima.training import loop
 from genima.training.options import LoopOptions

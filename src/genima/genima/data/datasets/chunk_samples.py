@@ -13,8 +13,12 @@ from torch import Tensor
 from genima.data.datasets.augmentation import Augmentation
 from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.data.datasets.target_dataset import TargetDataset
-from genima.policy.visuomotor.model import JointStatistics
+from genima.policy.visuomotor.action_space import ACTION_SPACES, JOINTS, ActionEncoding, JointStatistics
+from genima.robot.model import RobotModel
 from genima.types import Image
+
+_ENCODED_SAMPLES = 2000  # whose actions give the statistics of an action space
+_SMALLEST_DEVIATION = 2e-3  # m, rad, or of a rotation's numbers: a column that hardly changes is not magnified
 
 
 class ChunkSample(NamedTuple):
@@ -22,7 +26,7 @@ class ChunkSample(NamedTuple):
 
     images: Tensor  # (views, H, W, 3) uint8, in tile order
     proprioception: Tensor  # (n + 1,) normalised joints, gripper's open fraction
-    actions: Tensor  # (K, n + 1) normalised joints, 1 where the gripper is open
+    actions: Tensor  # (K, size + 1) normalised, 1 where the gripper is open
     padding: Tensor  # (K,) true past the episode's end
     instruction: str
 
@@ -48,6 +52,7 @@ class ObservationDataset(torch.utils.data.Dataset[ChunkSample]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         goals: bool = False,
+        encoding: ActionEncoding | None = None,
     ) -> None:
         """Args:
         targets: rendered dataset.
@@ -56,8 +61,9 @@ class ObservationDataset(torch.utils.data.Dataset[ChunkSample]):
         augmentation: of each image; its randomness follows from (seed, SampleIndex.sample).
         seed: of the augmentation.
         goals: put the images K steps later before those of now, for a goal controller.
+        encoding: of the actions; None: joint positions.
         """
-        self._goals = goals
+        self._goals, self._encoding = goals, encoding
         self._targets, self._chosen, self._statistics = targets, chosen, statistics
         self._augmentation, self._seed = augmentation, seed
         self._moments = targets.moments[chosen]
@@ -73,7 +79,8 @@ class ObservationDataset(torch.utils.data.Dataset[ChunkSample]):
         if self._augmentation:
             rng = np.random.default_rng([self._seed, index.sample])
             images = [self._augmentation(rng, image) for image in images]
-        return chunk_sample(self._moments, index.moment, self._statistics, self._padding, np.stack(images))
+        moments, i = self._moments, index.moment
+        return chunk_sample(moments, i, self._statistics, self._padding, np.stack(images), encoding=self._encoding)
 
 
 def chunk_sample(
@@ -84,6 +91,7 @@ def chunk_sample(
     images: Image,
     positions: NDArray[np.float64] | None = None,
     actions: NDArray[np.float64] | None = None,
+    encoding: ActionEncoding | None = None,
 ) -> ChunkSample:
     """Return sample i of ``moments``.
 
@@ -95,13 +103,15 @@ def chunk_sample(
         images: (views, H, W, 3).
         positions: (n,) rad, in place of the measured ones.
         actions: (K, n) rad, in place of the commanded ones.
+        encoding: of the actions; None: joint positions, normalised by ``statistics``.
     """
     positions = moments.positions[i] if positions is None else positions
     actions = moments.actions[i] if actions is None else actions
+    encoded = encoding.encode(actions, positions) if encoding else statistics.normalise(actions)
     return ChunkSample(
         torch.from_numpy(images),
         torch.from_numpy(np.append(statistics.normalise(positions), moments.gripper[i])).float(),
-        torch.from_numpy(np.column_stack([statistics.normalise(actions), moments.action_gripper[i] > 0.5])).float(),
+        torch.from_numpy(np.column_stack([encoded, moments.action_gripper[i] > 0.5])).float(),
         torch.from_numpy(padding[i]),
         str(moments.instruction[i]),
     )
@@ -127,6 +137,28 @@ def joint_range(moments: TargetSamples, floor: float = 0.05) -> JointStatistics:
     """
     low, high = moments.actions.min((0, 1)), moments.actions.max((0, 1))
     return JointStatistics((low + high) / 2, np.maximum((high - low) / 2, floor))
+
+
+def action_encoding(
+    name: str, robot: RobotModel, moments: TargetSamples, statistics: JointStatistics, unit_range: bool = False
+) -> ActionEncoding:
+    """Return an action space with the normalisation of its columns over the samples' chunks.
+
+    Args:
+        name: in ACTION_SPACES; joint positions have the ``statistics`` of the measured joints.
+        robot: of the samples.
+        moments: samples of demos.
+        statistics: of measured joints.
+        unit_range: normalise to [-1, 1]; else to zero mean and unit variance.
+    """
+    space = ACTION_SPACES[name](robot)
+    if name == JOINTS:
+        return ActionEncoding(space, statistics)
+    rows = np.linspace(0, len(moments) - 1, min(len(moments), _ENCODED_SAMPLES)).astype(int)
+    columns = np.concatenate([space.encode(moments.actions[i], moments.positions[i]) for i in rows])
+    low, high = columns.min(0), columns.max(0)
+    centre, spread = ((low + high) / 2, (high - low) / 2) if unit_range else (columns.mean(0), columns.std(0))
+    return ActionEncoding(space, JointStatistics(centre, np.maximum(spread, _SMALLEST_DEVIATION)))
 
 
 def chunk_padding(moments: TargetSamples) -> NDArray[np.bool_]:

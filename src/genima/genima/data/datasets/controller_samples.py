@@ -20,7 +20,7 @@ from genima.data.datasets.backgrounds import Backgrounds
 from genima.data.datasets.chunk_samples import ChunkSample, chunk_padding, chunk_sample
 from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.policy.spec import PolicySpec
-from genima.policy.visuomotor.model import JointStatistics
+from genima.policy.visuomotor.action_space import ActionEncoding, JointStatistics
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
 from genima.types import Image
@@ -51,14 +51,23 @@ class ControllerDataset(torch.utils.data.Dataset[ChunkSample]):
         perturbation: Perturbation | None = None,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        encoding: ActionEncoding | None = None,
     ) -> None:
-        """Without ``perturbation`` joints are as recorded; without ``augmentation`` targets are clean and opaque.
-
-        Padding is that of ``moments``, except for demos that end at rest, whose last action continues.
+        """Args:
+        moments: samples of demos.
+        robot: of the samples.
+        cameras: as calibrated, by view.
+        spec: of the controller.
+        statistics: normalise joints.
+        backgrounds: of the spheres.
+        perturbation: of starts and targets; None: joints are as recorded.
+        augmentation: of the images; None: targets are clean and opaque.
+        seed: of all randomness.
+        encoding: of the actions; None: joint positions.
         """
         self._moments, self._robot, self._spec, self._statistics = moments, robot, spec, statistics
         self._backgrounds, self._perturbation, self._augmentation = backgrounds, perturbation, augmentation
-        self._seed = seed
+        self._seed, self._encoding = seed, encoding
         self._cameras = [cameras[view].crop_square(spec.view_size) for view in spec.views]
         self._padding = chunk_padding(moments)
 
@@ -77,7 +86,7 @@ class ControllerDataset(torch.utils.data.Dataset[ChunkSample]):
             actions = np.clip(actions + (1 - blend) * shift[0] + blend * shift[1], lower, upper)
         gripper_open = bool(moments.target_open[i])
         images = np.stack([self._draw(rng, camera, target, gripper_open, start) for camera in self._cameras])
-        return chunk_sample(moments, i, self._statistics, self._padding, images, start, actions)
+        return chunk_sample(moments, i, self._statistics, self._padding, images, start, actions, self._encoding)
 
     def _displacements(self, rng: np.random.Generator, p: Perturbation) -> NDArray[np.float64]:
         """Return the displacements (2, n) rad of start and target."""

@@ -36,10 +36,11 @@ class ActConfig(ChunkConfig):
     released_initialisation: bool = True  # queries and embeddings N(0, 1), Xavier; else N(0, 0.02) and PyTorch's
 
     @classmethod
-    def small(cls, horizon: int, joints: int = 7, views: int = 4) -> ActConfig:
+    def small(cls, horizon: int, joints: int = 7, views: int = 4, action_size: int | None = None) -> ActConfig:
         """Return sizes that train from scratch on a CPU."""
         return cls(
             joints=joints,
+            action_size=action_size or joints,
             horizon=horizon,
             views=views,
             width=128,
@@ -128,12 +129,12 @@ class Act(ChunkNetwork):
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         self.query = nn.Parameter(torch.empty(config.horizon, width))
         self.norm = nn.LayerNorm(width)
-        self.action_head = nn.Linear(width, config.joints)
+        self.action_head = nn.Linear(width, config.action_size)
         self.gripper_head = nn.Linear(width, 1)
         # The style encoder encodes the true chunk, in training only.
         self.style_class = nn.Parameter(torch.empty(1, width))
         self.style_proprioception = nn.Linear(proprioception, width)
-        self.style_action = nn.Linear(proprioception, width)
+        self.style_action = nn.Linear(config.action_size + 1, width)
         self.style_encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.style_head = nn.Linear(width, 2 * config.latent)
         self._initialise()

@@ -39,10 +39,13 @@ class DiffusionConfig(ChunkConfig):
     gripper_scale: float = 1.0  # value of an open gripper; RTI-DP's 0.1 lets a warm start change the last decision
 
     @classmethod
-    def small(cls, horizon: int, joints: int = 7, views: int = 4, objective: str = "ddpm") -> DiffusionConfig:
+    def small(
+        cls, horizon: int, joints: int = 7, views: int = 4, action_size: int | None = None, objective: str = "ddpm"
+    ) -> DiffusionConfig:
         """Return sizes that train from scratch on a CPU."""
         return cls(
             joints=joints,
+            action_size=action_size or joints,
             horizon=horizon,
             views=views,
             objective=objective,
@@ -93,11 +96,11 @@ class DiffusionNetwork(ChunkNetwork):
         self.text_encoder = text_encoder
         self.backbone = FilmResNet(config, text_width)
         self.pool = SpatialSoftmax(config.backbone_widths[-1], config.keypoints)
-        width = config.joints + 1
+        width = config.action_size + 1
         self.unet = NoiseUNet(
             width,
             width + self.objective.SCORES,
-            2 * config.keypoints * config.views + width + text_width,
+            2 * config.keypoints * config.views + config.joints + 1 + text_width,
             config.unet_widths,
             config.kernel,
             self.objective.TIMES,
@@ -178,7 +181,7 @@ class DiffusionNetwork(ChunkNetwork):
             with half_precision(images.device):
                 features = self.extract_features(images, text)
             condition = repeat(self.condition(features.float(), proprioception, text))
-            shape = (len(condition), self.config.horizon, self.config.joints + 1)
+            shape = (len(condition), self.config.horizon, self.config.action_size + 1)
             anchors = self._anchors()
             if anchors is not None:
                 condition = condition.repeat_interleave(len(anchors), 0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,6 +21,7 @@ from genima.policy import spec as checkpoint
 from genima.policy.small_text_encoder import load_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.policy.visuomotor.act import Act, ActConfig
+from genima.policy.visuomotor.action_space import ACTION_SPACES, ActionEncoding, JointPositions, JointStatistics
 from genima.policy.visuomotor.diffusion import DiffusionConfig, DiffusionNetwork
 from genima.policy.visuomotor.network import ChunkConfig, ChunkNetwork, ChunkPrediction
 from genima.policy.visuomotor.pretrained import load_clip
@@ -33,22 +34,6 @@ NETWORKS: dict[str, tuple[type[Any], type[ChunkConfig]]] = {
 }
 """Networks and their sizes, by the name in ``genima.json`` and of the weights' file."""
 _TEXT_ENCODER = "text_encoder."  # its weights' prefix
-
-
-@dataclass(frozen=True)
-class JointStatistics:
-    """Mean and standard deviation (n,) rad for the normalisation of joints, or centre and half range."""
-
-    mean: NDArray[np.float64]
-    deviation: NDArray[np.float64]
-
-    def normalise(self, positions: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Normalise (..., n) rad to zero mean and unit variance, or to [-1, 1]."""
-        return (positions - self.mean) / self.deviation
-
-    def denormalise(self, normalised: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the inverse of :meth:`normalise`, (..., n) rad."""
-        return normalised * self.deviation + self.mean
 
 
 class ChunkModel:
@@ -64,15 +49,22 @@ class ChunkModel:
         tokenizer: PreTrainedTokenizerBase,
         statistics: JointStatistics,
         clip: str | None = None,
+        encoding: ActionEncoding | None = None,
     ) -> None:
-        """``clip`` is the source of a frozen text encoder for ``load_clip``; checkpoints name it without its weights.
-
-        None: the text encoder was trained with the network.
+        """Args:
+        spec: what it was trained for.
+        network: predicts normalised actions.
+        tokenizer: of the network's text encoder.
+        statistics: normalise the measured joints.
+        clip: source of a frozen text encoder for ``load_clip``; checkpoints name it without its weights. None: the text
+            encoder was trained with the network.
+        encoding: of the actions; None: joint positions, normalised as the measured ones.
         """
         self.spec, self.network, self.tokenizer, self.statistics = spec, network, tokenizer, statistics
         self.clip = str(Path(clip).resolve()) if clip and Path(clip).is_dir() else clip
         self.robot = RobotModel.load(spec.robot)
         spec.require_robot(self.robot, f"the {self.KIND}")
+        self.encoding = encoding or ActionEncoding(JointPositions(self.robot), statistics)
         self._texts: dict[str, Tensor] = {}
 
     @classmethod
@@ -116,7 +108,8 @@ class ChunkModel:
         if statistics.mean.shape != (n,) or statistics.deviation.shape != (n,) or not np.all(statistics.deviation > 0):
             raise GenimaError(f"checkpoint {folder}: normalisation statistics do not fit {n} joints")
         network.requires_grad_(False).eval().to(device)
-        model = cls(spec, network, tokenizer, statistics, clip)
+        encoding = _read_encoding(spec, rest, config, folder)
+        model = cls(spec, network, tokenizer, statistics, clip, encoding)
         with checkpoint.translate_load_errors(folder):
             model._check()
         return model
@@ -137,6 +130,8 @@ class ChunkModel:
             folder, self.KIND, self.spec,
             **{self.network_name: asdict(self.network.config)},
             joint_mean=self.statistics.mean.tolist(), joint_deviation=self.statistics.deviation.tolist(),
+            action_space=self.encoding.name, action_mean=self.encoding.statistics.mean.tolist(),
+            action_deviation=self.encoding.statistics.deviation.tolist(),
             text_encoder=self.clip, text_encoder_fingerprint=self.clip and hub.fingerprint(self.network.text_encoder),
         )  # fmt: skip
 
@@ -179,7 +174,7 @@ class ChunkModel:
         """Return positions (K, n) rad and gripper (K,), 1 open, for images (V, s, s, 3) of the views.
 
         Raises:
-            GenimaError: for actions that are not finite.
+            GenimaError: for actions that are not finite, or that the arm cannot follow.
         """
         positions, gripper = self.predict_samples(images, instruction, joints, self.network.sample)
         return positions[0], gripper[0]
@@ -195,7 +190,7 @@ class ChunkModel:
         """Return N chunks, positions (N, K, n) rad and gripper (N, K); ``sample`` is the network's, with its options.
 
         Raises:
-            GenimaError: for actions that are not finite.
+            GenimaError: for actions that are not finite, or that the arm cannot follow.
         """
         proprioception = np.append(self.statistics.normalise(joints.positions), joints.gripper)
         prediction = sample(
@@ -203,19 +198,44 @@ class ChunkModel:
             torch.from_numpy(proprioception).float()[None].to(self.device),
             self.embed_instructions([instruction]),
         )
-        positions = self.statistics.denormalise(prediction.actions.double().cpu().numpy())
+        actions = prediction.actions.double().cpu().numpy()
         gripper = prediction.gripper.double().cpu().numpy()
-        if not (np.all(np.isfinite(positions)) and np.all(np.isfinite(gripper))):
+        if not (np.all(np.isfinite(actions)) and np.all(np.isfinite(gripper))):
             raise GenimaError(f"the chunk is not finite: the {self.KIND}'s weights or its inputs are damaged")
-        return positions, gripper
+        return np.stack([self.encoding.decode(chunk, joints.positions) for chunk in actions]), gripper
 
+    @torch.inference_mode()
     def _check(self) -> None:
         """Predict once from small views, to detect parts that do not fit together."""
-        side = min(64, self.spec.view_size)
-        images = np.zeros((self.IMAGES * len(self.spec.views), side, side, 3), np.uint8)
-        positions, _ = self.predict_actions(images, "do " * 100, Joints(0.0, self.robot.home, 1.0))
-        if positions.shape != (self.spec.horizon, len(self.spec.joint_names)):
-            raise ValueError(f"the network predicts {positions.shape[0]} actions of {positions.shape[1]} joints")
+        side, n = min(64, self.spec.view_size), len(self.spec.joint_names)
+        images = torch.zeros(1, self.IMAGES * len(self.spec.views), side, side, 3, dtype=torch.uint8)
+        prediction = self.network.sample(
+            pixels(images).to(self.device),
+            torch.zeros(1, n + 1, device=self.device),
+            self.embed_instructions(["do " * 100]),
+        )
+        expected = (self.spec.horizon, self.encoding.space.size)
+        if tuple(prediction.actions.shape[1:]) != expected:
+            raise ValueError(f"the network predicts {tuple(prediction.actions.shape[1:])} numbers, not {expected}")
+
+
+def _read_encoding(
+    spec: PolicySpec, about: Mapping[str, Any], config: ChunkConfig, folder: Path
+) -> ActionEncoding | None:
+    """Return the encoding of a checkpoint's actions; None in one that is older than encodings.
+
+    Raises:
+        GenimaError: for statistics of another size than the network's actions.
+    """
+    if about.get("action_mean") is None:
+        return None
+    space = ACTION_SPACES[about["action_space"]](RobotModel.load(spec.robot))
+    mean, deviation = np.array(about["action_mean"], float), np.array(about["action_deviation"], float)
+    if not mean.shape == deviation.shape == (space.size,) or config.action_size != space.size:
+        raise GenimaError(
+            f"checkpoint {folder}: actions of {config.action_size} numbers; {about['action_space']} has {space.size}"
+        )
+    return ActionEncoding(space, JointStatistics(mean, deviation))
 
 
 def _require_sizes(name: str, config: ChunkConfig) -> None:

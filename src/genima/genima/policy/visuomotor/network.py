@@ -18,18 +18,20 @@ class ChunkConfig(BackboneConfig):
     """Sizes of all networks."""
 
     joints: int = 7
+    action_size: int = 7  # numbers of an action beside the gripper: joints, or those of another action space
     horizon: int = 20
     views: int = 4
 
     @classmethod
-    def small(cls, horizon: int, joints: int = 7, views: int = 4) -> Self:
-        """Return sizes that train from scratch on a CPU."""
+    def small(cls, horizon: int, joints: int = 7, views: int = 4, action_size: int | None = None) -> Self:
+        """Return sizes that train from scratch on a CPU; actions are joints without ``action_size``."""
         raise NotImplementedError
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Return the sizes of a checkpoint."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        """Return the sizes of a checkpoint; in older ones actions are joints."""
+        values: dict[str, Any] = {"action_size": data["joints"]} if "joints" in data else {}
+        values |= {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**values)
 
 
