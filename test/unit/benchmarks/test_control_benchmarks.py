@@ -11,6 +11,7 @@ from types import ModuleType
 import controller_inference
 import demo_timing
 import numpy as np
+import policies
 import pytest
 import smoothness
 import torch
@@ -78,6 +79,21 @@ def test_controller_inference_benchmark_runs(tmp_path: Path, monkeypatch: pytest
     assert variants["bundled"]["ratio"] == 1.0
     assert variants["paper's size"]["operations"] > 10 * variants["bundled"]["operations"]
     assert all(v["limit"] > 0 and v["p50"] > 0 for v in variants.values())  # how they compare is the machine's affair
+
+
+def test_policies_benchmark_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, threads = tmp_path / "policies.json", torch.get_num_threads()
+    arguments = ["--chunks", "1", "--view-size", "32", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["policies.py", *arguments])
+    try:
+        policies.main()
+    finally:
+        torch.set_num_threads(threads)
+    results = json.loads(out.read_text())
+    assert {"act", "genima", "susie", "diffusion_policy mean_flow 1"} <= set(results) and results["act"]["ratio"] == 1
+    assert all(
+        result["parameters"] > 1e5 and result["p50"] > 0 for name, result in results.items() if name != "benchmark"
+    )
 
 
 @pytest.mark.parametrize(
