@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mutation import mutated_data, require_clean
 from torch import Tensor
 
 from genima.data.datasets.chunk_samples import joint_range
@@ -264,6 +265,14 @@ def test_damaged_checkpoints_are_one_line_errors(
     with pytest.raises(GenimaError) as caught:
         DiffusionPolicy.from_pretrained(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_mutated_sizes_are_one_line_or_work(policy: DiffusionPolicy, tmp_path: Path) -> None:
+    policy.save_pretrained(tmp_path)
+    about = json.loads((tmp_path / FILE).read_text())
+    for sizes in mutated_data(about["diffusion"], 60, seed=1):
+        (tmp_path / FILE).write_text(json.dumps({**about, "diffusion": sizes}))
+        require_clean(lambda: DiffusionPolicy.from_pretrained(tmp_path), sizes)
 
 
 def test_episode_follows_from_seed(policy: DiffusionPolicy, targets: TargetDataset) -> None:
