@@ -52,7 +52,7 @@ class TrainTiny:
     task: Annotated[tuple[str, ...], Field(min_length=1)] = BUNDLED_TASKS
     """Tasks to record; all: every task of ./genima tasks list."""
     episodes: Annotated[int, Field(ge=1, le=100_000)] = 200
-    """Demos of each task."""
+    """Demos of each task; where the expert fails, the next seed takes its place."""
     agent_steps: Steps = 8000
     """Training steps of the diffusion agent of genima and susie, 8 drawings each; 0: leave it out."""
     controller_steps: Steps = 16300
@@ -82,8 +82,8 @@ def main(argv: Sequence[str]) -> int:
     options.out = options.out or Path("runs/tiny" if options.policy == GENIMA else f"runs/tiny_{options.policy}")
     tasks = task_names(options.task)
     record.record(options.demos, tasks, options.episodes, workers=options.threads)
-    folders = record.episode_folders(options.demos, tasks, options.episodes)
-    plan = make_plan(Render(view_size=VIEW_SIZE), sorted(folder for folder in folders if folder.exists()))
+    folders = record.demo_folders(options.demos, tasks, options.episodes)
+    plan = make_plan(Render(view_size=VIEW_SIZE), sorted(folders))
     print(f"{options.data}: {render(plan, options.data, options.threads)}")
     TargetDataset.load(options.data)  # unpacked once, not by both trainings at a time
     steps_of = {_train_agent: options.agent_steps, _train_controller: options.controller_steps}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +115,7 @@ def record(
 
     Raises:
         GenimaError: for a cell or task without an expert, for a simulator without states when there are no images,
-            and when no expert succeeded.
+            and for tasks with fewer demos in the end.
     """
     options = options or DemoOptions()
     simulated = load_cell(options.cell)  # and what follows: before processes begin
@@ -125,18 +125,63 @@ def record(
     for task in tasks:
         simulator.require_task(task, simulated)
     require_perturbations(simulated, options.perturbations, tasks)
-    folders = episode_folders(out, tasks, episodes, seed)
-    todo = [folder for folder in folders if not folder.exists()]
-    failed = _record_all(todo, workers, len(folders), options) if todo else 0
-    print(f"{len(folders) - failed} demos in {out}; the expert failed {failed} times")
-    if failed == len(folders):
-        raise GenimaError("record: no expert succeeded; nothing was recorded")
+    return record_episodes(
+        out, tasks, episodes, seed, lambda folders, total: _record_all(folders, workers, total, options)
+    )
+
+
+def record_episodes(
+    out: Path, tasks: Sequence[str], episodes: int, seed: int, record_all: Callable[[Sequence[Path], int], int]
+) -> int:
+    """Record until there are ``episodes`` demos of each task; where the expert fails, the next seed takes its place.
+
+    Args:
+        out: folder of the demos.
+        tasks: names.
+        episodes: demos of each task.
+        seed: the first; at most twice as many are tried as there are to be demos.
+        record_all: records demos into folders, and returns how often the expert failed; it is also given the number of
+            all demos.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        GenimaError: for tasks with fewer demos in the end.
+    """
+    tried: set[Path] = set()
+    failed = 0
+    while todo := _missing_demos(out, tasks, episodes, seed, tried):
+        failed += record_all(todo, episodes * len(tasks))
+        tried.update(todo)
+    found = {task: len(demo_folders(out, [task], episodes, seed)) for task in tasks}
+    print(f"{sum(found.values())} demos in {out}; the expert failed {failed} times")
+    if short := [f"{task} {count} of {episodes}" for task, count in found.items() if count < episodes]:
+        raise GenimaError(f"record: too few demos, the expert fails too often ({', '.join(short)})")
     return 0
 
 
-def episode_folders(out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED) -> list[Path]:
-    """Return the folders of the demos: <out>/<task>-<seed>."""
-    return [out / f"{task}-{seed + i}" for i in range(episodes) for task in tasks]
+def demo_folders(out: Path, tasks: Sequence[str], episodes: int, seed: int = DEMO_SEED) -> list[Path]:
+    """Return the folders <out>/<task>-<seed> of the first ``episodes`` recorded demos of each task."""
+    found = []
+    for task in tasks:
+        found += [folder for folder in _candidates(out, task, episodes, seed) if folder.exists()][:episodes]
+    return found
+
+
+def _missing_demos(out: Path, tasks: Sequence[str], episodes: int, seed: int, tried: set[Path]) -> list[Path]:
+    """Return the folders of the next demos to record, seed by seed."""
+    missing: list[tuple[int, Path]] = []
+    for task in tasks:
+        candidates = _candidates(out, task, episodes, seed)
+        exist = sum(folder.exists() for folder in candidates)
+        new = [folder for folder in candidates if not folder.exists() and folder not in tried]
+        missing += enumerate(new[: max(0, episodes - exist)])
+    return [folder for _, folder in sorted(missing, key=lambda entry: entry[0])]
+
+
+def _candidates(out: Path, task: str, episodes: int, seed: int) -> list[Path]:
+    return [out / f"{task}-{seed + i}" for i in range(2 * episodes)]
 
 
 def _record_all(folders: Sequence[Path], workers: int, total: int, options: DemoOptions) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -191,8 +191,31 @@ def test_placement_out_of_reach_does_not_end_recording(
     file = write_module("tasks/slide_block.py", SLIDE_BLOCK, ("y + 0.08 * side, 0.05), 2.0", "y + 9.0, 0.05), 2.0"))
     monkeypatch.setattr(demo_recorder, "WorkerPool", OneThread)
     command = ["record", "--lockstep", "--task", "slide_block", "push_button", "--episodes", "1", "--images", "none"]
-    assert main([*command, "--out", str(tmp_path / "demos")]) == 0
+    assert main([*command, "--out", str(tmp_path / "demos")]) == 2
     output = capsys.readouterr()
-    assert "1 demos in" in output.out and "the expert failed 1 times" in output.out
+    assert "1 demos in" in output.out and "the expert failed 2 times" in output.out
+    assert "too few demos, the expert fails too often (slide_block 0 of 1)" in output.err
     assert "slide_block-100000: task slide_block: tip pose: out of reach" in output.err + output.out
     assert f"correct motions in {file}" in output.err + output.out
+
+
+def test_next_seeds_replace_failed_demos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fail = {"push_button-7", "push_button-9"}
+    rounds: list[list[str]] = []
+
+    def record_all(folders: Sequence[Path], total: int) -> int:
+        assert total == 6
+        rounds.append([folder.name for folder in folders])
+        for folder in folders:
+            if folder.name not in fail:
+                folder.mkdir(parents=True)
+        return sum(folder.name in fail for folder in folders)
+
+    tasks = ["push_button", "open_box"]
+    assert demo_recorder.record_episodes(tmp_path, tasks, 3, 7, record_all) == 0
+    assert rounds[0] == ["push_button-7", "open_box-7", "push_button-8", "open_box-8", "push_button-9", "open_box-9"]
+    assert rounds[1:] == [["push_button-10", "push_button-11"]]
+    assert "6 demos in" in (out := capsys.readouterr().out) and "the expert failed 2 times" in out
+    expected = [tmp_path / f"push_button-{seed}" for seed in (8, 10, 11)]
+    assert demo_recorder.demo_folders(tmp_path, ["push_button"], 3, 7) == expected
+    assert demo_recorder.record_episodes(tmp_path, tasks, 3, 7, record_all) == 0 and len(rounds) == 2  # all are there
