@@ -53,7 +53,7 @@ def generate_launch_description() -> LaunchDescription:
         ARGUMENTS,
         lambda: [
             *environment(),
-            node(markers(text("checkpoint"))),
+            node(markers(text("cell"), text("checkpoint"))),
             Node(
                 package="robot_state_publisher",
                 executable="robot_state_publisher",

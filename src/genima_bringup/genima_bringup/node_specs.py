@@ -341,9 +341,9 @@ def real_robot_stack(cell: Cell, policy: PolicyArguments | None = PolicyArgument
     return [*hardware(cell), *driver_support_nodes(cell, policy)]
 
 
-def markers(checkpoint: Value) -> NodeSpec:
+def markers(cell: Value, checkpoint: Value) -> NodeSpec:
     """Node of the markers that RViz shows in addition to the robot and the images."""
-    return NodeSpec("genima_nodes", "rviz_markers", {"checkpoint": checkpoint})
+    return NodeSpec("genima_nodes", "rviz_markers", {"cell": cell, "checkpoint": checkpoint})
 
 
 def simulation_stack(

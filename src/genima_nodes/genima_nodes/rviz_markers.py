@@ -21,7 +21,6 @@ from genima.cameras.calibration_file import Frames
 from genima.errors import GenimaError
 from genima.policy.names import GENIMA
 from genima.policy.spec import read_policy
-from genima.robot.model import RobotModel
 from genima.types import ActionChunk
 from genima_nodes.ros import parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
@@ -44,14 +43,15 @@ class RvizMarkersNode(Node):
         """``options`` are those of a node.
 
         Raises:
-            GenimaError: for a checkpoint that cannot be read.
+            GenimaError: for a cell or a checkpoint that cannot be read, and spheres at frames that the robot lacks.
         """
         super().__init__("rviz_markers", **options)  # type: ignore[arg-type]
-        spec = read_policy(parameters.text(self, "checkpoint", "") or GENIMA).spec
-        self._robot = RobotModel.load(spec.robot)
+        appearance = read_policy(parameters.text(self, "checkpoint", "") or GENIMA).spec.appearance
+        self._robot = parameters.cell(self).robot
+        appearance.require_frames(self._robot)
         self._frame = parameters.text(self, "frame", Frames.of(self._robot, "base", "").parent)
-        self._appearance = spec.appearance
-        self._radius = min(spec.appearance.radii.values())  # the larger radii of distant cameras would hide the arm
+        self._appearance = appearance
+        self._radius = min(appearance.radii.values())  # the larger radii of distant cameras would hide the arm
         self._faults: dict[str, tuple[float, str]] = {}  # by node: monotonic s, text; empty: none
         self._diagnostics = DiagnosticUpdater(self)
         self._chunks = self._diagnostics.add_topic("action_chunk")

@@ -124,7 +124,7 @@ def test_processes_are_installed() -> None:
         *processes.adapters(load_cell("fr3_crisp")),
         *processes.real_robot_stack(load_cell("fr3_own_driver")),
         processes.recorder(SIM, {}),
-        processes.markers(""),
+        processes.markers("sim_panda", ""),
     ]
     for process in listed:
         assert importlib.util.find_spec(f"{process.package}.{process.executable}"), process.executable

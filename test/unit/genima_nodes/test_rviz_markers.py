@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from ros_graph import overrides
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -132,3 +133,17 @@ def test_markers_show_last_action_and_faults(graph, robot: RobotModel) -> None:
         lambda: publish_diagnostics(DiagnosticArray(status=[fault])),
     )
     assert graph.has_no_fault("rviz_markers")()
+
+
+@pytest.mark.any_pace
+def test_markers_show_robot_of_cell(graph) -> None:
+    """The spheres of a checkpoint of another arm are shown on the cell's."""
+    graph.add(RvizMarkersNode(parameter_overrides=overrides(cell="sim_fr3")))
+    received = graph.subscribe(MarkerArray, "rviz_markers", qos.STATUS)
+    publish_chunk = graph.publisher(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
+    message = chunk_message(chunk_of(fr3 := RobotModel.load("fr3"), 1.0), fr3)
+    graph.until(
+        lambda: any(marker.ns == "tip path" for array in list(received) for marker in array.markers),
+        "no markers",
+        lambda: publish_chunk(message),
+    )
