@@ -490,7 +490,8 @@ def test_chunk_sampling_options_reach_policy(evaluate: Any, file: str, tmp_path:
     sampling = {
         "sampler": "ddim", "sampler_steps": "4", "real_time_chunking": "true", "samples": "8", "max_spread": "20.5"
     }  # fmt: skip
-    found = evaluate(file, **given, **sampling).parameters["genima_nodes/policy"]
+    cell = {"cell": "panda_multipanda", "checkpoint": ""} if file == "real_robot" else {}
+    found = evaluate(file, **given, **cell, **sampling).parameters["genima_nodes/policy"]
     expected = {"sampler": "ddim", "sampler_steps": 4, "real_time_chunking": True, "samples": 8, "max_spread": 20.5}
     assert found | expected == found
 
