@@ -63,7 +63,7 @@ class PolicyServerProcess:
                 process_group=0, preexec_fn=end_with_parent,
             )  # fmt: skip
         deadline = time.monotonic() + _READY_TIMEOUT
-        while not (found := _ADDRESS.search(text := self._log.read_text(errors="replace"))):
+        while not (found := _ADDRESS.search(text := self._log.read_text(encoding="utf-8", errors="replace"))):
             check()
             if process.poll() is not None or time.monotonic() > deadline:
                 last = (text.strip().splitlines() or ["no output"])[-1]

@@ -26,6 +26,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "diffusion_agent": DiffusionAgent.from_pretrained,
     "controller": Controller.from_pretrained,
 }
+OLDER = {"draws", "action_space"}  # fields that checkpoints of the first version lack: targets, joint positions
 WEIGHTS = [
     ("diffusion_agent", "unet/diffusion_pytorch_model.safetensors"),
     ("diffusion_agent", "controlnet/diffusion_pytorch_model.safetensors"),
@@ -137,7 +138,7 @@ def test_all_description_fields_are_required(
 ) -> None:
     folder = copy_folder(checkpoint_folder / kind)
     whole = (folder / checkpoint.FILE).read_text()
-    for key in json.loads(whole):
+    for key in json.loads(whole).keys() - OLDER:
         (folder / checkpoint.FILE).write_text(json.dumps({k: v for k, v in json.loads(whole).items() if k != key}))
         assert_rejected(LOADERS[kind], folder, key)
 

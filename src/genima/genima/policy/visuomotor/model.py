@@ -21,7 +21,7 @@ from genima.policy import spec as checkpoint
 from genima.policy.small_text_encoder import load_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.policy.visuomotor.act import Act, ActConfig
-from genima.policy.visuomotor.action_space import ACTION_SPACES, ActionEncoding, JointPositions, JointStatistics
+from genima.policy.visuomotor.action_space import ACTION_SPACES, JOINTS, ActionEncoding, JointPositions, JointStatistics
 from genima.policy.visuomotor.diffusion import DiffusionConfig, DiffusionNetwork
 from genima.policy.visuomotor.network import ChunkConfig, ChunkNetwork, ChunkPrediction
 from genima.policy.visuomotor.pretrained import load_clip
@@ -225,16 +225,17 @@ def _read_encoding(
     """Return the encoding of a checkpoint's actions; None in one that is older than encodings.
 
     Raises:
-        GenimaError: for statistics of another size than the network's actions.
+        GenimaError: for statistics that are missing, or of another size than the network's actions.
     """
-    if about.get("action_mean") is None:
+    name, found = about.get("action_space", JOINTS), [about.get(f"action_{part}") for part in ("mean", "deviation")]
+    if name == JOINTS and found == [None, None]:
         return None
-    space = ACTION_SPACES[about["action_space"]](RobotModel.load(spec.robot))
-    mean, deviation = np.array(about["action_mean"], float), np.array(about["action_deviation"], float)
+    if None in found:
+        raise GenimaError(f"checkpoint {folder}: action_mean or action_deviation is missing; fetch or train it again")
+    space = ACTION_SPACES[name](RobotModel.load(spec.robot))
+    mean, deviation = (np.array(values, float) for values in found)
     if not mean.shape == deviation.shape == (space.size,) or config.action_size != space.size:
-        raise GenimaError(
-            f"checkpoint {folder}: actions of {config.action_size} numbers; {about['action_space']} has {space.size}"
-        )
+        raise GenimaError(f"checkpoint {folder}: actions of {config.action_size} numbers; {name} has {space.size}")
     return ActionEncoding(space, JointStatistics(mean, deviation))
 
 
