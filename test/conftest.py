@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -103,6 +104,22 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def shared_folder(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], object]) -> Path:
+    """Return a folder that the first of pytest-xdist's processes to need it fills, for all of them to read."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, finished = base / name, base / f"{name}.finished"
+    with (base / f"{name}.lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+            folder.mkdir()
+            fill(folder)
+            finished.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def robot() -> RobotModel:
     from genima.robot.model import RobotModel
@@ -131,10 +148,11 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny Stable Diffusion and SDXL models with random weights, in the hub's folder layout."""
     from random_base import random_base
 
-    folder = tmp_path_factory.mktemp("bases")
-    for kind in ("tiny", "tiny-xl"):
-        random_base(kind).save_pretrained(folder / kind)  # type: ignore[arg-type]
-    return folder
+    def fill(folder: Path) -> None:
+        for kind in ("tiny", "tiny-xl"):
+            random_base(kind).save_pretrained(folder / kind)  # type: ignore[arg-type]
+
+    return shared_folder(tmp_path_factory, "bases", fill)
 
 
 @pytest.fixture(scope="session")
@@ -172,12 +190,15 @@ def shared_environment(environment: Environment, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="session")
-def demos_folder(recorder: DemoRecorder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with one recorded demo of each task."""
-    folder = tmp_path_factory.mktemp("demos")
-    assert recorder.record(folder / "push_button-1", "push_button", 100_001)
-    assert recorder.record(folder / "take_lid_off_saucepan-1", "take_lid_off_saucepan", 100_001)
-    return folder
+def demos_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with one recorded demo of each bundled task."""
+
+    def fill(folder: Path) -> None:
+        recorder = request.getfixturevalue("recorder")
+        for task in ("push_button", "take_lid_off_saucepan"):
+            assert recorder.record(folder / f"{task}-1", task, 100_001)
+
+    return shared_folder(tmp_path_factory, "demos", fill)
 
 
 @pytest.fixture(scope="session")
@@ -190,11 +211,14 @@ def targets(demos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tar
     from genima.data.episodes import find_episodes
     from genima_cli.render import Render, make_plan
 
-    out = tmp_path_factory.mktemp("targets")
-    with pytest.MonkeyPatch.context() as patch:
-        render_in_a_thread(patch)
-        render(make_plan(Render(view_size=32, episodes_per_shard=1), find_episodes(demos_folder)), out, processes=1)
-    return TargetDataset.load(out)
+    def fill(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            render_in_a_thread(patch)
+            plan = make_plan(Render(view_size=32, episodes_per_shard=1), find_episodes(demos_folder))
+            render(plan, folder, processes=1)
+            TargetDataset.load(folder)  # unpacks the shards
+
+    return TargetDataset.load(shared_folder(tmp_path_factory, "targets", fill))
 
 
 @pytest.fixture(scope="session")
@@ -202,9 +226,7 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """diffusion_agent/ and controller/ with random weights; read only: tests that damage it use ``copy_folder``."""
     from untrained import save_checkpoints
 
-    folder = tmp_path_factory.mktemp("checkpoint")
-    save_checkpoints(folder)
-    return folder
+    return shared_folder(tmp_path_factory, "checkpoint", save_checkpoints)
 
 
 @pytest.fixture

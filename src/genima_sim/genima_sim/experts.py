@@ -61,6 +61,11 @@ class Expert:
         """
         return self._ik.solve(grasp @ _T_GRASP_TIP, start)
 
+    def reach_symmetric(self, grasp: Pose, start: Array) -> Array:
+        """As :meth:`reach`, with the fingers swapped where ``start`` has them so."""
+        swapped = np.dot(self.grasp_frame(start)[:3, 0], grasp[:3, 0]) < 0
+        return self.reach(grasp @ _HALF_TURN if swapped else grasp, start)
+
     def grasp_frame(self, positions: Array) -> Pose:
         """Return the grasp frame (4, 4) of the gripper at joints (n,) in rad."""
         return self.robot.link_poses(positions)[-1] @ _T_TIP_GRASP

@@ -5,7 +5,8 @@ A grasp frame is at the gripper's tip: z is the approach, the fingers close alon
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,3 +71,11 @@ def grasp(frame: Pose, hover: float = 0.1) -> Iterator[Motion]:
     yield MoveTo(back_off(frame, hover), 1.8, 1.0, straight=False)
     yield MoveTo(frame, 1.2, 1.0)
     yield MoveTo(frame, GRIP_TIME, 0.0)
+
+
+def first_grasp(motions: Iterable[Motion]) -> Pose | None:
+    """Return the grasp frame at which the gripper first closes at rest; None: it does not."""
+    for before, closing in itertools.pairwise(motions):
+        if isinstance(before, MoveTo) and isinstance(closing, MoveTo) and before.gripper > closing.gripper:
+            return closing.grasp if np.allclose(before.grasp, closing.grasp) else None
+    return None

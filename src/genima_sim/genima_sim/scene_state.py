@@ -15,11 +15,13 @@ from scipy.spatial.transform import Rotation
 from genima.errors import GenimaError
 from genima.robot.body import GRIPPER
 from genima.robot.rigid_transforms import inverse, pose
+from genima_sim.motions import back_off
 
 if TYPE_CHECKING:
     from genima_sim.task import Placement
 
 Array = NDArray[np.float64]
+_GRIPPER_ROOM = {0.0: 0.05, 0.07: 0.08, 0.14: 0.08, 0.21: 0.08}  # m free round points, by their distance from the tip
 _PADS = {f"{GRIPPER}{side}_{part}_collision": side for side in ("left", "right") for part in ("fingertip", "fingerpad")}
 """Geoms of the gripper that hold things, and the finger that each belongs to."""
 
@@ -64,6 +66,14 @@ class SceneFrames:
             local = (inverse(T) @ [*point, 1.0])[:3] - centre
             distances.append(float(np.linalg.norm(np.maximum(np.abs(local) - half, 0.0))))
         return min(distances)
+
+    def has_room(self, grasp: Array) -> bool:
+        """Return whether an open gripper has room at a grasp frame (4, 4)."""
+        points = {distance: back_off(grasp, distance)[:3, 3] for distance in _GRIPPER_ROOM}
+        return all(
+            points[distance][2] > room and self.clearance(points[distance]) > room
+            for distance, room in _GRIPPER_ROOM.items()
+        )
 
     def _pose(self, body: int) -> Array:
         name = self._model.body(body).name

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from genima.errors import GenimaError
 from genima.system.user_code import Check, checked
-from genima_sim.motions import Motion, MoveJoint, MoveTo
+from genima_sim.motions import Motion, MoveJoint, MoveTo, back_off, first_grasp, shift
 
 if TYPE_CHECKING:  # options name tasks: a help page must not load a simulator
     import mujoco
@@ -30,6 +30,9 @@ if TYPE_CHECKING:  # options name tasks: a help page must not load a simulator
 Array = NDArray[np.float64]
 _PLACEMENT_ATTEMPTS = 10_000
 OBJECT_GROUP = 0  # geom group of the table and the objects, drawn together with the robot's meshes
+_FAILED_SHARE = 0.15  # of the demos begin with a failed grasp
+_FAILED_ATTEMPTS = 10  # at a place where the gripper has room
+_EARLY, _ASIDE, _RETREAT = (0.07, 0.09), 0.02, 0.05  # m before the grasp, at most beside that, and back from there
 _SHORTEST = 0.05  # s of a motion: one command of a demo
 
 
@@ -111,10 +114,10 @@ class RelativePose:
 
 @dataclass(frozen=True)
 class FailedGrasp:
-    """Start of a demo that corrects an error: the gripper has closed beside the object."""
+    """Start of a demo that corrects an error: the gripper has closed without the object."""
 
     grasp: Array  # (4, 4), grasp frame of the gripper
-    lift_to: float  # m, height of the tip from which the expert tries again
+    retreat: Array  # (4, 4), grasp frame from which the expert tries again
 
 
 class Task(ABC):
@@ -195,8 +198,16 @@ class Task(ABC):
         """
 
     def failed_grasp(self, scene: SceneFrames, rng: np.random.Generator) -> FailedGrasp | None:
-        """Return a failed grasp for a demo to start with, or None for a usual start."""
-        return None
+        """Return a failed grasp for a demo to start with, or None for a usual start.
+
+        By default, some demos of a task with a grasp start with a gripper that has closed too early.
+        """
+        if rng.random() >= _FAILED_SHARE or (frame := first_grasp(self.motions(scene))) is None:
+            return None
+        on_approach = back_off(frame, rng.uniform(*_EARLY))
+        beside = (shift(on_approach, *rng.uniform(-_ASIDE, _ASIDE, 3).tolist()) for _ in range(_FAILED_ATTEMPTS))
+        early = next(filter(scene.has_room, beside), on_approach)
+        return FailedGrasp(early, back_off(early, _RETREAT))
 
 
 def random_placements(objects: Sequence[SceneObject], rng: np.random.Generator) -> dict[str, Placement]:
@@ -271,7 +282,7 @@ def _motions_problem(motions: Any) -> str:
 
 
 def _failed_grasp_problem(result: Any) -> str:
-    good = result is None or isinstance(result, FailedGrasp) and _is_pose(result.grasp) and np.isfinite(result.lift_to)
+    good = result is None or isinstance(result, FailedGrasp) and _is_pose(result.grasp) and _is_pose(result.retreat)
     return "" if good else f"no failed grasp ({result!r:.100})"
 
 

@@ -419,10 +419,13 @@ def test_evaluation_requires_known_task_and_script(stand_in, names_file) -> None
     assert stand_in.requests[-1] == "sim.getSimulationState", "the simulation was started"
 
 
-def test_demo_without_coppeliasim_is_one_line(unused_port: int, names_file, tmp_path: Path) -> None:
-    completed = run_demo(names_file(), unused_port, tmp_path / "out")
-    assert completed.returncode == 2 and len(completed.stderr.strip().splitlines()) == 1
-    assert f"CoppeliaSim at tcp://127.0.0.1:{unused_port}: no answer" in completed.stderr
+def test_demo_without_coppeliasim_is_one_line(
+    unused_port: int, names_file, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = demo.Supervisor
+    monkeypatch.setattr(demo, "Supervisor", lambda nodes, *rest: start(nodes[:1], *rest))  # the simulator's alone
+    with pytest.raises(GenimaError, match=f"CoppeliaSim at tcp://127.0.0.1:{unused_port}: no answer"):
+        demo.main(demo_command(names_file(), unused_port, tmp_path / "out"))
 
 
 def test_demo_with_unknown_task_is_rejected(unused_port: int, names_file, tmp_path: Path) -> None:

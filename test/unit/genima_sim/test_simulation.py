@@ -107,6 +107,26 @@ def test_some_demos_recover_from_failed_grasp(recorder: DemoRecorder, robot: Rob
     assert episode.success
 
 
+def test_some_demos_of_any_grasp_recover(recorder: DemoRecorder, robot: RobotModel, tmp_path: Path) -> None:
+    """The gripper closes before the handle, retreats, opens and grasps."""
+    seed = next(s for s in range(100) if np.random.default_rng([s, 0x4E74]).random() < 0.15)
+    assert recorder.record(tmp_path / "episode", "open_microwave", seed)
+    episode = Episode.load(tmp_path / "episode", robot)
+    assert episode.success and episode.gripper[0] < 0.3
+    opened, closed_again = np.flatnonzero(np.diff(episode.command_gripper) != 0)
+    start, retreat, grasp = robot.link_poses(episode.positions)[[0, opened, closed_again], -1, :3, 3]
+    assert 0.06 < np.linalg.norm(start - grasp) < 0.13  # m
+    assert np.linalg.norm(retreat - grasp) > np.linalg.norm(start - grasp) + 0.03
+
+
+@pytest.mark.parametrize("task", ["push_button", "press_switch", "slide_block_to_target"])
+def test_tasks_without_grasp_start_as_usual(recorder: DemoRecorder, task: str) -> None:
+    recorder.environment.reset(task, 0)
+    scene = scene_frames(get_task(task), recorder.environment.bodies())
+    failed = [get_task(task).failed_grasp(scene, np.random.default_rng(seed)) for seed in range(30)]
+    assert not any(failed)
+
+
 def test_success_is_latched(recorder: DemoRecorder, robot: RobotModel) -> None:
     successes = run_expert(recorder, "push_button", 2)
     assert successes[-1] and successes == sorted(successes)

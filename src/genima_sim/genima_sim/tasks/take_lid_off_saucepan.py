@@ -83,4 +83,5 @@ class TakeLidOffSaucepan(Task):
         angle, distance = rng.uniform(-np.pi, np.pi), rng.uniform(*_FAILED_DISTANCE)
         offset = [distance * np.cos(angle), distance * np.sin(angle), rng.uniform(0.0, _FAILED_RAISE)]
         x, y, _ = scene.body("lid")[:3, 3]
-        return FailedGrasp(radial_grasp([x, y, _GRASP] + np.array(offset)), _GRASP + _RETRY_LIFT)
+        beside = radial_grasp([x, y, _GRASP] + np.array(offset))
+        return FailedGrasp(beside, shift(beside, z=_RETRY_LIFT - offset[2]))

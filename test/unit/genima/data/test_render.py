@@ -204,7 +204,13 @@ def test_too_few_demos_for_validation_are_rejected(targets: TargetDataset) -> No
 # Interruptions and several machines
 
 
-def test_interrupted_rendering_resumes(short_demos: Path, short_targets: Path, tmp_path: Path) -> None:
+def test_interrupted_rendering_resumes(
+    short_demos: Path,
+    short_targets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "genima_cli", "render", "--demos", str(short_demos), "--out", str(out)]
     command += ["--view-size", str(SIZE), "--episodes-per-shard", "2", "--virtual", "--processes", "1"]
@@ -218,9 +224,9 @@ def test_interrupted_rendering_resumes(short_demos: Path, short_targets: Path, t
     assert made and made.items() <= shards(short_targets).items()  # whole, every one of them
     (out / "shard-00002-of-00003.parquet.part").write_bytes(b"half")
     before = {name: (out / name).stat().st_mtime_ns for name in made}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert "24 moments of 4 demos; skipped 1 unsuccessful, 0 unjudged and 0 faulty" in done.stdout
+    render_in_a_thread(monkeypatch)
+    assert render_command(command[4:]) == 0
+    assert "24 moments of 4 demos; skipped 1 unsuccessful, 0 unjudged and 0 faulty" in capsys.readouterr().out
     assert shards(out) == shards(short_targets)
     assert {name: (out / name).stat().st_mtime_ns for name in made} == before
     assert len(TargetDataset.load(out, verify=True)) == 24
