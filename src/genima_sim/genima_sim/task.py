@@ -32,7 +32,7 @@ _PLACEMENT_ATTEMPTS = 10_000
 OBJECT_GROUP = 0  # geom group of the table and the objects, drawn together with the robot's meshes
 _FAILED_SHARE = 0.15  # of the demos begin with a failed grasp
 _FAILED_ATTEMPTS = 10  # at a place where the gripper has room
-_EARLY, _ASIDE, _RETREAT = (0.07, 0.09), 0.02, 0.05  # m before the grasp, at most beside that, and back from there
+_EARLY, _ASIDE, _RETREAT = (0.07, 0.10), 0.02, 0.05  # m before the grasp, at most beside that, and back from there
 _SHORTEST = 0.05  # s of a motion: one command of a demo
 
 
@@ -204,9 +204,9 @@ class Task(ABC):
         """
         if rng.random() >= _FAILED_SHARE or (frame := first_grasp(self.motions(scene))) is None:
             return None
-        on_approach = back_off(frame, rng.uniform(*_EARLY))
-        beside = (shift(on_approach, *rng.uniform(-_ASIDE, _ASIDE, 3).tolist()) for _ in range(_FAILED_ATTEMPTS))
-        early = next(filter(scene.has_room, beside), on_approach)
+        before = back_off(frame, rng.uniform(*_EARLY))
+        beside = (shift(before, *rng.uniform(-_ASIDE, _ASIDE, 3).tolist()) for _ in range(_FAILED_ATTEMPTS))
+        early = next(filter(scene.has_room, beside), back_off(frame, _EARLY[1]))
         return FailedGrasp(early, back_off(early, _RETREAT))
 
 
