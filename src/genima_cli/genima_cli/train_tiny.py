@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genima.policy.names import GENIMA, SUSIE
+from genima.policy.names import GENIMA, SUSIE, VIDEO_POLICY
 from genima.system.command_line import parse_options
 from genima.system.process_pool import WorkerPool
 from genima.training.options import (
@@ -39,10 +39,10 @@ class TrainTiny:
     Everything that is already there is kept: interrupted, the same command resumes.
     """
 
-    policy: Literal["genima", "act", "diffusion_policy", "susie"] = "genima"
+    policy: Literal["genima", "act", "diffusion_policy", "susie", "video_policy"] = "genima"
     """Policy to train."""
     objective: Objective = "ddpm"
-    """With diffusion_policy: what is trained, which limits the samplers in use (docs/policies.md)."""
+    """With diffusion_policy and video_policy: what is trained, which limits the samplers in use (docs/policies.md)."""
     out: Path | None = None
     """Folder for the checkpoints; default: runs/tiny for genima, runs/tiny_act for act, and so on."""
     demos: Path = Path("data/demos")
@@ -54,7 +54,8 @@ class TrainTiny:
     episodes: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Demos of each task; where the expert fails, the next seed takes its place."""
     agent_steps: Steps = 8000
-    """Training steps of the diffusion agent of genima and susie, 8 drawings each; 0: leave it out."""
+    """Training steps of the diffusion agent of genima and susie, or the video model of video_policy, 8 drawings each;
+    0: leave it out."""
     controller_steps: Steps = 16300
     """Training steps of the controller of genima and susie, 16 chunks each; 0: leave it out."""
     policy_steps: Steps = 16300
@@ -88,7 +89,8 @@ def main(argv: Sequence[str]) -> int:
     TargetDataset.load(options.data)  # unpacked once, not by both trainings at a time
     steps_of = {_train_agent: options.agent_steps, _train_controller: options.controller_steps}
     if options.policy not in (GENIMA, SUSIE):
-        steps_of = {_train_policy: options.policy_steps}
+        train = _train_video_policy if options.policy == VIDEO_POLICY else _train_policy
+        steps_of = {train: options.policy_steps}
     halves = [train for train, steps in steps_of.items() if steps]
     # Two trainings of one thread each do more than one after the other with two: the networks are small.
     threads, lock = max(1, options.threads // max(1, len(halves))), multiprocessing.get_context("spawn").RLock()
@@ -121,13 +123,22 @@ def _train_agent(options: TrainTiny) -> None:
     targets = TargetDataset.load(options.data)
     draws = GOALS if options.policy == SUSIE else TARGETS
     agent = build_agent(SMALL, targets, steps=1, seed=options.seed, draws=draws)
-    loop = LoopOptions(
+    train_diffusion(agent, targets, _drawing(), _agent_loop(options), _folder(options, DIFFUSION_AGENT))
+
+
+def _drawing() -> DiffusionOptions:
+    """Return the options of all diffusion agents.
+
+    Their colours and places are those of one simulated workcell: without augmentation they copy them exactly.
+    """
+    return DiffusionOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=_SPHERE_WEIGHT, half=True)
+
+
+def _agent_loop(options: TrainTiny) -> LoopOptions:
+    return LoopOptions(
         steps=options.agent_steps, batch_size=8, learning_rate=6e-4, schedule="cosine", warmup_steps=100, ema=_EMA,
         save_every=options.save_every, workers=1, seed=options.seed,
     )  # fmt: skip
-    # Its colours and places are those of one simulated workcell: without augmentation it copies them exactly.
-    drawing = DiffusionOptions(jitter=(0, 0, 0, 0), crop=0, sphere_weight=_SPHERE_WEIGHT, half=True)
-    train_diffusion(agent, targets, drawing, loop, _folder(options, DIFFUSION_AGENT))
 
 
 def _train_controller(options: TrainTiny) -> None:
@@ -166,6 +177,25 @@ def _train_policy(options: TrainTiny) -> None:
     # Without augmentation, as the diffusion agent: the camera images are those of one simulated cell.
     assert options.out
     train_visuomotor(policy, targets, VisuomotorOptions(augmentation="none", half=True), loop, options.out)
+
+
+def _train_video_policy(options: TrainTiny) -> None:
+    from genima.data.datasets.target_dataset import TargetDataset
+    from genima.training.video_policy import build_video_policy, train_video_policy
+
+    targets = TargetDataset.load(options.data)
+    policy = build_video_policy(targets, SMALL, SMALL, options.seed, {"objective": options.objective})
+    chunks = VisuomotorOptions(augmentation="none", half=True)
+    assert options.out
+    train_video_policy(
+        policy,
+        targets,
+        options.out,
+        _drawing(),
+        chunks,
+        _chunk_loop(options, options.policy_steps),
+        _agent_loop(options),
+    )
 
 
 def _chunk_loop(options: TrainTiny, steps: int) -> LoopOptions:

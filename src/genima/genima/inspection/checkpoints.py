@@ -21,7 +21,7 @@ from genima.inspection.sheet import add_caption, grid
 from genima.io.files import read_bytes, read_json
 from genima.io.images import decode_colour
 from genima.policy import spec as checkpoint
-from genima.policy.spec import BEST, DIFFUSION_AGENT, FILE, FOLDERS, LAST, PolicySpec
+from genima.policy.spec import BEST, DIFFUSION_AGENT, FILE, FOLDERS, LAST, VIDEO_MODEL, PolicySpec
 from genima.robot.model import RobotModel
 from genima.targets import draw_targets
 from genima.training import PROGRESS, STATE, TARGET_SHEET
@@ -50,6 +50,8 @@ def inspect_checkpoint(folder: Path) -> Report:
     kind = checkpoint.read_kind(checkpoint.resolve(folder))
     spec, section = _checkpoint(folder, kind)
     sections = [Section(section.title, {**spec_rows(spec), **section.rows})]
+    if (video_model := checkpoint.resolve(folder) / VIDEO_MODEL).is_dir():
+        sections.append(_checkpoint(video_model, DIFFUSION_AGENT)[1])
     return _with_picture(sections, spec, _pictures(folder))
 
 
@@ -101,7 +103,7 @@ def _diffusion_rows(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
     tiled = "the tile as one picture" if about["tiled"] else "each view by itself"
     parts = ["controlnet"] if has_controlnet else ["unet"]
     if not base:
-        parts = ["unet", *parts, "vae", "text_encoder"]
+        parts = list(dict.fromkeys(["unet", *parts, "vae", "text_encoder"]))
     return {
         "base": f"{base} (weights {about['base_fingerprint']}), not stored here" if base else "none, from scratch",
         "conditioned": "by a ControlNet" if has_controlnet else "through the UNet's own input",
@@ -115,19 +117,23 @@ def _diffusion_rows(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
 
 def _controller_rows(folder: Path, about: Mapping[str, Any]) -> dict[str, str]:
     act, named = about.get("act"), about["text_encoder"]
-    sizes: Mapping[str, Any] = act or about["diffusion"]
+    sizes: Mapping[str, Any] = act or about.get("diffusion") or about["video"]
     means, deviations = np.degrees(about["joint_mean"]), np.degrees(about["joint_deviation"])
     joints = zip(means, deviations, strict=True)
-    parts = ["backbone", "transformer" if act else "unet", *([] if named else ["text_encoder"])]
-    resnet = f"ResNet stages of width {', '.join(str(width) for width in sizes['backbone_widths'])}"
+    parts = ["transformer" if act else "unet", *([] if named else ["text_encoder"])]
+    if act or about.get("diffusion"):
+        parts.insert(0, "backbone")
+        source = f"ResNet stages of width {', '.join(str(width) for width in sizes['backbone_widths'])}"
+    else:
+        source = f"features of the video model's block {sizes['block']} at time step {sizes['timestep']}"
     if act:
         network = (
-            f"ACT: {resnet}; {act['encoder_layers']} + {act['decoder_layers']} transformer layers of width "
+            f"ACT: {source}; {act['encoder_layers']} + {act['decoder_layers']} transformer layers of width "
             f"{act['width']} with {act['heads']} heads; latent of {act['latent']}"
         )
     else:
         widths = ", ".join(str(width) for width in sizes["unet_widths"])
-        network = f"diffusion policy trained with {sizes['objective']}: {resnet}; UNet levels of width {widths}"
+        network = f"diffusion policy trained with {sizes['objective']}: {source}; UNet levels of width {widths}"
     return {
         "network": network,
         "chunk": f"{sizes['horizon']} actions of {sizes['joints']} joints and the gripper, from {sizes['views']} views",
@@ -149,7 +155,7 @@ def _parameters(folder: Path, parts: list[str]) -> str:
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     sizes: dict[str, int] = defaultdict(int)
     for file in folder.rglob("*.safetensors"):
-        if STATE in file.relative_to(folder).parts:
+        if {STATE, VIDEO_MODEL} & set(file.relative_to(folder).parts):
             continue
         for name, tensor in parse_local_safetensors_file_metadata(file).tensors.items():
             part = file.parent.name if file.parent != folder else _network_part(file, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from genima.policy.names import DIFFUSION_POLICY
 from genima.policy.registry import PolicyOptions
 from genima.policy.spec import read_policy
 from genima.policy.visuomotor.chunk_sampler import ChunkSampler
-from genima.policy.visuomotor.diffusion import DiffusionNetwork
+from genima.policy.visuomotor.diffusion import ChunkDenoiser
 from genima.policy.visuomotor.policy import VisuomotorPolicy
 from genima.policy.visuomotor.real_time_chunking import Prefix, prefix_weights
 from genima.types import ActionChunk, Image, Observation
@@ -35,10 +35,7 @@ def load(options: PolicyOptions) -> DiffusionPolicy:
     Raises:
         GenimaError: when loading fails, the device is not available, or the sampler does not fit the checkpoint.
     """
-    folder = read_policy(DIFFUSION_POLICY, options.checkpoint).folders[DIFFUSION_POLICY]
-    policy = DiffusionPolicy.from_pretrained(folder, options.device)
-    policy.sampling = options.chunk_sampling
-    return policy
+    return DiffusionPolicy.from_options(options)
 
 
 class DiffusionPolicy(VisuomotorPolicy):
@@ -48,7 +45,7 @@ class DiffusionPolicy(VisuomotorPolicy):
     """
 
     KIND = DIFFUSION_POLICY
-    network: DiffusionNetwork
+    network: ChunkDenoiser
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """See :class:`genima.policy.visuomotor.model.ChunkModel`."""
@@ -58,6 +55,13 @@ class DiffusionPolicy(VisuomotorPolicy):
         self._last: ActionChunk | None = None
         self._instruction = ""
         self.sampling = ChunkSamplingOptions()
+
+    @classmethod
+    def from_options(cls, options: PolicyOptions) -> Self:
+        """Load the checkpoint of the options; see :func:`load`."""
+        policy = cls.from_pretrained(read_policy(cls.KIND, options.checkpoint).folders[cls.KIND], options.device)
+        policy.sampling = options.chunk_sampling
+        return policy
 
     @property
     def sampling(self) -> ChunkSamplingOptions:

@@ -1,5 +1,6 @@
 """Names of the project's policies."""
 
 GENIMA, ACT, DIFFUSION_POLICY, SUSIE = "genima", "act", "diffusion_policy", "susie"
-TRAINED = (GENIMA, ACT, DIFFUSION_POLICY, SUSIE)  # with checkpoints
+VIDEO_POLICY = "video_policy"
+TRAINED = (GENIMA, ACT, DIFFUSION_POLICY, SUSIE, VIDEO_POLICY)  # with checkpoints
 EXPERT, REPLAY, REMOTE = "expert", "replay", "remote"

@@ -18,7 +18,7 @@ from genima.cameras.tiling import MAX_VIEWS, tile_size
 from genima.errors import GenimaError
 from genima.io import model_files, paths
 from genima.io.files import FileSchema, Finite, Pixels, Positive, Text, atomic_write, read_json, shorten, validate
-from genima.policy.names import ACT, DIFFUSION_POLICY, GENIMA, SUSIE, TRAINED
+from genima.policy.names import ACT, DIFFUSION_POLICY, GENIMA, SUSIE, TRAINED, VIDEO_POLICY
 from genima.robot.model import RobotModel
 from genima.targets.appearance import Appearance
 
@@ -31,7 +31,9 @@ FOLDERS = {
     CONTROLLER: "controller",
     GOAL_CONTROLLER: "goal_controller",
 }
-TARGETS, GOALS = "targets", "goals"  # what a diffusion agent draws: spheres on the observation, or a later observation
+# What a diffusion agent draws: spheres on the observation, a later observation, or a clip of later ones.
+TARGETS, GOALS, VIDEOS = "targets", "goals", "videos"
+VIDEO_MODEL = "video_model"  # folder of the video model in a video policy's checkpoint and training
 BEST, LAST = "best", "last"  # links in a training folder to its best and last checkpoints
 
 
@@ -164,7 +166,7 @@ class _DiffusionAgent(_Spec):
     conditioning: Literal["controlnet", "unet"]
     base: Text | None
     base_fingerprint: Text | None
-    draws: Literal["targets", "goals"] = "targets"
+    draws: Literal["targets", "goals", "videos"] = "targets"
 
 
 class _ChunkModel(_Spec):
@@ -173,6 +175,7 @@ class _ChunkModel(_Spec):
     kind: Text
     act: dict[str, Any] | None = None  # the network's sizes, which it checks
     diffusion: dict[str, Any] | None = None
+    video: dict[str, Any] | None = None
     joint_mean: list[Finite]
     joint_deviation: list[Positive]
     action_space: Literal["joints", "delta_joints", "end_effector"] = "joints"
@@ -183,14 +186,14 @@ class _ChunkModel(_Spec):
 
     @model_validator(mode="after")
     def _one_network(self) -> Self:
-        if (self.act is None) == (self.diffusion is None):
-            raise ValueError("it has no network, or more than one; it needs either act or diffusion")
+        if sum(sizes is not None for sizes in (self.act, self.diffusion, self.video)) != 1:
+            raise ValueError("it has no network, or more than one; it needs one of act, diffusion and video")
         return self
 
 
 _SCHEMAS: dict[str, type[_Spec]] = {
     DIFFUSION_AGENT: _DiffusionAgent,
-    **dict.fromkeys((CONTROLLER, GOAL_CONTROLLER, ACT, DIFFUSION_POLICY), _ChunkModel),
+    **dict.fromkeys((CONTROLLER, GOAL_CONTROLLER, ACT, DIFFUSION_POLICY, VIDEO_POLICY), _ChunkModel),
 }
 _DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # of weights; I64: how many batches a batch normalisation has seen
 

@@ -10,6 +10,8 @@ import torch
 from diffusers import ControlNetModel, EulerAncestralDiscreteScheduler, UNet2DConditionModel
 from torch import nn
 
+from genima.data.datasets.diffusion_samples import DiffusionDataset
+from genima.data.datasets.sample_index import SampleIndex
 from genima.data.datasets.target_dataset import TargetDataset
 from genima.errors import GenimaError
 from genima.policy.diffusion_agent.agent import DiffusionAgent
@@ -19,7 +21,7 @@ from genima.policy.spec import TARGETS, PolicySpec
 from genima.training.options import SMALL
 
 _UNTILED_PROMPT = "the {view} view of a robot arm executing '{goal}'"
-_CODEC_SAMPLES = 256  # drawn targets that fit the small agent's codec
+_CODEC_SAMPLES = 256  # pictures that fit the small agent's codec
 
 
 def build_agent(
@@ -41,12 +43,11 @@ def build_agent(
         agent = agent_from_base(load_base(base), targets.spec, conditioning, tiled, steps)
         agent.draws = draws
         return agent
-    if conditioning != "controlnet":
-        raise GenimaError(f"--conditioning {conditioning}: not available for --base {SMALL}; use a pre-trained base")
     chosen = np.random.default_rng(seed).choice(len(targets), min(_CODEC_SAMPLES, len(targets)), replace=False)
-    drawn = torch.stack([torch.from_numpy(targets.images(int(i))[1]) for i in np.sort(chosen)])
+    samples = DiffusionDataset(targets, np.sort(chosen), draws)
+    drawn = torch.stack([samples[SampleIndex(i, i)].target for i in range(len(samples))])
     frames = drawn.permute(0, 3, 1, 2).float() / 127.5 - 1
-    agent = small_agent(_spec(targets.spec, tiled), targets.moments.instructions, frames, steps)
+    agent = small_agent(_spec(targets.spec, tiled), targets.moments.instructions, frames, steps, conditioning)
     agent.tiled, agent.draws = tiled, draws
     return agent
 

@@ -29,7 +29,8 @@ from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
 from genima.policy.spec import PolicySpec, convert_to_half
 from genima.policy.visuomotor.action_space import JOINTS
-from genima.policy.visuomotor.model import NETWORKS, ChunkModel, pixels
+from genima.policy.visuomotor.backbone import BackboneConfig
+from genima.policy.visuomotor.model import NETWORKS, ChunkModel
 from genima.policy.visuomotor.pretrained import load_clip, load_imagenet
 from genima.robot.ik import UnreachableError
 from genima.robot.model import RobotModel
@@ -43,22 +44,24 @@ ChunkDataset = ControllerDataset | ObservationDataset
 
 
 class ChunkLossModule(nn.Module):
-    """Module of a model's loss."""
+    """Module of a model's loss, with that of a video model where it is trained along."""
 
-    def __init__(self, model: ChunkModel) -> None:
+    def __init__(self, model: ChunkModel, video: nn.Module | None = None) -> None:
         super().__init__()
-        self.model, self.network = model, model.network
+        self.model, self.network, self.video = model, model.network, video
 
     def forward(self, batch: ChunkBatch) -> dict[str, Tensor]:
         """Return ``loss`` and its parts."""
         device = self.model.device
         parts = self.network.losses(
-            pixels(batch.images.to(device)),
+            self.model.encode_images(batch.images, batch.instructions),
             batch.proprioception.to(device),
             self.model.embed_instructions(batch.instructions),
             batch.actions.to(device),
             batch.padding.to(device),
         )
+        if self.video:
+            parts["video"] = self.video(batch.clips)["loss"]
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
 
@@ -108,7 +111,9 @@ def build_chunk_model(
     else:
         encoder, tokenizer = load_clip(clip)
         torch.manual_seed(seed)
-        built = network_class(config_class(**sizes, frozen_batch_norm=resnet != RANDOM), encoder)
+        if issubclass(config_class, BackboneConfig):
+            sizes["frozen_batch_norm"] = resnet != RANDOM
+        built = network_class(config_class(**sizes), encoder)
         if resnet != RANDOM:
             load_imagenet(built.backbone, resnet)
     chunks = np.stack([encoding.encode(*each) for each in zip(moments.actions, moments.positions, strict=True)])
@@ -137,6 +142,7 @@ def train_chunk_model(
     *,
     validation_chunks: int,
     half: bool,
+    video: nn.Module | None = None,
 ) -> None:
     """Train a model; checkpoints go to ``folder``.
 
@@ -150,6 +156,7 @@ def train_chunk_model(
         accelerator: of the training.
         validation_chunks: number of held-out chunks to predict at every checkpoint.
         half: store the weights in half precision.
+        video: maps clips to the ``loss`` of a video model to train along; ``training`` has the clips.
 
     Raises:
         GenimaError: as :func:`loop.run`.
@@ -178,7 +185,16 @@ def train_chunk_model(
         **about,
     }
     loop.run(
-        ChunkLossModule(model), training, collate, options, folder, save, validate, "mm/tip end", about, accelerator
+        ChunkLossModule(model, video),
+        training,
+        collate,
+        options,
+        folder,
+        save,
+        validate,
+        "mm/tip end",
+        about,
+        accelerator,
     )
 
 
@@ -211,7 +227,7 @@ def fingerprint(data: Mapping[str, Any]) -> str:
 def chunk_errors(model: ChunkModel, batch: ChunkBatch) -> dict[str, float]:
     """Return the mean errors of predicted chunks: joints in deg, tip in mm, gripper accuracy."""
     prediction = model.network.sample(
-        pixels(batch.images.to(model.device)),
+        model.encode_images(batch.images, batch.instructions),
         batch.proprioception.to(model.device),
         model.embed_instructions(batch.instructions),
     )

@@ -25,7 +25,7 @@ from genima.policy.diffusion_agent.compiled_pipeline import CompiledPipeline
 from genima.policy.diffusion_agent.diffusion_model import join_tile, split_tile
 from genima.policy.diffusion_agent.execution_config import ExecutionConfig, execution_configs
 from genima.policy.diffusion_agent.sampling_options import SamplingOptions
-from genima.policy.spec import GOALS, TARGETS, convert_to_half
+from genima.policy.spec import TARGETS, convert_to_half
 from genima.robot.model import RobotModel
 from genima.system.command_line import check_options
 from genima.targets.decoding import TargetDecoder, summarise_errors
@@ -218,11 +218,11 @@ def validation_errors(
 
     Returns:
         ``loss``; ``off``, the fraction of spheres missing or more than 3 px off; and the keys of
-        :func:`genima.targets.decoding.summarise_errors`, in pixels and degrees. Of goals: ``loss``; ``grey levels``,
-        the mean absolute error; and ``off``, that error relative to the unchanged observation's.
+        :func:`genima.targets.decoding.summarise_errors`, in pixels and degrees. Of goals and videos: ``loss``;
+        ``grey levels``, the mean absolute error; and ``off``, that error relative to the unchanged observation's.
     """
     agent, spec, moments = model.agent, targets.spec, targets.moments
-    differences: list[tuple[float, float]] = []  # of goals: to the true one, and of the observation to it
+    differences: list[tuple[float, float]] = []  # of goals and videos: to the true one, and of the observation to it
     cameras = {view: targets.cameras[view].crop_square(spec.view_size) for view in spec.views}
     decoder = TargetDecoder(cameras, RobotModel.load(spec.robot), spec.appearance)
     errors, sheet, losses = [], [], []
@@ -234,7 +234,7 @@ def validation_errors(
         losses.append(model(batch)["loss"].item())
         drawn = agent.generate_tiles(batch.condition, list(batch.instruction), torch.Generator().manual_seed(start))
         sheet.append(torch.cat([torch.cat(list(rows), dim=1) for rows in (batch.condition, drawn, batch.target)]))
-        if agent.draws == GOALS:
+        if agent.draws != TARGETS:
             goals, seen_now = batch.target.float(), batch.condition.float()
             pairs = zip(drawn.float(), seen_now, goals, strict=True)
             differences += [((a - c).abs().mean().item(), (b - c).abs().mean().item()) for a, b, c in pairs]
@@ -248,7 +248,7 @@ def validation_errors(
                 )
             )  # fmt: skip
     cv2.imwrite(str(picture), sheet[0].numpy()[..., ::-1])
-    if agent.draws == GOALS:
+    if agent.draws != TARGETS:
         drawn_error, still_error = np.mean(differences, axis=0)
         return {
             "loss": float(np.mean(losses)),

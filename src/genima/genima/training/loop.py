@@ -34,7 +34,7 @@ from genima.errors import GenimaError
 from genima.io.files import shorten
 from genima.io.outputs import output_lock
 from genima.policy.precision import is_half_fast
-from genima.policy.spec import BEST, LAST
+from genima.policy.spec import BEST, LAST, VIDEO_MODEL
 from genima.system.command_line import check_options
 from genima.system.process_pool import end_with_parent
 from genima.training import PROGRESS, STATE
@@ -159,6 +159,7 @@ def require_training_folder(folder: Path) -> None:
     """
     try:
         names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        names = {name for name in names if not name.lstrip(".").startswith(VIDEO_MODEL)}  # trained before its policy
     except OSError as error:
         raise GenimaError(f"training {folder}: cannot read the folder ({error.strerror}); name another") from None
     if not names <= {_TENSORBOARD} and not (folder / LAST / STATE / PROGRESS).is_file():

@@ -14,18 +14,21 @@ from genima.data.datasets.chunk_samples import ObservationDataset
 from genima.data.datasets.target_dataset import TargetDataset, split
 from genima.policy.act import ActPolicy
 from genima.policy.diffusion_policy import DiffusionPolicy
-from genima.policy.names import ACT, DIFFUSION_POLICY
+from genima.policy.names import ACT, DIFFUSION_POLICY, VIDEO_POLICY
 from genima.policy.susie import GoalController
+from genima.policy.video_policy import VideoPolicy
 from genima.policy.visuomotor.action_space import JOINTS
 from genima.policy.visuomotor.policy import VisuomotorPolicy
 from genima.system.command_line import check_options
 from genima.training import loop
 from genima.training.chunk_model import build_chunk_model, train_chunk_model
+from genima.training.diffusion import DiffusionLossModule
 from genima.training.options import CLIP, IMAGENET, LoopOptions, VisuomotorOptions
 
 POLICIES: dict[str, tuple[type[VisuomotorPolicy], str]] = {
     ACT: (ActPolicy, "act"),
     DIFFUSION_POLICY: (DiffusionPolicy, "diffusion"),
+    VIDEO_POLICY: (VideoPolicy, "video"),
 }
 """Policies by name, with their network's name in NETWORKS."""
 
@@ -52,10 +55,12 @@ def train_visuomotor(
     folder: Path,
     accelerator: Accelerator | None = None,
     origin: str = "",
+    video: DiffusionLossModule | None = None,
 ) -> None:
     """Train ``policy`` on the observations of ``targets``; checkpoints go to ``folder``.
 
-    ``origin`` identifies the initial weights; resuming requires the same.
+    ``origin`` identifies the initial weights; resuming requires the same. ``video`` is the loss of a video
+    model to train along.
 
     Raises:
         GenimaError: as :func:`loop.run`.
@@ -67,7 +72,7 @@ def train_visuomotor(
     augmentation = AUGMENTATIONS[options.augmentation]() if options.augmentation != "none" else None
     train_chunk_model(
         policy,
-        ObservationDataset(targets, in_training, statistics, augmentation, seed, goals, encoding),
+        ObservationDataset(targets, in_training, statistics, augmentation, seed, goals, encoding, bool(video)),
         ObservationDataset(targets, in_validation, statistics, goals=goals, encoding=encoding),
         {"data": targets.fingerprint, "views": targets.spec.views, "origin": origin, **asdict(options)},
         loop_options,
@@ -75,4 +80,5 @@ def train_visuomotor(
         accelerator or loop.make_accelerator(loop_options, folder),
         validation_chunks=options.validation_chunks,
         half=options.half,
+        video=video,
     )

@@ -46,7 +46,16 @@ def observation(stamp: float, instruction: str = "wave") -> Observation:
 
 
 def test_project_policies_are_found_by_module() -> None:
-    assert list(POLICIES) == ["act", "diffusion_policy", "expert", "genima", "remote", "replay", "susie"]
+    assert list(POLICIES) == [
+        "act",
+        "diffusion_policy",
+        "expert",
+        "genima",
+        "remote",
+        "replay",
+        "susie",
+        "video_policy",
+    ]
     assert all(map(callable, POLICIES.values()))
 
 

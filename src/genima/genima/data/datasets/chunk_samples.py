@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genima.data.datasets import diffusion_samples
 from genima.data.datasets.augmentation import Augmentation
+from genima.data.datasets.diffusion_samples import DiffusionSample, clip_sample
 from genima.data.datasets.sample_index import SampleIndex, TargetSamples
 from genima.data.datasets.target_dataset import TargetDataset
 from genima.policy.visuomotor.action_space import ACTION_SPACES, JOINTS, ActionEncoding, JointStatistics
@@ -29,6 +31,7 @@ class ChunkSample(NamedTuple):
     actions: Tensor  # (K, size + 1) normalised, 1 where the gripper is open
     padding: Tensor  # (K,) true past the episode's end
     instruction: str
+    clip: DiffusionSample | None = None  # that a video model trains on
 
 
 class ChunkBatch(NamedTuple):
@@ -39,6 +42,7 @@ class ChunkBatch(NamedTuple):
     actions: Tensor
     padding: Tensor
     instructions: list[str]
+    clips: DiffusionSample | None = None
 
 
 class ObservationDataset(torch.utils.data.Dataset[ChunkSample]):
@@ -53,6 +57,7 @@ class ObservationDataset(torch.utils.data.Dataset[ChunkSample]):
         seed: int = 0,
         goals: bool = False,
         encoding: ActionEncoding | None = None,
+        clips: bool = False,
     ) -> None:
         """Args:
         targets: rendered dataset.
@@ -62,8 +67,9 @@ class ObservationDataset(torch.utils.data.Dataset[ChunkSample]):
         seed: of the augmentation.
         goals: put the images K steps later before those of now, for a goal controller.
         encoding: of the actions; None: joint positions.
+        clips: add the clips that follow, to train a video model.
         """
-        self._goals, self._encoding = goals, encoding
+        self._goals, self._encoding, self._clips = goals, encoding, clips
         self._targets, self._chosen, self._statistics = targets, chosen, statistics
         self._augmentation, self._seed = augmentation, seed
         self._moments = targets.moments[chosen]
@@ -79,8 +85,9 @@ class ObservationDataset(torch.utils.data.Dataset[ChunkSample]):
         if self._augmentation:
             rng = np.random.default_rng([self._seed, index.sample])
             images = [self._augmentation(rng, image) for image in images]
-        moments, i = self._moments, index.moment
-        return chunk_sample(moments, i, self._statistics, self._padding, np.stack(images), encoding=self._encoding)
+        moments, i, encoding = self._moments, index.moment, self._encoding
+        sample = chunk_sample(moments, i, self._statistics, self._padding, np.stack(images), encoding=encoding)
+        return sample._replace(clip=clip_sample(self._targets, row)) if self._clips else sample
 
 
 def chunk_sample(
@@ -119,9 +126,9 @@ def chunk_sample(
 
 def collate(samples: Sequence[ChunkSample]) -> ChunkBatch:
     """Stack samples."""
-    images, proprioception, actions, padding, instructions = zip(*samples, strict=True)
+    images, proprioception, actions, padding, instructions, clips = zip(*samples, strict=True)
     stacked = (torch.stack(images), torch.stack(proprioception), torch.stack(actions), torch.stack(padding))
-    return ChunkBatch(*stacked, list(instructions))
+    return ChunkBatch(*stacked, list(instructions), None if None in clips else diffusion_samples.collate(clips))
 
 
 def joint_statistics(moments: TargetSamples, floor: float = 0.05) -> JointStatistics:

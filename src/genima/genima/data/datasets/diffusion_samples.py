@@ -12,14 +12,15 @@ from torch import Tensor
 
 from genima.data.datasets.sample_index import SampleIndex
 from genima.data.datasets.target_dataset import TargetDataset
-from genima.policy.spec import GOALS, TARGETS
+from genima.policy.diffusion_agent.video import FRAMES, clip_images, frame_steps
+from genima.policy.spec import GOALS, TARGETS, VIDEOS
 
 
 class DiffusionSample(NamedTuple):
     """Sample, or batch with a leading axis and a list of instructions."""
 
-    condition: Tensor  # (H, W, 3) uint8, the observation
-    target: Tensor  # (H, W, 3) uint8, with spheres, or the observation K steps later
+    condition: Tensor  # (H, W, 3) uint8, the observation, or a clip in which it stands still
+    target: Tensor  # (H, W, 3) uint8, with spheres, or the observation K steps later, or a clip of later ones
     instruction: str | list[str]
 
 
@@ -30,7 +31,7 @@ class DiffusionDataset(torch.utils.data.Dataset[DiffusionSample]):
         """Args:
         targets: rendered dataset.
         moments: (N,) rows of the dataset.
-        draws: ``targets`` or ``goals``, as in :class:`genima.policy.diffusion_agent.agent.DiffusionAgent`.
+        draws: ``targets``, ``goals`` or ``videos``, as in :class:`genima.policy.diffusion_agent.agent.DiffusionAgent`.
         """
         self._targets, self._moments, self._draws = targets, moments, draws
 
@@ -43,12 +44,22 @@ class DiffusionDataset(torch.utils.data.Dataset[DiffusionSample]):
 
     def __getitem__(self, index: SampleIndex) -> DiffusionSample:
         i = self.moment(index)
+        if self._draws == VIDEOS:
+            return clip_sample(self._targets, i)
         if self._draws == GOALS:
             condition, target = self._targets.observation(i), self._targets.observation(self._targets.goal_row(i))
         else:
             condition, target = self._targets.images(i)
         instruction = str(self._targets.moments.instruction[i])
         return DiffusionSample(torch.from_numpy(condition), torch.from_numpy(target), instruction)
+
+
+def clip_sample(targets: TargetDataset, i: int) -> DiffusionSample:
+    """Return the sample of a video model for row i of a dataset."""
+    rows = [targets.later_row(i, steps) for steps in frame_steps(targets.spec.horizon)]
+    now, *later = (torch.from_numpy(targets.observation(row)) for row in (i, *rows))
+    still, clip = clip_images(torch.stack([torch.stack([now] * FRAMES), torch.stack(later)]))
+    return DiffusionSample(still, clip, str(targets.moments.instruction[i]))
 
 
 def collate(samples: Sequence[DiffusionSample]) -> DiffusionSample:

@@ -84,10 +84,14 @@ class TargetDataset:
         """Return the images (s, s, 3) of sample i by view, in tile order."""
         return self._images(i, "observation")
 
-    def goal_row(self, i: int) -> int:
-        """Return the sample of the same episode K steps after sample i, or its last one; rows are in order of time."""
-        ahead = np.flatnonzero(self.moments.episode[i : i + self.spec.horizon + 1] == self.moments.episode[i])
+    def later_row(self, i: int, steps: int) -> int:
+        """Return the sample of the same episode ``steps`` after sample i, or its last one; rows are in time order."""
+        ahead = np.flatnonzero(self.moments.episode[i : i + steps + 1] == self.moments.episode[i])
         return i + int(ahead[-1])
+
+    def goal_row(self, i: int) -> int:
+        """Return the sample of the same episode K steps after sample i, or its last one."""
+        return self.later_row(i, self.spec.horizon)
 
     def spheres(self, i: int) -> Image:
         """Return the tiled layer of spheres (rows s, columns s, 4), transparent elsewhere."""

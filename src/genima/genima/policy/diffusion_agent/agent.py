@@ -23,6 +23,7 @@ from genima.policy.diffusion_agent.patch_autoencoder import PatchCodec
 from genima.policy.diffusion_agent.pretrained_base import BaseModel, load_base
 from genima.policy.diffusion_agent.prompts import PromptEncoder
 from genima.policy.diffusion_agent.sampling import sampling_schedule
+from genima.policy.diffusion_agent.video import FRAMES, clip_images
 from genima.policy.observed_views import ObservedViews
 from genima.policy.small_text_encoder import load_tokenizer
 from genima.policy.spec import PolicySpec
@@ -54,7 +55,8 @@ class DiffusionAgent(DiffusionModel):
             steps: diffusion steps of a drawn target.
             tiled: generate the views as one image; else each at the tile's size (ablation of the paper).
             base: pre-trained model of the untrained parts; checkpoints name it without their weights.
-            draws: ``targets`` or, for SuSIE, ``goals``: the observation itself K steps later.
+            draws: ``targets``; for SuSIE ``goals``, the observation itself K steps later; for a video policy ``videos``
+                (:mod:`genima.policy.diffusion_agent.video`).
         """
         super().__init__(spec, unet, controlnet, vae, prompts, scheduler, steps, tiled)
         self.base, self.draws = base, draws
@@ -175,8 +177,11 @@ class DiffusionAgent(DiffusionModel):
         started = time.perf_counter()
         if not observation.instruction.strip():
             raise GenimaError("instruction: empty; publish a task")
+        scene = torch.from_numpy(tile(self._observed_views(observation, self.spec), self.views))[None]
+        if self.draws == checkpoint.VIDEOS:
+            scene = clip_images(torch.stack([scene] * FRAMES, 1))
         pixels = self.pipeline.generate_tiles(
-            torch.from_numpy(tile(self._observed_views(observation, self.spec), self.views))[None],
+            scene,
             [observation.instruction],
             torch.Generator().manual_seed(seed),
             torch.from_numpy(previous.tile)[None] if previous and self._is_recent(previous, observation) else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
@@ -18,8 +19,14 @@ _LATENT_CHANNELS = 64
 _TEXT_WIDTH = 64
 
 
-def small_agent(spec: PolicySpec, instructions: Iterable[str], images: Tensor, steps: int = 1) -> DiffusionAgent:
-    """Return an agent with random networks and a patch codec fitted to drawn targets ``images`` (B, 3, H, W) in -1..1.
+def small_agent(
+    spec: PolicySpec,
+    instructions: Iterable[str],
+    images: Tensor,
+    steps: int = 1,
+    conditioning: Literal["controlnet", "unet"] = "controlnet",
+) -> DiffusionAgent:
+    """Return an agent with random networks and a patch codec fitted to ``images`` (B, 3, H, W) in -1..1.
 
     It predicts the clean sample under a schedule whose last step is pure noise (Lin et al., Common Diffusion Noise
     Schedules and Sample Steps are Flawed, 2023), so that few steps from pure noise suffice, or one.
@@ -29,7 +36,7 @@ def small_agent(spec: PolicySpec, instructions: Iterable[str], images: Tensor, s
     codec.fit(images)
     unet = UNet2DConditionModel(
         sample_size=spec.view_size // 4,
-        in_channels=_LATENT_CHANNELS,
+        in_channels=_LATENT_CHANNELS * (1 if conditioning == "controlnet" else 2),
         out_channels=_LATENT_CHANNELS,
         block_out_channels=(64, 96, 128),
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
@@ -39,10 +46,12 @@ def small_agent(spec: PolicySpec, instructions: Iterable[str], images: Tensor, s
         attention_head_dim=4,
         norm_num_groups=16,
     )
-    controlnet = ControlNetModel.from_unet(
-        unet, conditioning_embedding_out_channels=(64,), conditioning_channels=_LATENT_CHANNELS
-    )
-    _randomise_zero_layers(controlnet)
+    controlnet = None
+    if conditioning == "controlnet":
+        controlnet = ControlNetModel.from_unet(
+            unet, conditioning_embedding_out_channels=(64,), conditioning_channels=_LATENT_CHANNELS
+        )
+        _randomise_zero_layers(controlnet)
     scheduler = DDIMScheduler(
         prediction_type="sample", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False
     )

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel
 
 from genima.policy.precision import half_precision
-from genima.policy.visuomotor.backbone import SMALL_BACKBONE, FilmResNet
+from genima.policy.visuomotor.backbone import SMALL_BACKBONE, BackboneConfig, FilmResNet
 from genima.policy.visuomotor.network import ChunkConfig, ChunkNetwork, ChunkPrediction
 
 
 @dataclass(frozen=True)
-class ActConfig(ChunkConfig):
+class ActConfig(ChunkConfig, BackboneConfig):
     """Sizes; the defaults are the paper's (table 4)."""
 
     width: int = 256

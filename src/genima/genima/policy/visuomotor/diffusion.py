@@ -7,7 +7,9 @@ denoised with the joints.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from transformers import CLIPTextModel
 
 from genima.errors import GenimaError
 from genima.policy.precision import half_precision
-from genima.policy.visuomotor.backbone import SMALL_BACKBONE, FilmResNet
+from genima.policy.visuomotor.backbone import SMALL_BACKBONE, BackboneConfig, FilmResNet
 from genima.policy.visuomotor.chunk_sampler import ChunkSampler, NoiseSource, find_objective
 from genima.policy.visuomotor.network import ChunkConfig, ChunkNetwork, ChunkPrediction
 from genima.policy.visuomotor.noise_unet import NoiseUNet
@@ -26,8 +28,11 @@ from genima.policy.visuomotor.real_time_chunking import Prefix
 
 
 @dataclass(frozen=True)
-class DiffusionConfig(ChunkConfig):
-    """Sizes; the defaults are the paper's (table 5) and, where it names none, Diffusion Policy's."""
+class DenoiserConfig(ChunkConfig):
+    """Sizes of a network that denoises chunks.
+
+    The defaults are the paper's (table 5) and, where it names none, Diffusion Policy's.
+    """
 
     horizon: int = 16
     objective: str = "ddpm"  # a name in OBJECTIVES
@@ -40,21 +45,45 @@ class DiffusionConfig(ChunkConfig):
 
     @classmethod
     def small(
-        cls, horizon: int, joints: int = 7, views: int = 4, action_size: int | None = None, objective: str = "ddpm"
-    ) -> DiffusionConfig:
+        cls,
+        horizon: int,
+        joints: int = 7,
+        views: int = 4,
+        action_size: int | None = None,
+        objective: str = "ddpm",
+        **sizes: Any,
+    ) -> Self:
         """Return sizes that train from scratch on a CPU."""
-        return cls(
-            joints=joints,
-            action_size=action_size or joints,
-            horizon=horizon,
-            views=views,
-            objective=objective,
-            gripper_scale=0.1 if "warm_start" in find_objective(objective).SAMPLERS else 1.0,
-            unet_widths=(64, 128, 256),
-            time_width=64,
-            anchors=8,
-            **SMALL_BACKBONE,
-        )
+        small: dict[str, Any] = {
+            "joints": joints,
+            "action_size": action_size or joints,
+            "horizon": horizon,
+            "views": views,
+            "objective": objective,
+            "gripper_scale": 0.1 if "warm_start" in find_objective(objective).SAMPLERS else 1.0,
+            "unet_widths": (64, 128, 256),
+            "time_width": 64,
+            "anchors": 8,
+        }
+        return cls(**(small | sizes))
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(DenoiserConfig, BackboneConfig):
+    """Sizes, with those of the image encoder."""
+
+    @classmethod
+    def small(
+        cls,
+        horizon: int,
+        joints: int = 7,
+        views: int = 4,
+        action_size: int | None = None,
+        objective: str = "ddpm",
+        **sizes: Any,
+    ) -> Self:
+        """Return sizes that train from scratch on a CPU."""
+        return super().small(horizon, joints, views, action_size, objective, **(SMALL_BACKBONE | sizes))
 
 
 class SpatialSoftmax(nn.Module):
@@ -73,19 +102,25 @@ class SpatialSoftmax(nn.Module):
         return torch.cat([weights.sum(2) @ columns, weights.sum(3) @ rows], dim=1)
 
 
-class DiffusionNetwork(ChunkNetwork):
-    """Network that denoises chunks conditioned on images, measured joints and text.
+class ChunkDenoiser(ChunkNetwork):
+    """Network that denoises chunks conditioned on feature maps, measured joints and text.
 
     ``sampler`` is used where no other is named: the one of the objective's source.
     """
 
     UNIT_RANGE = True
-    config: DiffusionConfig
+    config: DenoiserConfig
     anchors: Tensor
 
-    def __init__(self, config: DiffusionConfig, text_encoder: CLIPTextModel) -> None:
-        """Raises:
-        GenimaError: for an unknown objective.
+    def __init__(self, config: DenoiserConfig, text_encoder: CLIPTextModel, maps: int, channels: int) -> None:
+        """Args:
+        config: sizes.
+        text_encoder: of the instruction.
+        maps: number of feature maps of an observation.
+        channels: of a map.
+
+        Raises:
+            GenimaError: for an unknown objective.
         """
         super().__init__()
         if config.kernel % 2 == 0:
@@ -94,13 +129,12 @@ class DiffusionNetwork(ChunkNetwork):
         self.objective = find_objective(config.objective)()
         self.sampler = ChunkSampler.fitting(config.objective)
         self.text_encoder = text_encoder
-        self.backbone = FilmResNet(config, text_width)
-        self.pool = SpatialSoftmax(config.backbone_widths[-1], config.keypoints)
+        self.pool = SpatialSoftmax(channels, config.keypoints)
         width = config.action_size + 1
         self.unet = NoiseUNet(
             width,
             width + self.objective.SCORES,
-            2 * config.keypoints * config.views + config.joints + 1 + text_width,
+            2 * config.keypoints * maps + config.joints + 1 + text_width,
             config.unet_widths,
             config.kernel,
             self.objective.TIMES,
@@ -195,11 +229,9 @@ class DiffusionNetwork(ChunkNetwork):
             )
         return ChunkPrediction(chunks[..., :-1], ((chunks[..., -1] / self.config.gripper_scale + 1) / 2).clamp(0, 1))
 
+    @abstractmethod
     def extract_features(self, images: Tensor, text: Tensor) -> Tensor:
-        """Extract the backbone's features (B * views, C, h, w)."""
-        pixels = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.backbone(pixels, text.repeat_interleave(images.shape[1], dim=0))
-        return features
+        """Return feature maps (B * maps, C, h, w) of the images; see :meth:`ChunkNetwork.losses`."""
 
     def condition(self, features: Tensor, proprioception: Tensor, text: Tensor) -> Tensor:
         """Return the global condition (B, width) of the UNet."""
@@ -217,3 +249,20 @@ class DiffusionNetwork(ChunkNetwork):
         """Convert a gripper 0 .. 1 of actions (..., joints + 1) to the range in which it is denoised."""
         gripper = (2 * actions[..., -1:] - 1) * self.config.gripper_scale
         return torch.cat([actions[..., :-1], gripper], dim=-1)
+
+
+class DiffusionNetwork(ChunkDenoiser):
+    """Network that denoises chunks conditioned on images, measured joints and text."""
+
+    config: DiffusionConfig
+
+    def __init__(self, config: DiffusionConfig, text_encoder: CLIPTextModel) -> None:
+        """See :class:`ChunkDenoiser`."""
+        super().__init__(config, text_encoder, config.views, config.backbone_widths[-1])
+        self.backbone = FilmResNet(config, text_encoder.config.hidden_size)
+
+    def extract_features(self, images: Tensor, text: Tensor) -> Tensor:
+        """See :meth:`ChunkDenoiser.extract_features`: the backbone's."""
+        pixels = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.backbone(pixels, text.repeat_interleave(images.shape[1], dim=0))
+        return features

@@ -25,12 +25,14 @@ from genima.policy.visuomotor.action_space import ACTION_SPACES, JOINTS, ActionE
 from genima.policy.visuomotor.diffusion import DiffusionConfig, DiffusionNetwork
 from genima.policy.visuomotor.network import ChunkConfig, ChunkNetwork, ChunkPrediction
 from genima.policy.visuomotor.pretrained import load_clip
+from genima.policy.visuomotor.video import VideoConfig, VideoNetwork
 from genima.robot.model import RobotModel
 from genima.types import Joints
 
 NETWORKS: dict[str, tuple[type[Any], type[ChunkConfig]]] = {
     "act": (Act, ActConfig),
     "diffusion": (DiffusionNetwork, DiffusionConfig),
+    "video": (VideoNetwork, VideoConfig),
 }
 """Networks and their sizes, by the name in ``genima.json`` and of the weights' file."""
 _TEXT_ENCODER = "text_encoder."  # its weights' prefix
@@ -111,8 +113,12 @@ class ChunkModel:
         encoding = _read_encoding(spec, rest, config, folder)
         model = cls(spec, network, tokenizer, statistics, clip, encoding)
         with checkpoint.translate_load_errors(folder):
+            model._load_parts(folder, device)
             model._check()
         return model
+
+    def _load_parts(self, folder: Path, device: str) -> None:
+        """Load what a checkpoint holds beside the network."""
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint; ``genima.json`` is written last, and marks a complete folder."""
@@ -150,6 +156,10 @@ class ChunkModel:
     def device(self) -> torch.device:
         """Device of the network."""
         return next(self.network.parameters()).device
+
+    def encode_images(self, images: Tensor, instructions: Sequence[str]) -> Tensor:
+        """Return the network's input for images (B, views, H, W, 3) uint8."""
+        return pixels(images.to(self.device))
 
     def embed_instructions(self, instructions: Sequence[str]) -> Tensor:
         """Return text embeddings (B, text_width), cached while the text encoder is frozen."""
@@ -194,7 +204,7 @@ class ChunkModel:
         """
         proprioception = np.append(self.statistics.normalise(joints.positions), joints.gripper)
         prediction = sample(
-            pixels(torch.from_numpy(images)[None]).to(self.device),
+            self.encode_images(torch.from_numpy(images)[None], [instruction]),
             torch.from_numpy(proprioception).float()[None].to(self.device),
             self.embed_instructions([instruction]),
         )
@@ -210,7 +220,7 @@ class ChunkModel:
         side, n = min(64, self.spec.view_size), len(self.spec.joint_names)
         images = torch.zeros(1, self.IMAGES * len(self.spec.views), side, side, 3, dtype=torch.uint8)
         prediction = self.network.sample(
-            pixels(images).to(self.device),
+            self.encode_images(images, ["do " * 100]),
             torch.zeros(1, n + 1, device=self.device),
             self.embed_instructions(["do " * 100]),
         )

@@ -10,11 +10,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from genima.policy.visuomotor.backbone import BackboneConfig
-
 
 @dataclass(frozen=True)
-class ChunkConfig(BackboneConfig):
+class ChunkConfig:
     """Sizes of all networks."""
 
     joints: int = 7
