@@ -23,7 +23,8 @@ from genima.robot.rigid_transforms import inverse, pose, transform
 from genima.types import Image
 from genima_sim.mounted_board import BOARD, MountedBoard, in_gripper, on_table
 from genima_sim.rendering import SceneRenderer
-from genima_sim.scene import OBJECTS, build_scene
+from genima_sim.scene import build_scene
+from genima_sim.task import OBJECT_GROUP
 from simulated_calibration import optics
 from simulated_calibration.optics import RENDER_FOCAL, RENDER_HEIGHT, RENDER_WIDTH, Sensor
 from simulated_calibration.setup import CalibrationSetup
@@ -199,7 +200,7 @@ class CalibrationWorkcell:
         mujoco.mj_collision(model, data)
         board = data.body(BOARD)
         for geoms in data.contact.geom:
-            if {OBJECTS, COLLISION} == set(model.geom_group[geoms]) or board.id in model.geom_bodyid[geoms]:
+            if {OBJECT_GROUP, COLLISION} == set(model.geom_group[geoms]) or board.id in model.geom_bodyid[geoms]:
                 return False
         origin = data.camera(_CAMERA).xpos
         points = transform(pose(board.xmat.reshape(3, 3), board.xpos), self._board.points)

@@ -91,7 +91,6 @@ class InsertUsbInComputer(Task):
         "plug the usb stick into the port of the computer",
     )
     objects = (UsbStick(), Computer())
-    allows_scaling = True
     near_misses = {
         "above the port": {"usb": RelativePose("port_mouth", (0.0, 0.0, 0.6))},
         "on the rim of the port": {"usb": RelativePose("port_mouth", (0.02, 0.0, 0.07))},

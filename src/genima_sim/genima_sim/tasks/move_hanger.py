@@ -78,7 +78,6 @@ class MoveHanger(Task):
         "pick up the hanger and hang it on the empty rack",
     )
     objects = (LoadedRack(), FreeRack())
-    allows_scaling = True
     near_misses = {
         "under the rod": {"hanger": RelativePose("rod", (0.0, 0.0, -0.08))},
         "beside the rod": {"hanger": RelativePose("rod", (0.0, 0.06, 0.006))},
