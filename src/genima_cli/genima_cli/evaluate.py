@@ -228,5 +228,5 @@ def policy_options(options: Evaluate, cell: Cell) -> PolicyOptions:
     folder = str(options.checkpoint) if options.checkpoint else ""
     return PolicyOptions(
         folder, options.device, cell.robot_reference, cell.views, options.episode, reply_timeout=_REPLY_TIMEOUT,
-        sampling=options.sampling, chunk_sampling=options.chunk_sampling,
+        sampling=options.sampling, chunk_sampling=options.chunk_sampling, calibration=cell.calibration,
     )  # fmt: skip

@@ -11,13 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genima.policy.names import GENIMA, SUSIE, VIDEO_POLICY
+from genima.policy.names import DIFFUSER_ACTOR, GENIMA, SUSIE, VIDEO_POLICY
 from genima.system.command_line import parse_options
 from genima.system.process_pool import WorkerPool
 from genima.training.options import (
     SMALL,
     ControllerOptions,
     DiffusionOptions,
+    KeyposeOptions,
     LoopOptions,
     Objective,
     Seed,
@@ -39,7 +40,7 @@ class TrainTiny:
     Everything that is already there is kept: interrupted, the same command resumes.
     """
 
-    policy: Literal["genima", "act", "diffusion_policy", "susie", "video_policy"] = "genima"
+    policy: Literal["genima", "act", "diffusion_policy", "susie", "video_policy", "diffuser_actor"] = "genima"
     """Policy to train."""
     objective: Objective = "ddpm"
     """With diffusion_policy and video_policy: what is trained, which limits the samplers in use (docs/policies.md)."""
@@ -49,6 +50,8 @@ class TrainTiny:
     """Folder for the demos, 6 MB each."""
     data: Path = Path("data/targets")
     """Folder for the dataset of drawn targets, 3 MB a demo."""
+    keyframes: Path = Path("data/keyframes")
+    """With diffuser_actor: folder for the dataset of keyframes, in place of targets."""
     task: Annotated[tuple[str, ...], Field(min_length=1)] = BUNDLED_TASKS
     """Tasks to record; all: every task of ./genima tasks list."""
     episodes: Annotated[int, Field(ge=1, le=100_000)] = 200
@@ -59,7 +62,7 @@ class TrainTiny:
     controller_steps: Steps = 16300
     """Training steps of the controller of genima and susie, 16 chunks each; 0: leave it out."""
     policy_steps: Steps = 16300
-    """Training steps of another policy, 16 chunks each."""
+    """Training steps of another policy, 16 chunks or keyposes each."""
     save_every: Annotated[int, Field(ge=1, le=10**9)] = 400
     """Steps between checkpoints."""
     threads: Annotated[int, Field(ge=1, le=256)] = 2
@@ -83,8 +86,12 @@ def main(argv: Sequence[str]) -> int:
     options.out = options.out or Path("runs/tiny" if options.policy == GENIMA else f"runs/tiny_{options.policy}")
     tasks = task_names(options.task)
     record.record(options.demos, tasks, options.episodes, workers=options.threads)
-    folders = record.demo_folders(options.demos, tasks, options.episodes)
-    plan = make_plan(Render(view_size=VIEW_SIZE), sorted(folders))
+    demos = sorted(record.demo_folders(options.demos, tasks, options.episodes))
+    if options.policy == DIFFUSER_ACTOR:
+        _train_diffuser_actor(options, demos)
+        print(f"\n{options.out}: trained; try it: ./genima eval --task {tasks[0]} --policy {options.out}")
+        return 0
+    plan = make_plan(Render(view_size=VIEW_SIZE), demos)
     print(f"{options.data}: {render(plan, options.data, options.threads)}")
     TargetDataset.load(options.data)  # unpacked once, not by both trainings at a time
     steps_of = {_train_agent: options.agent_steps, _train_controller: options.controller_steps}
@@ -198,8 +205,24 @@ def _train_video_policy(options: TrainTiny) -> None:
     )
 
 
+def _train_diffuser_actor(options: TrainTiny, demos: Sequence[Path]) -> None:
+    import torch
+
+    from genima.cell import SIMULATED
+    from genima.training.diffuser_actor import build_keypose_model, load_datasets, train_diffuser_actor
+    from genima_sim.keyframe_images import render_keyframes
+
+    torch.set_num_threads(options.threads)
+    names = render_keyframes(demos, options.keyframes, SIMULATED, None, VIEW_SIZE)
+    training, validation = load_datasets(options.keyframes, names)
+    model = build_keypose_model(training, clip=SMALL, seed=options.seed)
+    loop = _chunk_loop(options, options.policy_steps)
+    assert options.out
+    train_diffuser_actor(model, training, validation, KeyposeOptions(half=True), loop, options.out)
+
+
 def _chunk_loop(options: TrainTiny, steps: int) -> LoopOptions:
-    """Return the same budget for all networks that predict chunks."""
+    """Return the same budget for all networks that predict chunks or keyposes."""
     return LoopOptions(
         steps=steps, batch_size=16, learning_rate=5e-4, weight_decay=1e-4, schedule="cosine", cycles=2,
         warmup_steps=100, ema=_EMA, save_every=options.save_every, workers=1, seed=options.seed,

@@ -12,14 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from tqdm import tqdm
 
+from genima.cameras.tiling import crop_depth, crop_square
 from genima.cell import SIMULATED, Cell, load_cell
+from genima.data.datasets.keyframe_dataset import KeyframeDemo
 from genima.data.episodes import EpisodeWriter
 from genima.data.episodes.robot import load_episode_robot
 from genima.data.episodes.scene_states import SceneDemo
 from genima.errors import GenimaError
 from genima.io.files import describe_error
+from genima_sim.motions import GRIP_TIME
 from genima_sim.perturbations import get_perturbations
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
@@ -52,6 +56,39 @@ class DemoImageRenderer:
         self._simulation = Simulation(cell.robot, cameras=self._cameras)
         self._renderer = SceneRenderer(self._simulation.model, self._cameras)
 
+    def render_keyframes(self, demo: Path, views: Sequence[str], view_size: int) -> KeyframeDemo:
+        """Render what a policy sees before each motion between two keyframes.
+
+        Args:
+            demo: folder.
+            views: of the cell.
+            view_size: px, side of the images' central squares.
+
+        Raises:
+            As :meth:`render`.
+        """
+        states, _ = self._load(demo)
+        robot, model = self._simulation.robot, self._simulation.model
+        joints = np.array([each.positions for each in states.joints])
+        keyframes = states.keyframes()
+        seen = np.concatenate([[0], states.settled(keyframes, GRIP_TIME)])[:-1]
+        images, depth = [], []
+        for i in seen:
+            rendered = self._renderer.render(states.states[i], model, views)
+            distances = self._renderer.render_depth(states.states[i], model, views)
+            images.append([crop_square(rendered[view], view_size) for view in views])
+            depth.append([crop_depth(distances[view], view_size) for view in views])
+        commands = [states.commands[i] for i in keyframes]
+        grippers = [states.joints[0].gripper, *(command.gripper for command in commands)]
+        return KeyframeDemo(
+            states.instruction,
+            np.array(images),
+            np.array(depth, np.float16),
+            joints[seen],
+            np.array(grippers) > 0.5,
+            robot.link_poses(np.array([command.positions for command in commands]))[:, -1],
+        )
+
     def render(self, demo: Path, out: Path) -> None:
         """Write a demo with images to the folder ``out``.
 
@@ -59,6 +96,19 @@ class DemoImageRenderer:
             EpisodeError: for a demo without states.
             GenimaError: for a demo of another robot or scene.
         """
+        simulation = self._simulation
+        states, names = self._load(demo)
+        images = self._options.format
+        with EpisodeWriter(out, simulation.robot, self._cameras, states.instruction, images) as episode:
+            episode.describe_scene(states.scene.model_copy(update={"perturbations": names}))
+            for joints, state, command in zip(states.joints, states.states, states.commands, strict=True):
+                episode.observe(joints.stamp, self._renderer.render(state, simulation.model), joints)
+                episode.state(joints.stamp, state)
+                episode.command(command)
+            episode.judge(states.joints[-1].stamp + 1 / DEMO_HZ, states.success)
+
+    def _load(self, demo: Path) -> tuple[SceneDemo, list[str]]:
+        """Read a demo and build its scene; return it with the names of the scene's perturbations."""
         robot, simulation = self._simulation.robot, self._simulation
         recorded = load_episode_robot(demo)
         if recorded.name != robot.name:
@@ -73,14 +123,7 @@ class DemoImageRenderer:
                 f"episode {demo}: states of another scene ({count} values, {simulation.model.nq} expected); "
                 "record it again"
             )
-        images = self._options.format
-        with EpisodeWriter(out, robot, self._cameras, states.instruction, images) as episode:
-            episode.describe_scene(scene.model_copy(update={"perturbations": names}))
-            for joints, state, command in zip(states.joints, states.states, states.commands, strict=True):
-                episode.observe(joints.stamp, self._renderer.render(state, simulation.model), joints)
-                episode.state(joints.stamp, state)
-                episode.command(command)
-            episode.judge(states.joints[-1].stamp + 1 / DEMO_HZ, states.success)
+        return states, names
 
     def close(self) -> None:
         """Free the OpenGL contexts."""

@@ -28,7 +28,7 @@ def load(options: PolicyOptions) -> TrajectoryPolicy:
     robot = RobotModel.load(options.robot)
     expert = Expert(robot)
     spec = PolicySpec(robot.name, robot.joint_names, options.views, action_rate=float(DEMO_HZ))
-    return TrajectoryPolicy(spec, lambda observation: plan(expert, observation), replan=True)
+    return TrajectoryPolicy(spec, lambda observation: plan(expert, observation), pause=1.0)
 
 
 def plan(expert: Expert, observation: Observation) -> JointTrajectory:

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 
-from genima.control.jerk_limited_motion import minimum_jerk
-from genima.control.limit_violations import largest_excess
+from genima.control.tip_motion import interpolate_pose, time_path, trace_path
 from genima.errors import GenimaError
 from genima.robot.body import arm_only_model
 from genima.robot.ik import InverseKinematics, UnreachableError
@@ -28,9 +26,7 @@ Array = NDArray[np.float64]
 _T_GRASP_TIP = pose(Rotation.from_euler("z", -np.pi / 4).as_matrix(), np.zeros(3))
 _HALF_TURN = pose(Rotation.from_euler("z", np.pi).as_matrix(), np.zeros(3))  # the gripper looks the same
 _POINTS_HZ = 20.0  # of a path, per nominal second
-_LIMIT = 0.9  # of the arm's limits: the guard's own are a little lower, and it follows from behind
 _SLOW = 1.15  # times the nominal duration: look for a faster plan
-_LARGEST_STEP = 0.5  # rad between points of a path: more is a jump to another branch
 _BRANCHES = ((0.0, 0.0), (0.6, -0.6), (-0.6, 0.6))  # rad added to joints 1 and 3 of the posture that a search starts at
 
 
@@ -169,7 +165,7 @@ class Expert:
                 path = q + np.linspace(0, 1, points + 1)[:, None] * (key - q)
             else:
                 path = self._follow(_path(motion, self.grasp_frame(q), flip, scene), q, points)
-            timed = self._time(path, motion.seconds)
+            timed = time_path(path, motion.seconds, self.robot, DEMO_HZ)
             q = timed[-1]
             positions.append(timed)
             gripper += [motion.gripper] * len(timed)
@@ -179,27 +175,7 @@ class Expert:
 
     def _follow(self, path: Callable[[float], Pose], start: Array, points: int) -> Array:
         """Return joints (points + 1, n) along a path of the gripper."""
-        positions = [start]
-        for k in range(1, points + 1):
-            frame = path(k / points)
-            positions.append(self.reach(frame, positions[-1]))
-            if np.abs(positions[-1] - positions[-2]).max() > _LARGEST_STEP:
-                raise UnreachableError(
-                    f"tip pose: not reached continuously ({frame[:3, 3].round(3).tolist()} m); use a nearer one"
-                )
-        return np.array(positions)
-
-    def _time(self, path: Array, seconds: float) -> Array:
-        """Return the set-points (T, n) of a path at ``DEMO_HZ``, as slow as the arm's limits demand."""
-        spline = CubicSpline(np.linspace(0, 1, len(path)), path)
-        steps = max(1, round(seconds * DEMO_HZ))
-        while True:
-            shares = minimum_jerk(np.arange(-3, steps + 4).clip(0, steps) / steps)  # at rest before and after
-            positions = spline(shares)
-            excess = largest_excess(np.arange(len(shares)) / DEMO_HZ, positions, self.robot) / _LIMIT
-            if excess <= 1 or np.ptp(path, axis=0).max() < 1e-6:
-                return positions[4:-3]
-            steps += max(1, round(steps * min(0.5, excess ** (1 / 3) - 1)))
+        return trace_path(self._ik, lambda share: path(share) @ _T_GRASP_TIP, start, points)
 
 
 _T_TIP_GRASP = inverse(_T_GRASP_TIP)
@@ -209,13 +185,7 @@ def _path(motion: Motion, start: Pose, flip: Pose, scene: SceneFrames | None) ->
     """Return the gripper's frame (4, 4) as a function of the share of a motion that is done."""
     if isinstance(motion, MoveTo):
         goal = motion.grasp @ flip
-        turn = Rotation.from_matrix(start[:3, :3].T @ goal[:3, :3]).as_rotvec()
-
-        def line(share: float) -> Pose:
-            rotation = start[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
-            return pose(rotation, start[:3, 3] + share * (goal[:3, 3] - start[:3, 3]))
-
-        return line
+        return lambda share: interpolate_pose(start, goal, share)
     if scene is None:
         raise GenimaError(f"motion of joint {motion.joint}: no scene")
     anchor, axis, is_hinge = scene.joint(motion.joint)

@@ -44,13 +44,15 @@ class SceneRenderer:
         self._place(qpos, model)
         return {view: self._render(view) for view in (self._cameras if views is None else views)}
 
-    def render_depth(self, qpos: NDArray[np.float64], model: mujoco.MjModel) -> dict[str, NDArray[np.float32]]:
-        """Render the depth images (h, w) of all cameras, m along the optical axis; arguments as :meth:`render`."""
+    def render_depth(
+        self, qpos: NDArray[np.float64], model: mujoco.MjModel, views: Iterable[str] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Render the depth images (h, w) of the cameras, m along the optical axis; arguments as :meth:`render`."""
         self._place(qpos, model)
         for renderer in self._renderers.values():
             renderer.enable_depth_rendering()
         try:
-            return {view: self._render(view) for view in self._cameras}
+            return {view: self._render(view) for view in (self._cameras if views is None else views)}
         finally:
             for renderer in self._renderers.values():
                 renderer.disable_depth_rendering()

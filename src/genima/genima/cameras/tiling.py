@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from genima.errors import GenimaError
 from genima.types import Image
@@ -74,10 +76,22 @@ def _cells(tiled: Image, rows: int, columns: int) -> list[Image]:
 
 def crop_square(image: Image, size: int) -> Image:
     """Crop the central square of an image (h, w, 3) and resize it to size x size, by area against aliasing."""
+    square = _central_square(image)
+    if len(square) == size:
+        return square
+    return np.asarray(cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def crop_depth(depth: NDArray[np.floating], size: int) -> NDArray[np.float32]:
+    """Crop and resize a depth image (h, w) as :func:`crop_square`, to the nearest pixels: edges are not averaged."""
+    square = _central_square(depth)
+    nearest = (np.arange(size) + 0.5) * len(square) // size
+    rows = nearest.astype(int)
+    return np.asarray(square[np.ix_(rows, rows)], np.float32)
+
+
+def _central_square(image: NDArray[Any]) -> NDArray[Any]:
     h, w = image.shape[:2]
     side = min(h, w)
     top, left = (h - side) // 2, (w - side) // 2
-    square = image[top : top + side, left : left + side]
-    if side == size:
-        return square
-    return np.asarray(cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+    return image[top : top + side, left : left + side]

@@ -44,3 +44,18 @@ def find_keyframes(
         if moved or is_open[i] != is_open[keyframes[-1]]:
             keyframes.append(i)
     return np.array(keyframes[1:], np.int64)
+
+
+def settle(
+    stamps: NDArray[np.float64], positions: NDArray[np.float64], keyframes: NDArray[np.int64], seconds: float
+) -> NDArray[np.int64]:
+    """Return for each keyframe the last sample within ``seconds`` after it at which the arm is still there.
+
+    A policy sees the scene then: the gripper has closed or opened. Other arguments as :func:`find_keyframes`.
+    """
+    settled = []
+    for i in keyframes:
+        within = np.searchsorted(stamps, stamps[i] + seconds + 1e-6)
+        left = np.abs(positions[i:within] - positions[i]).max(axis=1) > _LEAST_MOTION
+        settled.append(i + (int(np.argmax(left)) if left.any() else len(left)) - 1)
+    return np.array(settled, np.int64)

@@ -47,6 +47,7 @@ class PolicyOptions:
     reply_timeout: float | None = None  # s that a remote policy waits for a chunk; None: the duration of a chunk
     sampling: SamplingOptions = field(default_factory=SamplingOptions)  # of policies with a diffusion model
     chunk_sampling: ChunkSamplingOptions = field(default_factory=ChunkSamplingOptions)  # of the policy diffusion_policy
+    calibration: str = "sim"  # of the cameras: a folder, or the name of one; for policies that take depth images
 
 
 def _create(name: str, module: ModuleType) -> Callable[[PolicyOptions], Policy]:

@@ -18,7 +18,7 @@ from genima.cameras.tiling import MAX_VIEWS, tile_size
 from genima.errors import GenimaError
 from genima.io import model_files, paths
 from genima.io.files import FileSchema, Finite, Pixels, Positive, Text, atomic_write, read_json, shorten, validate
-from genima.policy.names import ACT, DIFFUSION_POLICY, GENIMA, SUSIE, TRAINED, VIDEO_POLICY
+from genima.policy.names import ACT, DIFFUSER_ACTOR, DIFFUSION_POLICY, GENIMA, SUSIE, TRAINED, VIDEO_POLICY
 from genima.robot.model import RobotModel
 from genima.targets.appearance import Appearance
 
@@ -191,9 +191,19 @@ class _ChunkModel(_Spec):
         return self
 
 
+class _KeyposeModel(_Spec):
+    """Schema of the ``genima.json`` of a model that predicts keyposes."""
+
+    kind: Literal["diffuser_actor"]
+    network: dict[str, Any]  # sizes, which it checks
+    text_encoder: Text | None
+    text_encoder_fingerprint: Text | None
+
+
 _SCHEMAS: dict[str, type[_Spec]] = {
     DIFFUSION_AGENT: _DiffusionAgent,
     **dict.fromkeys((CONTROLLER, GOAL_CONTROLLER, ACT, DIFFUSION_POLICY, VIDEO_POLICY), _ChunkModel),
+    DIFFUSER_ACTOR: _KeyposeModel,
 }
 _DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # of weights; I64: how many batches a batch normalisation has seen
 

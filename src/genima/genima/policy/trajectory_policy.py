@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,19 +11,19 @@ from genima.control.joint_trajectory import JointTrajectory
 from genima.policy.spec import PolicySpec
 from genima.types import ActionChunk, Observation
 
-_PAUSE = 1.0  # s after the end of a trajectory before the next one is planned
-
 
 class TrajectoryPolicy:
     """Policy that plans a trajectory from a task's first observation and returns chunks of it by stamp."""
 
-    def __init__(self, spec: PolicySpec, plan: Callable[[Observation], JointTrajectory], replan: bool = False) -> None:
+    def __init__(
+        self, spec: PolicySpec, plan: Callable[[Observation], JointTrajectory], pause: float = math.inf
+    ) -> None:
         """Args:
         spec: of the chunks.
         plan: function that returns a trajectory from the observed joints.
-        replan: plan again after the end of a trajectory, until the task is done; else hold its end.
+        pause: s after the end of a trajectory before the next one is planned; its end is held meanwhile.
         """
-        self._spec, self._plan, self._replan = spec, plan, replan
+        self._spec, self._plan, self._pause = spec, plan, pause
         self._trajectory: JointTrajectory | None = None
         self._start, self._instruction = 0.0, ""
 
@@ -42,7 +43,7 @@ class TrajectoryPolicy:
             trajectory is None
             or elapsed < 0  # the clock was set back
             or observation.instruction != self._instruction
-            or (self._replan and elapsed > trajectory.seconds + _PAUSE)
+            or elapsed > trajectory.seconds + self._pause
         ):
             trajectory, elapsed = self._plan(observation), 0.0
             self._trajectory = trajectory

@@ -63,3 +63,19 @@ def pose_distance(T_a: Array, T_b: Array) -> tuple[float, float]:
     """Return the distance of two poses (4, 4) in m and rad."""
     angle = np.linalg.norm(rotation_vector(T_a[:3, :3].T @ T_b[:3, :3]))
     return float(np.linalg.norm(T_a[:3, 3] - T_b[:3, 3])), float(angle)
+
+
+def rotation_columns(R: Array) -> Array:
+    """Return the first two columns (..., 6) of rotations (..., 3, 3): a representation without discontinuity.
+
+    Source: Zhou et al., On the Continuity of Rotation Representations in Neural Networks, CVPR 2019.
+    """
+    return np.concatenate([R[..., 0], R[..., 1]], axis=-1)
+
+
+def rotation_from_columns(columns: Array) -> Array:
+    """Return the rotations (..., 3, 3) of two columns (..., 6), made orthonormal by Gram and Schmidt."""
+    x = columns[..., :3] / np.linalg.norm(columns[..., :3], axis=-1, keepdims=True)
+    y = columns[..., 3:] - np.sum(x * columns[..., 3:], axis=-1, keepdims=True) * x
+    y = y / np.linalg.norm(y, axis=-1, keepdims=True)
+    return np.stack([x, y, np.cross(x, y)], axis=-1)

@@ -113,3 +113,13 @@ class VisuomotorOptions:
     """Held-out chunks to predict at every checkpoint."""
     half: bool = False
     """Store the weights in half precision."""
+
+
+@dataclass(frozen=True)
+class KeyposeOptions:
+    """Options of the training of policies that predict keyposes."""
+
+    validation_keyposes: Samples = 64
+    """Held-out keyposes to predict at every checkpoint."""
+    half: bool = False
+    """Store the weights in half precision."""

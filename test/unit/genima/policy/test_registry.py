@@ -151,7 +151,7 @@ def test_trajectory_chunks_follow_observation_stamps() -> None:
         times = np.linspace(0, 3, 31)
         return JointTrajectory(times, PANDA.home + 0.1 * times[:, None], (times < 2).astype(float))
 
-    policy = TrajectoryPolicy(SPEC, plan, replan=True)
+    policy = TrajectoryPolicy(SPEC, plan, pause=1.0)
     first = policy.predict_chunk(observation(100.0))
     assert first.positions.shape == (20, 7) and first.stamp == 100.0 and first.period == 0.05
     later = policy.predict_chunk(observation(100.5))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from genima.errors import GenimaError
 
 
 class SampleIndex(NamedTuple):
@@ -49,3 +52,15 @@ class TargetSamples:
     def instructions(self) -> list[str]:
         """Return the different instructions, sorted."""
         return sorted({str(text) for text in np.unique(self.instruction)})
+
+
+def hold_out(episodes: Sequence[str], share: float = 0.05) -> list[str]:
+    """Return the episodes for validation: every n-th, one at least.
+
+    Raises:
+        GenimaError: for fewer than two episodes.
+    """
+    if len(episodes) < 2:
+        raise GenimaError(f"training needs at least two demos, there are {len(episodes)}")
+    every = min(len(episodes), max(2, round(1 / share)))
+    return list(episodes[every - 1 :: every])

@@ -18,7 +18,7 @@ from genima.cameras.camera import VIRTUAL, Camera
 from genima.cameras.plausibility import require_plausible
 from genima.cameras.tiling import require_views, tile
 from genima.data.datasets.render import MANIFEST, SCHEMA, sha256, shard_features
-from genima.data.datasets.sample_index import TargetSamples
+from genima.data.datasets.sample_index import TargetSamples, hold_out
 from genima.errors import GenimaError
 from genima.io.files import FileSchema, Text, read_json, shorten, validate
 from genima.io.images import decode_colour, decode_rgba
@@ -214,11 +214,7 @@ def split(moments: TargetSamples, held_out: float = 0.05) -> tuple[NDArray[np.in
     Raises:
         GenimaError: for fewer than two episodes.
     """
-    episodes = np.unique(moments.episode)
-    if len(episodes) < 2:
-        raise GenimaError(f"training needs at least two demos, there are {len(episodes)}")
-    every = min(len(episodes), max(2, round(1 / held_out)))
-    is_held_out = np.isin(moments.episode, episodes[every - 1 :: every])
+    is_held_out = np.isin(moments.episode, hold_out(np.unique(moments.episode).tolist(), held_out))
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 

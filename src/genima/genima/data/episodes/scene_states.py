@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from genima.data.episodes.bag import JOINT_COMMAND, JOINT_STATES, SCENE, SCENE_STATE, SUCCESS, TASK, read_messages
 from genima.data.episodes.errors import EpisodeError
-from genima.data.keyframes import find_keyframes
+from genima.data.keyframes import find_keyframes, settle
 from genima.errors import GenimaError
 from genima.io.files import FileSchema, parse_yaml, validate
 from genima.robot.model import RobotModel
@@ -72,11 +72,15 @@ class SceneDemo:
 
     def keyframes(self) -> NDArray[np.int64]:
         """Return the samples at keyframes: see :func:`genima.data.keyframes.find_keyframes`."""
-        return find_keyframes(
-            np.array([joints.stamp for joints in self.joints]),
-            np.array([joints.positions for joints in self.joints]),
-            np.array([command.gripper for command in self.commands]),
-        )
+        return find_keyframes(*self._motion(), np.array([command.gripper for command in self.commands]))
+
+    def settled(self, keyframes: NDArray[np.int64], seconds: float) -> NDArray[np.int64]:
+        """Return the samples after keyframes when the gripper has moved: see :func:`genima.data.keyframes.settle`."""
+        return settle(*self._motion(), keyframes, seconds)
+
+    def _motion(self) -> tuple[Array, Array]:
+        stamps, positions = zip(*((joints.stamp, joints.positions) for joints in self.joints), strict=True)
+        return np.array(stamps), np.array(positions)
 
 
 def _joints(message: Any, robot: RobotModel) -> Joints:

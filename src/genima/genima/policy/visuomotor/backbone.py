@@ -83,14 +83,20 @@ class FilmResNet(nn.Module):
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         """Extract features (N, C, h, w) of images (N, 3, H, W), modulated by text embeddings (N, text_width)."""
-        features, films = self.stages[0](self.embedder(images)), iter(self.film)
+        return self.pyramid(images, text)[-1]
+
+    def pyramid(self, images: Tensor, text: Tensor) -> list[Tensor]:
+        """Extract the features (N, C, h, w) of every stage, each half as wide as the one before."""
+        features, films = [self.stages[0](self.embedder(images))], iter(self.film)
         for stage in self.stages[1:]:
             if not self.in_blocks:
-                features = _modulate(stage(features), next(films)(text))
+                features.append(_modulate(stage(features[-1]), next(films)(text)))
                 continue
+            x = features[-1]
             for block in stage.layers:
-                residual = _modulate(block.layer(features), next(films)(text))
-                features = block.activation(residual + block.shortcut(features))
+                residual = _modulate(block.layer(x), next(films)(text))
+                x = block.activation(residual + block.shortcut(x))
+            features.append(x)
         return features
 
 

@@ -22,6 +22,7 @@ from genima.policy.small_text_encoder import load_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.policy.visuomotor.act import Act, ActConfig
 from genima.policy.visuomotor.action_space import ACTION_SPACES, JOINTS, ActionEncoding, JointPositions, JointStatistics
+from genima.policy.visuomotor.backbone import BackboneConfig
 from genima.policy.visuomotor.diffusion import DiffusionConfig, DiffusionNetwork
 from genima.policy.visuomotor.network import ChunkConfig, ChunkNetwork, ChunkPrediction
 from genima.policy.visuomotor.pretrained import load_clip
@@ -85,7 +86,7 @@ class ChunkModel:
             network_class, config_class = NETWORKS[name]
             model_files.require_moderate(rest[name], folder / checkpoint.FILE)
             config = config_class.from_dict(rest[name])
-            _require_sizes(name, config)
+            require_sizes(name, config)
             weights = load_file(folder / f"{name}.safetensors")
             clip, fingerprint = rest["text_encoder"], rest["text_encoder_fingerprint"]
             if clip:
@@ -249,7 +250,7 @@ def _read_encoding(
     return ActionEncoding(space, JointStatistics(mean, deviation))
 
 
-def _require_sizes(name: str, config: ChunkConfig) -> None:
+def require_sizes(name: str, config: BackboneConfig) -> None:
     """Raise a ValueError for a field of another type than its default, and for sizes that are not positive."""
     default = vars(type(config)())
     for field, value in vars(config).items():
