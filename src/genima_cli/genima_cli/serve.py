@@ -76,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
                 views=cell.views,
                 sampling=options.sampling,
                 chunk_sampling=options.chunk_sampling,
+                calibration=cell.calibration,
             ),
         )
         token = os.environ.get(TOKEN) or secrets.token_urlsafe(16)

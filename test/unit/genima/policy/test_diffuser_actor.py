@@ -19,7 +19,6 @@ from genima.data.episodes import find_episodes
 from genima.data.episodes.scene_states import SceneDemo
 from genima.errors import GenimaError
 from genima.policy.diffuser_actor import DiffuserActorPolicy
-from genima.policy.policy_server import PolicyServer
 from genima.policy.registry import PolicyOptions, load_policy
 from genima.policy.spec import read_policy
 from genima.policy.visuomotor.keypose_model import decode_pose
@@ -204,8 +203,6 @@ def test_observations_and_cameras_that_do_not_fit_are_one_line_errors(
     cameras = load_cameras("sim")
     with pytest.raises(GenimaError, match="policy diffuser_actor: no calibration of view front"):
         DiffuserActorPolicy(policy._model, {view: cameras[view] for view in cameras if view != "front"})
-    with pytest.raises(GenimaError, match="policy server: the policy takes depth images"):
-        PolicyServer(policy, "token", print)
 
 
 def test_checkpoints_of_other_policies_are_one_line_errors(

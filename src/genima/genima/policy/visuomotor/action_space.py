@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genima.robot.model import RobotModel
+from genima.robot.rigid_transforms import pose, rotation_columns, rotation_from_columns
 
 JOINTS, DELTA_JOINTS, END_EFFECTOR = "joints", "delta_joints", "end_effector"
 
@@ -89,7 +90,7 @@ class TipPoses(ActionSpace):
     def encode(self, positions: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :class:`ActionSpace`."""
         T = self._robot.link_poses(positions)[..., -1, :, :]
-        return np.concatenate([T[..., :3, 3], T[..., :3, 0], T[..., :3, 1]], axis=-1)
+        return np.concatenate([T[..., :3, 3], rotation_columns(T[..., :3, :3])], axis=-1)
 
     def decode(self, columns: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
         """See :class:`ActionSpace`."""
@@ -98,20 +99,10 @@ class TipPoses(ActionSpace):
 
         ik = InverseKinematics(arm_only_model(self._robot), self._robot.home)
         positions, q = [], start
-        for column in columns:
-            q = ik.solve(_pose(column), q)
+        for T_base_tip in pose(rotation_from_columns(columns[:, 3:]), columns[:, :3]):
+            q = ik.solve(T_base_tip, q)
             positions.append(q)
         return np.array(positions)
-
-
-def _pose(column: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the pose (4, 4) of a position and two vectors (9,), by Gram and Schmidt."""
-    x = column[3:6] / np.linalg.norm(column[3:6])
-    y = column[6:9] - x * (x @ column[6:9])
-    y /= np.linalg.norm(y)
-    T = np.eye(4)
-    T[:3, :3], T[:3, 3] = np.column_stack([x, y, np.cross(x, y)]), column[:3]
-    return T
 
 
 ACTION_SPACES: dict[str, type[ActionSpace]] = {
