@@ -250,7 +250,7 @@ def _read_encoding(
     return ActionEncoding(space, JointStatistics(mean, deviation))
 
 
-def require_sizes(name: str, config: BackboneConfig) -> None:
+def require_sizes(name: str, config: BackboneConfig | ChunkConfig) -> None:
     """Raise a ValueError for a field of another type than its default, and for sizes that are not positive."""
     default = vars(type(config)())
     for field, value in vars(config).items():
