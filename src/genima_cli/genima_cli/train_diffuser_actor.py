@@ -10,7 +10,6 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from genima.cell import SIMULATED
 from genima.system.command_line import parse_options
 from genima.training.options import CLIP, IMAGENET, KeyposeOptions, LoopOptions
 
@@ -32,7 +31,7 @@ class TrainDiffuserActor:
     """Folder of the dataset of keyframes; those that are there are kept."""
     out: Path = Path("runs/diffuser_actor")
     """Folder for the best and last checkpoint, with TensorBoard's logs."""
-    cell: str = SIMULATED
+    cell: str = "sim_panda"
     """Simulated robot cell whose cameras see the scene: a name in config/cells or a YAML file."""
     views: tuple[str, ...] | None = None
     """One to six of the cell's views; without it all."""

@@ -149,7 +149,7 @@ def test_controller_follows_policy_node() -> None:
         (
             "sim_panda",
             ("none_such",),
-            "policy .none_such.: unknown; known: act, diffusion_policy, expert, genima, remote, replay",
+            "policy .none_such.: unknown; known: act, diffuser_actor, diffusion_policy, expert, genima, remote, replay",
         ),
         ("sim_panda", ("expert", "runs/mine"), "policy expert: takes no checkpoint"),
         ("sim_panda", ("genima", "", "data/demos/one"), "policy genima: takes no episode"),

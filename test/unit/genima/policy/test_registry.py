@@ -48,6 +48,7 @@ def observation(stamp: float, instruction: str = "wave") -> Observation:
 def test_project_policies_are_found_by_module() -> None:
     assert list(POLICIES) == [
         "act",
+        "diffuser_actor",
         "diffusion_policy",
         "expert",
         "genima",
@@ -125,7 +126,8 @@ def test_checkpoint_folder_loads_genima(checkpoint_folder: Path) -> None:
 )
 def test_unknown_policy_is_one_line(name: str) -> None:
     with pytest.raises(
-        GenimaError, match="policy .*: unknown; known: act, diffusion_policy, expert, genima, remote, replay"
+        GenimaError,
+        match="policy .*: unknown; known: act, diffuser_actor, diffusion_policy, expert, genima, remote, replay",
     ) as caught:
         require_policy(name)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
