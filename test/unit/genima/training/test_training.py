@@ -629,7 +629,6 @@ def test_another_version_of_base_is_rejected(targets: TargetDataset, tmp_path: P
         (["diffusion", "--base", "no/such-model"], "no/such-model cannot be loaded"),
         (["diffusion", "--base", "test"], "test cannot be loaded"),
         (["diffusion", "--data", "nowhere"], "nowhere: no finished dataset"),
-        (["diffusion", "--base", "small", "--conditioning", "unet"], "use a pre-trained base"),
         (["diffusion", "--batch-size", "0"], "--batch-size 0: must be greater than or equal to 1"),
         (["controller", "--resnet", "no/such-resnet", "--clip", "no/such-clip"], "no/such-clip cannot be loaded"),
         (["controller", "--data", "nowhere"], "nowhere: no finished dataset"),
