@@ -36,7 +36,7 @@ class TrainController:
     network: Literal["act", "diffusion"] = "act"
     """ACT, or the diffusion policy's network as a controller (figure 3 of the paper)."""
     action_space: Literal["joints", "delta_joints", "end_effector"] = "joints"
-    """What the network predicts: joint positions; their changes from action to action; poses of the gripper's tip."""
+    """Actions of the network: joint positions; their changes from one to the next; poses of the gripper's tip."""
     pretrain: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Train on so many arbitrary reaching motions of the robot in place of the demos' (only their joints differ)."""
     init: Path | None = None

@@ -29,7 +29,7 @@ class TrainDiffusion:
     base: str = SD_TURBO
     """Pre-trained model: on the Hugging Face hub, or a folder (SD, SD-Turbo, SDXL-Turbo); `small`: from scratch."""
     conditioning: Literal["controlnet", "unet"] = "controlnet"
-    """How the scene enters: a ControlNet made from the UNet, or the UNet itself, trained as in InstructPix2Pix."""
+    """Input of the scene: a ControlNet made from the UNet, or the UNet itself, trained as in InstructPix2Pix."""
     tiled: bool = True
     """Draw the views as one picture; --no-tiled draws each by itself (the paper's ablation)."""
     views: tuple[str, ...] | None = None

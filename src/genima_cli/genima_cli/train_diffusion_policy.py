@@ -28,7 +28,7 @@ class TrainDiffusionPolicy(VisuomotorTraining):
     out: Path = Path("runs/diffusion_policy")
     """Folder for the best and last checkpoint, with TensorBoard's logs."""
     objective: Objective = "ddpm"
-    """What is trained, which limits the samplers in use: docs/policies.md."""
+    """Objective of the training, which limits the samplers in use: docs/policies.md."""
     loop: Annotated[LoopOptions, tyro.conf.arg(name="")] = field(
         default_factory=lambda: LoopOptions(
             epochs=1000, batch_size=128, learning_rate=1e-4, weight_decay=1e-4, ema=0.9999

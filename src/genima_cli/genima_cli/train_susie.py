@@ -39,7 +39,7 @@ class TrainSusie:
     base: str = SD_TURBO
     """Agent's pre-trained model: on the Hugging Face hub, or a folder; `small`: from scratch."""
     conditioning: Literal["controlnet", "unet"] = "controlnet"
-    """How the scene enters the agent: a ControlNet, or the UNet itself, trained as in InstructPix2Pix."""
+    """Input of the scene to the agent: a ControlNet, or the UNet itself, trained as in InstructPix2Pix."""
     inference_steps: InferenceSteps = 10
     """Diffusion steps of a goal in use."""
     resnet: str = IMAGENET

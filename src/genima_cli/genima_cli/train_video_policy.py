@@ -35,7 +35,7 @@ class TrainVideoPolicy:
     clip: str = CLIP
     """Action head's text encoder, frozen: on the Hugging Face hub, or a folder; `small`: a small head."""
     objective: Objective = "ddpm"
-    """What the action head is trained for, which limits the samplers in use: docs/policies.md."""
+    """Objective of the action head's training, which limits the samplers in use: docs/policies.md."""
     drawing: Annotated[DiffusionOptions, tyro.conf.arg(name="")] = field(
         default_factory=lambda: DiffusionOptions(crop=0)
     )

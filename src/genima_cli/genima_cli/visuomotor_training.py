@@ -28,7 +28,7 @@ class VisuomotorTraining:
     clip: str = CLIP
     """Text encoder, frozen: on the Hugging Face hub, or a folder; `small`: a small network, all from scratch."""
     action_space: Literal["joints", "delta_joints", "end_effector"] = "joints"
-    """What the network predicts: joint positions; their changes from action to action; poses of the gripper's tip."""
+    """Actions of the network: joint positions; their changes from one to the next; poses of the gripper's tip."""
     training: Annotated[VisuomotorOptions, tyro.conf.arg(name="")] = field(default_factory=VisuomotorOptions)
 
 

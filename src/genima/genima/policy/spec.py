@@ -31,7 +31,7 @@ FOLDERS = {
     CONTROLLER: "controller",
     GOAL_CONTROLLER: "goal_controller",
 }
-# What a diffusion agent draws: spheres on the observation, a later observation, or a clip of later ones.
+# Outputs of a diffusion agent: spheres on the observation, a later observation, or a clip of later ones.
 TARGETS, GOALS, VIDEOS = "targets", "goals", "videos"
 VIDEO_MODEL = "video_model"  # folder of the video model in a video policy's checkpoint and training
 BEST, LAST = "best", "last"  # links in a training folder to its best and last checkpoints
@@ -319,7 +319,7 @@ def is_trained(policy: str) -> bool:
 
 
 class Checkpoint(NamedTuple):
-    """What is known of a trained policy before its weights are loaded."""
+    """Description of a trained policy, read before its weights are loaded."""
 
     policy: str  # name in the registry
     spec: PolicySpec

@@ -446,7 +446,7 @@ def test_checkpoint_references_frozen_text_encoder(
     assert not [name for name in load_file(tmp_path / "checkpoint" / "act.safetensors") if "text_encoder" in name]
     assert json.loads((tmp_path / "checkpoint" / "genima.json").read_text())["text_encoder"] == saved_clip
     loaded = Controller.from_pretrained(tmp_path / "checkpoint")
-    expected = CLIPTextModel.from_pretrained(saved_clip)(loaded._tokens(GOALS)).pooler_output
+    expected = CLIPTextModel.from_pretrained(saved_clip)(loaded.tokens(GOALS)).pooler_output
     torch.testing.assert_close(loaded.embed_instructions(GOALS), expected)
     chunks = [loaded.predict_chunk(replace(drawn_target(spec), instruction=goal), JOINTS_NOW) for goal in GOALS]
     for chunk, goal in zip(chunks, GOALS, strict=True):

@@ -85,7 +85,7 @@ def trained(targets: TargetDataset, tmp_path_factory: pytest.TempPathFactory) ->
 def whole(
     request: pytest.FixtureRequest, targets: TargetDataset, base: str, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[bool, Path]:
-    """Whether the stages are joined, and the folder of a training of two steps."""
+    """Return whether the stages are joined, and the folder of a training of two steps."""
     folder = tmp_path_factory.mktemp("whole") / "video"
     train(targets, base, folder, request.param)
     return request.param, folder

@@ -73,17 +73,9 @@ class DiffusionConfig(DenoiserConfig, BackboneConfig):
     """Sizes, with those of the image encoder."""
 
     @classmethod
-    def small(
-        cls,
-        horizon: int,
-        joints: int = 7,
-        views: int = 4,
-        action_size: int | None = None,
-        objective: str = "ddpm",
-        **sizes: Any,
-    ) -> Self:
-        """Return sizes that train from scratch on a CPU."""
-        return super().small(horizon, joints, views, action_size, objective, **(SMALL_BACKBONE | sizes))
+    def small(cls, *arguments: Any, **sizes: Any) -> Self:
+        """See :meth:`DenoiserConfig.small`."""
+        return super().small(*arguments, **(SMALL_BACKBONE | sizes))
 
 
 class SpatialSoftmax(nn.Module):

@@ -3,46 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
 
 from genima.cameras.camera import Camera
 from genima.errors import GenimaError
-from genima.io import hub, model_files
 from genima.policy import spec as checkpoint
 from genima.policy.names import DIFFUSER_ACTOR
-from genima.policy.small_text_encoder import load_tokenizer
-from genima.policy.spec import PolicySpec
 from genima.policy.visuomotor.keypose_network import HISTORY, STRIDE, KeyposeConfig, KeyposeInput, KeyposeNetwork
-from genima.policy.visuomotor.model import pixels, require_sizes
-from genima.policy.visuomotor.pretrained import load_clip
+from genima.policy.visuomotor.model import pixels
+from genima.policy.visuomotor.text_model import TextConditionedModel, load_network
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import pose, rotation_columns, rotation_from_columns, transform
 
 Array = NDArray[np.float64]
-_WEIGHTS = "network.safetensors"
-_TEXT_ENCODER = "text_encoder."  # its weights' prefix
+_NETWORK = "network"  # in ``genima.json`` and of the weights' file
 _FARTHEST = 3.0  # m: what is farther away is not of the workspace
 
 
-class KeyposeModel:
+class KeyposeModel(TextConditionedModel):
     """Network, tokenizer and specification."""
 
-    def __init__(
-        self, spec: PolicySpec, network: KeyposeNetwork, tokenizer: PreTrainedTokenizerBase, clip: str | None = None
-    ) -> None:
-        """``clip`` is the source of a frozen text encoder for ``load_clip``; None: it was trained with the network."""
-        self.spec, self.network, self.tokenizer = spec, network, tokenizer
-        self.clip = str(Path(clip).resolve()) if clip and Path(clip).is_dir() else clip
-        self.robot = RobotModel.load(spec.robot)
-        spec.require_robot(self.robot, f"the {DIFFUSER_ACTOR}")
+    KIND = DIFFUSER_ACTOR
+    network: KeyposeNetwork
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str = "cpu") -> KeyposeModel:
@@ -56,52 +43,13 @@ class KeyposeModel:
         folder = checkpoint.resolve(folder)
         spec, rest = checkpoint.read(folder, DIFFUSER_ACTOR)
         with checkpoint.translate_load_errors(folder):
-            model_files.require_moderate(rest["network"], folder / checkpoint.FILE)
-            config = KeyposeConfig.from_dict(rest["network"])
-            require_sizes("network", config)
-            weights = load_file(folder / _WEIGHTS)
-            if clip := rest["text_encoder"]:
-                encoder, tokenizer = load_clip(clip)
-                if hub.fingerprint(encoder) != rest["text_encoder_fingerprint"]:
-                    raise GenimaError(f"checkpoint {folder} was trained with another version of {clip}")
-                model_files.require_fitting(lambda: KeyposeNetwork(config, encoder), folder, _TEXT_ENCODER)
-                weights |= {_TEXT_ENCODER + key: value for key, value in encoder.state_dict().items()}
-            else:
-                text = CLIPTextConfig.from_pretrained(folder / "text_encoder")
-                model_files.require_fitting(lambda: KeyposeNetwork(config, CLIPTextModel(text)), folder)
-                encoder, tokenizer = CLIPTextModel(text), load_tokenizer(folder / "tokenizer")
-            network = KeyposeNetwork(config, encoder)
-            network.load_state_dict(weights)
+            _, network, tokenizer = load_network(folder, _NETWORK, KeyposeNetwork, KeyposeConfig, rest)
         network.requires_grad_(False).eval().to(device)
-        return cls(spec, network, tokenizer, clip)
+        return cls(spec, network, tokenizer, rest["text_encoder"])
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint; ``genima.json`` is written last, and marks a complete folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / checkpoint.FILE).unlink(missing_ok=True)
-        weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
-        if self.clip:
-            weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_TEXT_ENCODER)}
-        save_file(weights, folder / _WEIGHTS)
-        if not self.clip:
-            self.network.text_encoder.config.save_pretrained(folder / "text_encoder")
-            self.tokenizer.save_pretrained(folder / "tokenizer")
-        checkpoint.write(
-            folder, DIFFUSER_ACTOR, self.spec, network=asdict(self.network.config),
-            text_encoder=self.clip, text_encoder_fingerprint=self.clip and hub.fingerprint(self.network.text_encoder),
-        )  # fmt: skip
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the network."""
-        return next(self.network.parameters()).device
-
-    def unfreeze(self) -> None:
-        """Make all weights trainable, except those of a pre-trained text encoder."""
-        self.network.requires_grad_(True)
-        if self.clip:
-            self.network.text_encoder.requires_grad_(False)
+        self._save(Path(folder), _NETWORK)
 
     def inputs(
         self, images: Tensor, points: Tensor, valid: Tensor, history: Tensor, instructions: Sequence[str]
@@ -115,16 +63,13 @@ class KeyposeModel:
             history: (B, HISTORY, 10), of :func:`encode_history`.
             instructions: B texts.
         """
-        device, length = self.device, self.network.text_encoder.config.max_position_embeddings
-        tokens = self.tokenizer(
-            list(instructions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
+        device = self.device
         return KeyposeInput(
             pixels(images.to(device)),
             points.float().to(device),
             valid.to(device),
             history.float().to(device),
-            self.network.embed_text(tokens.input_ids.to(device)),
+            self.network.embed_text(self.tokens(instructions)),
         )
 
     @torch.inference_mode()

@@ -72,7 +72,7 @@ class Keyposes(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What all diffusion steps of an observation share."""
+    """Encoded observation, shared by all its diffusion steps."""
 
     context: list[tuple[Tensor, Tensor]]  # keys and values of each layer
     mask: Tensor  # (B, M)

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from genima.errors import GenimaError
-from genima.io import hub, model_files
-from genima.io.files import shorten
 from genima.policy import spec as checkpoint
-from genima.policy.small_text_encoder import load_tokenizer
 from genima.policy.spec import PolicySpec
 from genima.policy.visuomotor.act import Act, ActConfig
 from genima.policy.visuomotor.action_space import ACTION_SPACES, JOINTS, ActionEncoding, JointPositions, JointStatistics
-from genima.policy.visuomotor.backbone import BackboneConfig
 from genima.policy.visuomotor.diffusion import DiffusionConfig, DiffusionNetwork
 from genima.policy.visuomotor.network import ChunkConfig, ChunkNetwork, ChunkPrediction
-from genima.policy.visuomotor.pretrained import load_clip
+from genima.policy.visuomotor.text_model import TextConditionedModel, load_network
 from genima.policy.visuomotor.video import VideoConfig, VideoNetwork
 from genima.robot.model import RobotModel
 from genima.types import Joints
@@ -36,13 +30,12 @@ NETWORKS: dict[str, tuple[type[Any], type[ChunkConfig]]] = {
     "video": (VideoNetwork, VideoConfig),
 }
 """Networks and their sizes, by the name in ``genima.json`` and of the weights' file."""
-_TEXT_ENCODER = "text_encoder."  # its weights' prefix
 
 
-class ChunkModel:
+class ChunkModel(TextConditionedModel):
     """Base of policies and controllers with a network that predicts chunks from images, joints and text."""
 
-    KIND: ClassVar[str]  # in ``genima.json``
+    network: ChunkNetwork
     IMAGES: ClassVar[int] = 1  # of each view
 
     def __init__(
@@ -59,14 +52,11 @@ class ChunkModel:
         network: predicts normalised actions.
         tokenizer: of the network's text encoder.
         statistics: normalise the measured joints.
-        clip: source of a frozen text encoder for ``load_clip``; checkpoints name it without its weights. None: the text
-            encoder was trained with the network.
+        clip: see :class:`TextConditionedModel`.
         encoding: of the actions; None: joint positions, normalised as the measured ones.
         """
-        self.spec, self.network, self.tokenizer, self.statistics = spec, network, tokenizer, statistics
-        self.clip = str(Path(clip).resolve()) if clip and Path(clip).is_dir() else clip
-        self.robot = RobotModel.load(spec.robot)
-        spec.require_robot(self.robot, f"the {self.KIND}")
+        super().__init__(spec, network, tokenizer, clip)
+        self.statistics = statistics
         self.encoding = encoding or ActionEncoding(JointPositions(self.robot), statistics)
         self._texts: dict[str, Tensor] = {}
 
@@ -84,23 +74,7 @@ class ChunkModel:
         with checkpoint.translate_load_errors(folder):
             name = next(name for name in NETWORKS if rest.get(name) is not None)
             network_class, config_class = NETWORKS[name]
-            model_files.require_moderate(rest[name], folder / checkpoint.FILE)
-            config = config_class.from_dict(rest[name])
-            require_sizes(name, config)
-            weights = load_file(folder / f"{name}.safetensors")
-            clip, fingerprint = rest["text_encoder"], rest["text_encoder_fingerprint"]
-            if clip:
-                encoder, tokenizer = load_clip(clip)
-                if hub.fingerprint(encoder) != fingerprint:
-                    raise GenimaError(f"checkpoint {folder} was trained with another version of {clip}")
-                model_files.require_fitting(lambda: network_class(config, encoder), folder, _TEXT_ENCODER)
-                weights |= {_TEXT_ENCODER + key: value for key, value in encoder.state_dict().items()}
-            else:
-                text = CLIPTextConfig.from_pretrained(folder / "text_encoder")
-                model_files.require_fitting(lambda: network_class(config, CLIPTextModel(text)), folder)
-                encoder, tokenizer = CLIPTextModel(text), load_tokenizer(folder / "tokenizer")
-            network = network_class(config, encoder)
-            network.load_state_dict(weights)
+            config, network, tokenizer = load_network(folder, name, network_class, config_class, rest)
             statistics = JointStatistics(np.array(rest["joint_mean"], float), np.array(rest["joint_deviation"], float))
         n = len(spec.joint_names)
         if config.horizon != spec.horizon or config.joints != n:
@@ -112,7 +86,7 @@ class ChunkModel:
             raise GenimaError(f"checkpoint {folder}: normalisation statistics do not fit {n} joints")
         network.requires_grad_(False).eval().to(device)
         encoding = _read_encoding(spec, rest, config, folder)
-        model = cls(spec, network, tokenizer, statistics, clip, encoding)
+        model = cls(spec, network, tokenizer, statistics, rest["text_encoder"], encoding)
         with checkpoint.translate_load_errors(folder):
             model._load_parts(folder, device)
             model._check()
@@ -123,40 +97,17 @@ class ChunkModel:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the checkpoint; ``genima.json`` is written last, and marks a complete folder."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / checkpoint.FILE).unlink(missing_ok=True)
-        weights = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
-        if self.clip:
-            weights = {name: tensor for name, tensor in weights.items() if not name.startswith(_TEXT_ENCODER)}
-        save_file(weights, folder / f"{self.network_name}.safetensors")
-        if not self.clip:
-            self.network.text_encoder.config.save_pretrained(folder / "text_encoder")
-            self.tokenizer.save_pretrained(folder / "tokenizer")
-        checkpoint.write(
-            folder, self.KIND, self.spec,
-            **{self.network_name: asdict(self.network.config)},
+        self._save(
+            Path(folder), self.network_name,
             joint_mean=self.statistics.mean.tolist(), joint_deviation=self.statistics.deviation.tolist(),
             action_space=self.encoding.name, action_mean=self.encoding.statistics.mean.tolist(),
             action_deviation=self.encoding.statistics.deviation.tolist(),
-            text_encoder=self.clip, text_encoder_fingerprint=self.clip and hub.fingerprint(self.network.text_encoder),
         )  # fmt: skip
-
-    def unfreeze(self) -> None:
-        """Make all weights trainable, except those of a pre-trained text encoder."""
-        self.network.requires_grad_(True)
-        if self.clip:
-            self.network.text_encoder.requires_grad_(False)
 
     @property
     def network_name(self) -> str:
         """Name of the network in :data:`NETWORKS`."""
         return next(name for name, (network_class, _) in NETWORKS.items() if type(self.network) is network_class)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the network."""
-        return next(self.network.parameters()).device
 
     def encode_images(self, images: Tensor, instructions: Sequence[str]) -> Tensor:
         """Return the network's input for images (B, views, H, W, 3) uint8."""
@@ -165,19 +116,12 @@ class ChunkModel:
     def embed_instructions(self, instructions: Sequence[str]) -> Tensor:
         """Return text embeddings (B, text_width), cached while the text encoder is frozen."""
         if any(parameter.requires_grad for parameter in self.network.text_encoder.parameters()):
-            return self.network.embed_text(self._tokens(instructions))
+            return self.network.embed_text(self.tokens(instructions))
         # Training uses embeddings cached in validation: no inference tensors, no half precision.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             for text in set(instructions) - set(self._texts):
-                self._texts[text] = self.network.embed_text(self._tokens([text]))[0]
+                self._texts[text] = self.network.embed_text(self.tokens([text]))[0]
         return torch.stack([self._texts[text] for text in instructions]).to(self.device)
-
-    def _tokens(self, instructions: Sequence[str]) -> Tensor:
-        length = self.network.text_encoder.config.max_position_embeddings
-        tokens = self.tokenizer(
-            list(instructions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
-        return tokens.input_ids.to(self.device)
 
     def predict_actions(
         self, images: NDArray[np.uint8], instruction: str, joints: Joints
@@ -248,24 +192,6 @@ def _read_encoding(
     if not mean.shape == deviation.shape == (space.size,) or config.action_size != space.size:
         raise GenimaError(f"checkpoint {folder}: actions of {config.action_size} numbers; {name} has {space.size}")
     return ActionEncoding(space, JointStatistics(mean, deviation))
-
-
-def require_sizes(name: str, config: BackboneConfig | ChunkConfig) -> None:
-    """Raise a ValueError for a field of another type than its default, and for sizes that are not positive."""
-    default = vars(type(config)())
-    for field, value in vars(config).items():
-        numbers = value if isinstance(value, tuple) else (value,)
-        kinds = {type(x) for x in (default[field] if isinstance(default[field], tuple) else (default[field],))}
-        kinds |= {int} if float in kinds else set()
-        valid = isinstance(value, tuple) == isinstance(default[field], tuple) and {type(x) for x in numbers} <= kinds
-        if valid and field == "dropout":
-            valid = 0 <= value < 1
-        elif valid and float in kinds:
-            valid = min(numbers, default=0) > 0
-        elif valid and int in kinds:
-            valid = min(numbers, default=0) >= 1
-        if not valid:
-            raise ValueError(f"{name}.{field} is {shorten(repr(value))}")
 
 
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, which ResNets expect
