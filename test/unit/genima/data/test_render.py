@@ -423,6 +423,16 @@ def test_concurrent_writers_are_rejected(short_demos: Path, tmp_path: Path) -> N
     assert not list(tmp_path.glob("*.parquet"))
 
 
+def test_whole_dataset_is_found_without_the_lock(short_demos: Path, tmp_path: Path) -> None:
+    plan = plan_for(short_demos)
+    rendered = render(plan, tmp_path, 1)
+    with output_lock(tmp_path / "rank-0", "dataset"):  # another training starts at the same time
+        assert render(plan, tmp_path, 1) == rendered
+    (tmp_path / plan.shard_name(0)).unlink()
+    with output_lock(tmp_path / "rank-0", "dataset"), pytest.raises(GenimaError, match="another process is writing"):
+        render(plan, tmp_path, 1)
+
+
 def test_demos_without_calibration_are_rejected_or_skipped(
     robot: RobotModel, cameras: Mapping[str, Camera], tmp_path: Path
 ) -> None:

@@ -121,6 +121,8 @@ def render(plan: RenderPlan, out: Path, processes: int, rank: int = 0, machines:
     """
     _require_own_dataset(out)
     fingerprint = plan.fingerprint()
+    if summary := _read_finished(plan, fingerprint, out):  # without the lock: several trainings may start at once
+        return summary
     with output_lock(out / f"rank-{rank}", "dataset"):
         return _render(plan, fingerprint, out, processes, rank, machines)
 
@@ -141,6 +143,17 @@ def _require_own_dataset(out: Path) -> None:
         data = read_json(manifest, "manifest")
         if not isinstance(data, dict) or not {"schema", "fingerprint", "shards"} <= set(data):
             raise GenimaError(f"dataset {out}: {MANIFEST} is not of a dataset of drawn targets; name another folder")
+
+
+def _read_finished(plan: RenderPlan, fingerprint: str, out: Path) -> RenderSummary | None:
+    """Return the summary in the manifest of a whole dataset of the same plan; None: there is none."""
+    if plan.on_fault == "refuse" or not (out / MANIFEST).exists():
+        return None
+    manifest = read_json(out / MANIFEST, "manifest")
+    whole = all((out / plan.shard_name(i)).exists() for i in range(len(plan.shards)))
+    if manifest["fingerprint"] != fingerprint or not whole or not {"moments", "episodes", "skipped"} <= set(manifest):
+        return None
+    return RenderSummary(manifest["moments"], manifest["episodes"], manifest["skipped"], 0)
 
 
 def _render(plan: RenderPlan, fingerprint: str, out: Path, processes: int, rank: int, machines: int) -> RenderSummary:
