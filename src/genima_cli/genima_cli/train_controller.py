@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import Field
 
+from genima.errors import GenimaError
 from genima.system.command_line import parse_options
 from genima.training.options import CLIP, IMAGENET, ControllerOptions, LoopOptions
 
@@ -63,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
     from genima.training.chunk_model import build_chunk_model, require_usable, weights_fingerprint
     from genima.training.controller import train_controller
 
+    if options.chunks.full_context and options.pretrain:
+        raise GenimaError("--full-context: --pretrain has no camera images; leave one of them out")
     folder = options.out / FOLDERS[CONTROLLER]
     accelerator = loop.make_accelerator(options.loop, folder)
     targets = TargetDataset.load(options.data, options.views)
@@ -86,7 +89,10 @@ def main(argv: Sequence[str]) -> int:
     if accelerator.is_main_process:
         require_usable(controller, folder, accelerator.device)
     accelerator.wait_for_everyone()
-    train_controller(controller, moments, targets.cameras, options.chunks, options.loop, folder, accelerator, origin)
+    train_controller(
+        controller, moments, targets.cameras, options.chunks, options.loop, folder, accelerator, origin,
+        targets.observed_views,
+    )  # fmt: skip
     if accelerator.is_main_process:
         print(f"\n{folder}: best and last checkpoint; ./genima inspect {folder} shows them")
     return 0

@@ -6,7 +6,6 @@ into ``policies/`` of a folder in ``GENIMA_PATH`` (:mod:`genima.system.registry`
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -129,4 +128,4 @@ def load_policy(name_or_folder: str = GENIMA, options: PolicyOptions | None = No
 def _is_checkpoint(folder: str) -> bool:
     from genima.policy.spec import is_checkpoint
 
-    return os.path.isdir(folder) and is_checkpoint(folder)
+    return is_checkpoint(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ FOLDERS = {
 TARGETS, GOALS, VIDEOS = "targets", "goals", "videos"
 VIDEO_MODEL = "video_model"  # folder of the video model in a video policy's checkpoint and training
 BEST, LAST = "best", "last"  # links in a training folder to its best and last checkpoints
+_LAST_NAME = re.compile(rf"{LAST}(-[1-9]\d*)?")
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,17 @@ _SCHEMAS: dict[str, type[_Spec]] = {
 _DTYPES = ("F16", "BF16", "F32", "F64", "I64")  # of weights; I64: how many batches a batch normalisation has seen
 
 
+def last_checkpoints(count: int) -> list[str]:
+    """Return the names of the links to a training's last checkpoints, the newest first: last, last-1, ..."""
+    return [LAST, *(f"{LAST}-{i}" for i in range(1, count))][:count]
+
+
+def half_folder(root: Path, kind: str) -> Path:
+    """Return the folder of one of a checkpoint's two halves; a ``root`` like runs/mine/last-1 names one of both."""
+    names_both = _LAST_NAME.fullmatch(root.name) and not root.exists()
+    return root.parent / FOLDERS[kind] / root.name if names_both else root / FOLDERS[kind]
+
+
 def resolve(folder: str | Path) -> Path:
     """Return the checkpoint in a folder: the folder itself, or the best or last one of a training's folder."""
     folder = Path(folder)
@@ -297,7 +310,7 @@ def read_pair(folder: str | Path | None, second: str = CONTROLLER) -> tuple[Poli
         GenimaError: when either is missing or damaged, or they do not fit together.
     """
     root = Path(folder) if folder else paths.shared("models", "tiny")
-    folders = {kind: resolve(root / FOLDERS[kind]) for kind in (DIFFUSION_AGENT, second)}
+    folders = {kind: resolve(half_folder(root, kind)) for kind in (DIFFUSION_AGENT, second)}
     (drawing, about), (reading, _) = (read(path, kind) for kind, path in folders.items())
     drawing.require_same(reading, "the diffusion agent", f"the {second}")
     draws, followed = about.get("draws", TARGETS), GOALS if second == GOAL_CONTROLLER else TARGETS
@@ -310,12 +323,12 @@ def read_pair(folder: str | Path | None, second: str = CONTROLLER) -> tuple[Poli
 
 def is_checkpoint(folder: str | Path) -> bool:
     """Return whether a folder looks like a checkpoint of a policy; nothing is read."""
-    return any((Path(folder) / name).is_dir() for name in FOLDERS.values()) or (resolve(folder) / FILE).is_file()
+    return any(half_folder(Path(folder), kind).is_dir() for kind in FOLDERS) or (resolve(folder) / FILE).is_file()
 
 
 def is_trained(policy: str) -> bool:
     """Return whether a policy, by its name in the registry or its folder, has a checkpoint."""
-    return policy in TRAINED or (Path(policy).is_dir() and is_checkpoint(policy))
+    return policy in TRAINED or is_checkpoint(policy)
 
 
 class Checkpoint(NamedTuple):
@@ -343,7 +356,7 @@ def read_policy(policy: str = GENIMA, checkpoint: str | Path | None = None) -> C
         raise GenimaError(f"policy {policy}: no checkpoint; name the folder of one that ./genima train {policy} made")
     folder, title = resolve(checkpoint or ""), name_checkpoint(checkpoint)
     if not checkpoint or not (folder / FILE).is_file():
-        found = SUSIE if (folder / FOLDERS[GOAL_CONTROLLER]).is_dir() and checkpoint else GENIMA
+        found = SUSIE if checkpoint and half_folder(folder, GOAL_CONTROLLER).is_dir() else GENIMA
         if policy not in ("", GENIMA, SUSIE):
             raise _missing(folder)
         if policy not in ("", found):

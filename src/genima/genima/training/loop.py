@@ -34,7 +34,7 @@ from genima.errors import GenimaError
 from genima.io.files import shorten
 from genima.io.outputs import output_lock
 from genima.policy.precision import is_half_fast
-from genima.policy.spec import BEST, LAST, VIDEO_MODEL
+from genima.policy.spec import BEST, LAST, VIDEO_MODEL, last_checkpoints
 from genima.system.command_line import check_options
 from genima.system.process_pool import end_with_parent
 from genima.training import PROGRESS, STATE
@@ -46,7 +46,7 @@ _TENSORBOARD = "tensorboard"
 _PARTIAL = ".partial"  # marks an incomplete checkpoint of this program
 _CHECKPOINT = re.compile(r"step-\d{6,}")
 _SAMPLING = "every moment once an epoch"  # stored in the progress: resuming requires the same
-_WITHOUT_EFFECT = ("save_every", "workers", "bar", "accumulate")  # options that may change when resuming
+_WITHOUT_EFFECT = ("save_every", "keep", "workers", "bar", "accumulate")  # options that may change when resuming
 _RENAMED = {"validation_drawings": "validation_targets"}  # options of older versions
 
 
@@ -125,8 +125,9 @@ def run(
 ) -> None:
     """Train until ``options.steps``, resuming from the last checkpoint in ``folder``.
 
-    Every ``options.save_every`` steps a checkpoint ``step-<n>`` is written; ``last`` and ``best`` are links, other
-    checkpoints are removed. Ctrl-C or SIGTERM stop after the current step with a checkpoint.
+    Every ``options.save_every`` steps a checkpoint ``step-<n>`` is written; ``best``, ``last`` and, where more are
+    kept, ``last-1`` and so on are links; other checkpoints are removed. Ctrl-C or SIGTERM stop
+    after the current step with a checkpoint.
 
     Args:
         model: maps a collated batch to its losses by name, of which ``loss`` is minimised; parameters that
@@ -371,6 +372,10 @@ class _Training:
             before = _linked_checkpoints(self._folder)
             if is_best:
                 _link(self._folder / BEST, folder.name)
+            names = last_checkpoints(self._options.keep)
+            for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
+                if (self._folder / newer).is_symlink():
+                    _link(self._folder / older, os.readlink(self._folder / newer))
             _link(self._folder / LAST, folder.name)
             _remove_unlinked(self._folder, before)
             append_metrics(self._folder, self._step, errors)
@@ -454,7 +459,7 @@ def _link(link: Path, target: str) -> None:
 
 def _linked_checkpoints(folder: Path) -> set[Path]:
     """Return the linked checkpoints of a training."""
-    targets = {link.resolve() for link in (folder / BEST, folder / LAST) if link.is_symlink()}
+    targets = {link.resolve() for link in (folder / BEST, *folder.glob(f"{LAST}*")) if link.is_symlink()}
     return {path for path in targets if path.parent == folder.resolve() and _CHECKPOINT.fullmatch(path.name)}
 
 

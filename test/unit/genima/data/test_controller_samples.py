@@ -97,6 +97,19 @@ def test_chunk_has_actions_of_its_sample(make: Make, moments: TargetSamples) -> 
         assert sample.images.shape == (4, 64, 64, 3) and sample.images.dtype == torch.uint8
 
 
+def test_full_context_has_the_scene_of_its_sample_behind_the_spheres(
+    moments: TargetSamples, robot: RobotModel, cameras: Mapping[str, Camera], spec: PolicySpec
+) -> None:
+    def scenes(i: int) -> dict[str, Image]:
+        return {view: np.full((64, 64, 3), 10 * i + k, np.uint8) for k, view in enumerate(spec.views)}
+
+    dataset = ControllerDataset(moments, robot, cameras, spec, STATISTICS, Backgrounds(), scenes=scenes)
+    for i in (0, 7):
+        for k, image in enumerate(dataset[SampleIndex(i, 3)].images):
+            values, counts = np.unique(image.reshape(-1, 3), axis=0, return_counts=True)
+            assert (values[counts.argmax()] == 10 * i + k).all() and len(values) > 2  # the scene, and spheres
+
+
 def test_joints_are_normalised_by_statistics(make: Make, moments: TargetSamples) -> None:
     statistics = joint_statistics(moments)
     sample = make(statistics=statistics)[SampleIndex(12, 0)]

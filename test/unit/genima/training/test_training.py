@@ -38,7 +38,7 @@ from genima.io.outputs import output_lock
 from genima.policy.controller import Controller
 from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.pretrained_base import base_from_pipeline
-from genima.policy.spec import BEST, LAST, PolicySpec, read_pair
+from genima.policy.spec import BEST, LAST, PolicySpec, is_trained, last_checkpoints, read_pair, read_policy
 from genima.robot.model import RobotModel
 from genima.system.command_line import check_options
 from genima.training import PROGRESS, loop
@@ -140,6 +140,13 @@ def test_only_best_and_last_checkpoints_are_kept(tmp_path: Path) -> None:
     board.Reload()
     assert [event.value for event in board.Scalars("validation/error")][2:] == [3.0, 4.0, 3.5]
     assert len(board.Scalars("loss")) == 1  # of step 10
+
+
+def test_last_checkpoints_are_kept_and_read_one_by_one(tmp_path: Path) -> None:
+    train(tmp_path, replace(OPTIONS, save_every=2, keep=3), errors={2: 0.0, 4: 1.0, 6: 1.0, 8: 1.0, 10: 1.0})
+    names = ["step-000010", "step-000008", "step-000006"]
+    assert [(tmp_path / link).resolve().name for link in last_checkpoints(3)] == names
+    assert {p.name for p in tmp_path.glob("step-*")} == {"step-000002", *names}  # and the best one
 
 
 def test_finished_training_is_unchanged(tmp_path: Path) -> None:
@@ -633,6 +640,7 @@ def test_another_version_of_base_is_rejected(targets: TargetDataset, tmp_path: P
         (["controller", "--resnet", "no/such-resnet", "--clip", "no/such-clip"], "no/such-clip cannot be loaded"),
         (["controller", "--data", "nowhere"], "nowhere: no finished dataset"),
         (["controller", "--clip", "small", "--backgrounds", "src/genima"], "no images"),
+        (["controller", "--pretrain", "9", "--full-context"], "--full-context: --pretrain has no camera images"),
         (["controller", "--clip", "small", "--pretrain", "-1"], "--pretrain -1: must be "),
         (["controller", "--clip", "small", "--validation-chunks", "0"], "--validation-chunks 0: must be "),
         (["diffusion", "--base", "small", "--validation-targets", "0"], "--validation-targets 0: must be "),
@@ -707,10 +715,15 @@ def test_commands_train_matching_agent_and_controller(targets: TargetDataset, ba
     assert train_command(["diffusion", *short, *drawing, "--out", str(tmp_path / "pair")]) == 0
     pretrain = ["controller", *short, "--clip", "small", "--pretrain", "40", "--validation-chunks", "2"]
     assert train_command([*pretrain, "--out", str(tmp_path / "reach")]) == 0
+    context = ["controller", *short, "--clip", "small", "--full-context", "--validation-chunks", "2"]
+    assert train_command([*context, "--out", str(tmp_path / "context")]) == 0
     init = ["--init", str(tmp_path / "reach/controller"), "--validation-chunks", "2"]
     init += ["--learning-rate", "1e-9", "--warmup-steps", "0"]
     assert train_command(["controller", *short, *init, "--out", str(tmp_path / "pair")]) == 0
     spec, folders = read_pair(tmp_path / "pair")
+    assert is_trained(str(tmp_path / "pair/last")) and not is_trained(str(tmp_path / "pair/last-1"))
+    halves = read_policy(str(tmp_path / "pair/last")).folders
+    assert {path.name for path in halves.values()} == {"last"} and set(halves) == set(folders)
     assert replace(spec, prompt_template=targets.spec.prompt_template) == targets.spec and len(folders) == 2
     before, after = (Controller.from_pretrained(tmp_path / name / "controller") for name in ("reach", "pair"))
     np.testing.assert_array_equal(before.statistics.mean, after.statistics.mean)

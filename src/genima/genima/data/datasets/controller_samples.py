@@ -6,7 +6,7 @@ background and, with a perturbation, another start and target.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,7 @@ class ControllerDataset(torch.utils.data.Dataset[ChunkSample]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         encoding: ActionEncoding | None = None,
+        scenes: Callable[[int], Mapping[str, Image]] | None = None,
     ) -> None:
         """Args:
         moments: samples of demos.
@@ -64,7 +65,10 @@ class ControllerDataset(torch.utils.data.Dataset[ChunkSample]):
         augmentation: of the images; None: targets are clean and opaque.
         seed: of all randomness.
         encoding: of the actions; None: joint positions.
+        scenes: camera images of a sample by view, (view_size, view_size, 3): draws the spheres on them in place of
+            the backgrounds.
         """
+        self._scenes = scenes
         self._moments, self._robot, self._spec, self._statistics = moments, robot, spec, statistics
         self._backgrounds, self._perturbation, self._augmentation = backgrounds, perturbation, augmentation
         self._seed, self._encoding = seed, encoding
@@ -85,7 +89,13 @@ class ControllerDataset(torch.utils.data.Dataset[ChunkSample]):
             start, target = np.clip([start + shift[0], target + shift[1]], lower, upper)
             actions = np.clip(actions + (1 - blend) * shift[0] + blend * shift[1], lower, upper)
         gripper_open = bool(moments.target_open[i])
-        images = np.stack([self._draw(rng, camera, target, gripper_open, start) for camera in self._cameras])
+        scenes = self._scenes(i) if self._scenes else {}
+        images = np.stack(
+            [
+                self._draw(rng, camera, target, gripper_open, start, scenes.get(view))
+                for view, camera in zip(self._spec.views, self._cameras, strict=True)
+            ]
+        )
         return chunk_sample(moments, i, self._statistics, self._padding, images, start, actions, self._encoding)
 
     def _displacements(self, rng: np.random.Generator, p: Perturbation) -> NDArray[np.float64]:
@@ -101,11 +111,12 @@ class ControllerDataset(torch.utils.data.Dataset[ChunkSample]):
         target: NDArray[np.float64],
         gripper_open: bool,
         start: NDArray[np.float64],
+        scene: Image | None,
     ) -> Image:
         if self._perturbation:
             target = target + rng.normal(0, self._perturbation.view, len(target))
         opacity = rng.uniform(*self._augmentation.opacity) if self._augmentation else 1.0
-        background = self._backgrounds(rng, self._spec.view_size)
+        background = self._backgrounds(rng, self._spec.view_size) if scene is None else scene
         image = draw_targets(
             background, camera, self._robot, self._spec.appearance, target, gripper_open, start, opacity
         )
