@@ -5,8 +5,6 @@ A demo is rendered by one process. Its images depend on the states, the cameras 
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +21,13 @@ from genima.data.episodes.robot import load_episode_robot
 from genima.data.episodes.scene_states import SceneDemo
 from genima.errors import GenimaError
 from genima.io.files import describe_error
+from genima.system.ray_cluster import connect
 from genima_sim.motions import GRIP_TIME
 from genima_sim.perturbations import get_perturbations
 from genima_sim.rendering import SceneRenderer
 from genima_sim.simulation import Simulation
 from genima_sim.simulators import require_perturbations
 from genima_sim.tasks import DEMO_HZ
-
-_OBJECT_STORE_BYTES = 80 << 20  # Ray's least: only paths pass through it
 
 
 @dataclass(frozen=True)
@@ -184,21 +181,7 @@ def _render_in_parallel(
     import ray
     from ray.util import ActorPool
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-    try:
-        if address is None:
-            ray.init(
-                num_cpus=workers, object_store_memory=_OBJECT_STORE_BYTES, include_dashboard=False,
-                log_to_driver=False, logging_level=logging.ERROR,
-            )  # fmt: skip
-        else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise GenimaError(f"Ray {address or 'on this machine'}: not started ({error})") from None
-    try:
-        cpus = int(ray.cluster_resources().get("CPU", 0))
-        if not cpus:
-            raise GenimaError(f"Ray {address}: no CPU in the cluster; start a worker on one of its machines")
+    with connect(workers, address) as cpus:
         if workers > cpus:  # Ray would wait for machines that join
             tqdm.write(f"genima: workers: the cluster has {cpus} CPUs ({workers} workers requested); using {cpus}")
             workers = cpus
@@ -215,5 +198,3 @@ def _render_in_parallel(
             except ray.exceptions.RayActorError as error:
                 raise GenimaError(f"Ray: a process ended ({describe_error(error)}); start the command again") from None
             yield
-    finally:
-        ray.shutdown()
