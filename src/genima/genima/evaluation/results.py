@@ -106,6 +106,17 @@ def open_results(path: Path | None, settings: Mapping[str, Any], overwrite: bool
         yield results
 
 
+def load_outcomes(path: Path) -> dict[int, bool]:
+    """Return whether each seed of a result file succeeded.
+
+    Raises:
+        GenimaError: for a file that is no result.
+    """
+    stored = load_json(_Stored, path, "result")
+    succeeded = set(stored.succeeded)
+    return {seed: seed in succeeded for seed in stored.seeds}
+
+
 def checkpoint_digest(folders: Mapping[str, Path]) -> str:
     """Return a digest of checkpoints: of each file its name, its size and a megabyte at both ends."""
     digest = hashlib.sha256()

@@ -73,7 +73,27 @@ def parse_options(options: type[_Options], command: str, argv: Sequence[str], ex
     with _minimum_width(), _paths():
         parsed = tyro.cli(options, prog=f"./{command}", description=description, args=list(argv), config=config)
     check_options(parsed)
+    if _parses_only:
+        raise ParsedOptions
     return parsed
+
+
+_parses_only = False
+
+
+class ParsedOptions(Exception):
+    """End of a command whose options are valid, in :func:`only_parse`."""
+
+
+@contextlib.contextmanager
+def only_parse() -> Iterator[None]:
+    """Let :func:`parse_options` raise :class:`ParsedOptions` in place of returning: commands are checked, not run."""
+    global _parses_only
+    _parses_only = True
+    try:
+        yield
+    finally:
+        _parses_only = False
 
 
 @contextlib.contextmanager
