@@ -40,7 +40,7 @@ class Job:
     commands: tuple[tuple[str, ...], ...]
     seconds: float  # expected, on one core or its GPUs
     after: tuple[str, ...] = ()  # names of the jobs whose output it needs
-    gpus: int = 0
+    gpus: float = 0
     links: tuple[tuple[Path, Path], ...] = ()  # made before, with what they point to
 
 
@@ -163,7 +163,7 @@ def _require_gpus(jobs: Sequence[Job], gpus: float) -> None:
     """Raise a GenimaError for a job with more GPUs than there are: Ray would wait for a machine that joins."""
     if demanding := [job for job in jobs if job.gpus > gpus]:
         job = demanding[0]
-        raise GenimaError(f"{job.name}: needs {job.gpus} GPUs (found: {gpus:g}); name a cluster that has them")
+        raise GenimaError(f"{job.name}: needs {job.gpus:g} GPUs (found: {gpus:g}); name a cluster that has them")
 
 
 def _show(bar: tqdm, jobs: Sequence[Job], pending: Sequence[Job], folder: JobFolder, started: float) -> None:

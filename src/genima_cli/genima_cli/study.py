@@ -152,10 +152,10 @@ def _print_plan(jobs: Sequence[Job], todo: Sequence[Job], workers: int, hours: f
     names = {job.name for job in todo}
     for job in jobs:
         state = f"{job.seconds / 3600:8.2f} h" if job.name in names else "      done"
-        print(f"{state}  {job.name}{f'  ({job.gpus} GPUs)' if job.gpus else ''}")
+        print(f"{state}  {job.name}{f'  ({job.gpus:g} GPUs)' if job.gpus else ''}")
         if not job.name.startswith(f"{EVALUATE}/"):
             print("\n".join(f"              ./genima {shlex.join(command)}" for command in job.commands))
-    cores = sum(job.seconds for job in todo if not job.gpus) / 3600
+    cores = sum(job.seconds for job in todo if job.gpus < 1) / 3600
     gpus = sum(job.seconds * job.gpus for job in todo) / 3600
     print(f"{len(todo)} of {len(jobs)} jobs to do: {cores:.1f} core hours, {gpus:.1f} GPU hours")
     print(f"expected with {workers} workers: {hours:.1f} h")

@@ -16,6 +16,7 @@ from genima.system.command_line import ParsedOptions, only_parse
 from genima_cli import GROUP
 from genima_cli.job_runner import Job
 
+_EVALUATION_GPUS = 0.25  # of an evaluation, which mostly simulates on its core
 DATA, TRAIN = "data", "train"  # first parts of the names of jobs, with EVALUATE
 
 
@@ -101,7 +102,7 @@ def _eval_jobs(study: Study, file: Path, folders: StudyFolders, exclusions: Excl
                 continue
             for name, policy in study.policies.items():
                 trained, seeds = policy.checkpoint_of or name, study.seeds(condition)
-                gpus = min(1, study.policies[trained].gpus)
+                gpus = _EVALUATION_GPUS if study.policies[trained].gpus else 0
                 for checkpoint in checkpoint_names(study, name):
                     words = [
                         "eval", "--task", task, "--cell", study.cell,

@@ -44,7 +44,7 @@ class StudiedPolicy(FileSchema):
     hours: NonNegative = 0
     """Expected time of the training, of one core, or of ``gpus`` GPUs."""
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
-    """GPUs of the training; the evaluation uses one where the training does."""
+    """GPUs of the training; an evaluation shares one where the training has some."""
     checkpoint_of: Name | None = None
     """Policy whose checkpoint is evaluated, in place of a training."""
     agent_of: Name | None = None
