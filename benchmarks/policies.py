@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,21 +17,28 @@ from benchmark_report import ReportOptions, require_report, write_report
 from pydantic import Field
 from torch import nn
 
+from genima.cell import SIMULATED, load_cell
 from genima.errors import GenimaError
 from genima.policy.act import ActPolicy
 from genima.policy.base import Policy
 from genima.policy.chunk_sampling_options import ChunkSamplingOptions
 from genima.policy.controller import Controller
 from genima.policy.diffusion_agent.small import small_agent
+from genima.policy.diffusion_agent.video import FRAMES, feature_channels
 from genima.policy.diffusion_policy import DiffusionPolicy
 from genima.policy.genima import GenimaPolicy
+from genima.policy.observed_views import ObservedViews
 from genima.policy.small_text_encoder import small_text_encoder, small_tokenizer
-from genima.policy.spec import PolicySpec
+from genima.policy.spec import VIDEOS, PolicySpec
 from genima.policy.susie import GoalController, SusiePolicy
+from genima.policy.video_policy import VideoPolicy
 from genima.policy.visuomotor.action_space import JointStatistics
+from genima.policy.visuomotor.keypose_model import KeyposeModel, encode_history, token_points
+from genima.policy.visuomotor.keypose_network import KeyposeConfig, KeyposeNetwork
 from genima.policy.visuomotor.model import NETWORKS, ChunkModel
+from genima.policy.visuomotor.video import VideoConfig
 from genima.robot.model import RobotModel
-from genima.types import Joints, Observation
+from genima.types import ActionChunk, Joints, Observation
 
 INSTRUCTION = "push the button"
 WARM_UP = 3
@@ -105,7 +112,7 @@ def make_policies(view_size: int) -> dict[str, tuple[Policy, list[nn.Module]]]:
     tokenizer = small_tokenizer([INSTRUCTION])
     statistics = JointStatistics(robot.home, np.full(7, 0.5))
 
-    def chunk_model(kind: type[ChunkModel], network: str, **choices: str) -> ChunkModel:
+    def chunk_model(kind: type[ChunkModel], network: str, **choices: Any) -> ChunkModel:
         network_class, config = NETWORKS[network]
         sizes = config.small(spec.horizon, 7, kind.IMAGES * len(spec.views), **choices)
         built = network_class(sizes, small_text_encoder(tokenizer))
@@ -130,7 +137,45 @@ def make_policies(view_size: int) -> dict[str, tuple[Policy, list[nn.Module]]]:
         assert isinstance(policy, DiffusionPolicy)
         policy.sampling = ChunkSamplingOptions(sampler=sampler, sampler_steps=steps)
         policies[f"diffusion_policy {sampler} {steps}"] = policy, [policy.network]
+    video_model = small_agent(spec, [INSTRUCTION], frames, 1, "unet")
+    video_model.draws = VIDEOS
+    channels = feature_channels(video_model, VideoConfig.block)
+    video = chunk_model(VideoPolicy, "video", frames=FRAMES, channels=channels)
+    assert isinstance(video, VideoPolicy)
+    video.video_model = video_model
+    modules = list(video_model.modules.values())
+    for module in modules:
+        module.requires_grad_(False).eval()
+    policies["video_policy"] = video, [*modules, video.network]
+    network = KeyposeNetwork(KeyposeConfig.small(), small_text_encoder(tokenizer)).requires_grad_(False).eval()
+    policies["diffuser_actor, a keypose"] = KeyposePredictor(KeyposeModel(spec, network, tokenizer)), [network]
     return policies
+
+
+class KeyposePredictor:
+    """What 3D Diffuser Actor computes at each keyframe, without its planner, for random observations."""
+
+    def __init__(self, model: KeyposeModel) -> None:
+        self._model, self.spec = model, model.spec
+        self._cameras = {
+            view: camera.crop_square(model.spec.view_size)
+            for view, camera in load_cell(SIMULATED).load_cameras().items()
+        }
+        self._views = ObservedViews(model.robot)
+
+    def reset(self, seed: int = 0) -> None:
+        """See :class:`genima.policy.base.Policy`."""
+
+    def predict_chunk(self, observation: Observation) -> ActionChunk:
+        """Predict a keypose; the chunk rests."""
+        model, home = self._model, observation.joints.positions
+        size = model.spec.view_size
+        depth = {view: np.full((size, size), 0.8, np.float32) for view in model.spec.views}
+        points, valid = token_points(depth, self._cameras, model.robot, home)
+        history = encode_history([model.robot.link_poses(home)[-1]], [True])
+        views = list(self._views(observation, model.spec).values())
+        model.predict(views, points, valid, history, observation.instruction)
+        return ActionChunk(observation.stamp, 0.05, home[None], np.ones(1))
 
 
 def count_parameters(modules: list[nn.Module]) -> int:
