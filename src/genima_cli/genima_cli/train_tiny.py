@@ -61,7 +61,7 @@ class TrainTiny:
     0: leave it out."""
     controller_steps: Steps = 16300
     """Training steps of the controller of genima and susie, 16 chunks each; 0: leave it out."""
-    policy_steps: Steps = 16300
+    policy_steps: Steps = 10000
     """Training steps of another policy, 16 chunks or keyposes each."""
     save_every: Annotated[int, Field(ge=1, le=10**9)] = 400
     """Steps between checkpoints."""
