@@ -151,7 +151,7 @@ def run_jobs(
                     tqdm.write(f"{job.name}: {result.problem or on_success(job)}")
                 _show(bar, jobs, list(pending.values()), folder, started)
         except KeyboardInterrupt:
-            bar.set_postfix_str("saving; Ctrl-C again ends at once")
+            bar.set_postfix_str("saving")
             for reference in pending:
                 ray.cancel(reference)
             ray.wait(list(pending), num_returns=len(pending), timeout=_SAVING)
