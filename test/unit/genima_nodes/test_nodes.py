@@ -1074,7 +1074,8 @@ def test_missing_status_ends_task(graph, runner, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(task_runner, "_TIMEOUT", 1.5)
     result = runner.result(runner.send_goal("wave"))
     assert result.outcome == RunTask.Result.STOPPED
-    assert result.reason == "controller: no status for 2 s; diffusion_agent: no status for 2 s"
+    # The guard, which has no arm here, may have its own fault for as long.
+    assert result.reason.endswith("controller: no status for 2 s; diffusion_agent: no status for 2 s")
 
 
 def test_task_waits_for_loading_policy(graph, runner) -> None:
