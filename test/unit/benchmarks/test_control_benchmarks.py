@@ -90,7 +90,9 @@ def test_policies_benchmark_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     finally:
         torch.set_num_threads(threads)
     results = json.loads(out.read_text())
-    assert {"act", "genima", "susie", "video_policy", "diffuser_actor, a keypose"} <= set(results) and results["act"]["ratio"] == 1
+    assert {"act", "genima", "susie", "video_policy", "diffuser_actor, a keypose"} <= set(results) and results["act"][
+        "ratio"
+    ] == 1
     assert all(
         result["parameters"] > 1e5 and result["p50"] > 0 for name, result in results.items() if name != "benchmark"
     )

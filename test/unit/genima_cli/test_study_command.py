@@ -17,6 +17,7 @@ import yaml
 from genima.errors import GenimaError
 from genima.evaluation.study import NONE, Study
 from genima.io import paths
+from genima_cli import run_study
 from genima_cli import study as command
 from genima_cli.job_runner import Job, JobFolder, JobResult, _run, run_jobs
 from genima_cli.study_jobs import plan_jobs
@@ -45,7 +46,7 @@ def write(folder: Path, **changes: Any) -> Path:
 
 def plan(file: Path, root: Path) -> dict[str, Job]:
     study = Study.load(file)
-    return {job.name: job for job in plan_jobs(study, file, root, command.find_exclusions(study, file))}
+    return {job.name: job for job in plan_jobs(study, file, root, run_study.find_exclusions(study, file))}
 
 
 def test_jobs_stand_behind_those_that_they_need(tmp_path: Path) -> None:
