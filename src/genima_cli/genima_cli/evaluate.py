@@ -23,6 +23,7 @@ from genima_sim.coppeliasim import DEFAULT_HOST, DEFAULT_PORT
 
 if TYPE_CHECKING:
     from genima.cell import Cell
+    from genima.evaluation.episodes import EpisodeOptions
     from genima.evaluation.results import Results
     from genima.policy.base import Policy
     from genima.policy.spec import PolicySpec
@@ -32,33 +33,17 @@ if TYPE_CHECKING:
 _REPLY_TIMEOUT = 60.0  # s for a policy server: the simulation waits
 
 
-@dataclass
-class Evaluate:
-    """Measure success in simulation, in lock-step and without ROS.
+@dataclass(kw_only=True)
+class LockStepOptions:
+    """Options of commands that run policies in a simulator in lock-step."""
 
-    With --out the result is kept after each episode; interrupted, the same command resumes.
-    """
-
-    task: str
-    """A name of ./genima tasks list, of which the bundled models know push_button and take_lid_off_saucepan; in RLBench
-    the same without variations; in CoppeliaSim one that the scene's names know."""
     cell: str = "sim_panda"
     """Simulated robot cell: a name in config/cells or a YAML file; sim_rlbench needs RLBench, sim_coppeliasim a
     CoppeliaSim that runs (docs/coppeliasim.md)."""
     episodes: Episodes = 50
-    """Number of episodes."""
+    """Number of episodes of a task."""
     seed: Seed = 0
     """First seed; episode i uses seed + i. Demos are recorded with seeds from 100000 on."""
-    policy: str = "genima"
-    """Policy: genima, or another trained one of --checkpoint (docs/policies.md); a checkpoint folder; expert (scripted,
-    simulation only); replay (of --episode); the name of your own module in policies/ of a folder in GENIMA_PATH; or a
-    server: its address (ws://host:8000) or its YAML file."""
-    blank_targets: bool = False
-    """With genima: give the controller blank images instead of drawn targets, to measure what it does without them."""
-    checkpoint: Path | None = None
-    """Folder of the trained policy; default: the bundled models/tiny of genima."""
-    episode: str = ""
-    """With replay: folder of the episode."""
     device: str = "cpu"
     """Device of the models."""
     threads: Workers = 1
@@ -89,11 +74,31 @@ class Evaluate:
     """Replace the result in --out, and evaluate all episodes."""
 
 
+@dataclass
+class Evaluate(LockStepOptions):
+    """Measure success in simulation, in lock-step and without ROS.
+
+    With --out the result is kept after each episode; interrupted, the same command resumes.
+    """
+
+    task: str
+    """A name of ./genima tasks list, of which the bundled models know push_button and take_lid_off_saucepan; in RLBench
+    the same without variations; in CoppeliaSim one that the scene's names know."""
+    policy: str = "genima"
+    """Policy: genima, or another trained one of --checkpoint (docs/policies.md); a checkpoint folder; expert (scripted,
+    simulation only); replay (of --episode); the name of your own module in policies/ of a folder in GENIMA_PATH; or a
+    server: its address (ws://host:8000) or its YAML file."""
+    blank_targets: bool = False
+    """With genima: give the controller blank images instead of drawn targets, to measure what it does without them."""
+    checkpoint: Path | None = None
+    """Folder of the trained policy; default: the bundled models/tiny of genima."""
+    episode: str = ""
+    """With replay: folder of the episode."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima eval``."""
     options = parse_options(Evaluate, "genima eval", argv, example="./genima eval --task push_button --episodes 20")
-    if options.out is not None and options.out.suffix != ".json":
-        raise GenimaError(f"--out {options.out}: the result is a .json file")
     require_policy(options.policy)
     require_options(options.policy, str(options.checkpoint or ""), options.episode)
     if options.blank_targets and options.policy != GENIMA:
@@ -107,42 +112,70 @@ def run(options: Evaluate) -> int:
     Raises:
         GenimaError: for options that the checkpoint or the simulator does not allow.
     """
-    from genima.cell import load_cell
-    from genima.evaluation.results import open_results
-    from genima.io.files import require_writable
+    from genima.evaluation.results import Results, open_results
     from genima.system.signals import interrupt_on_signals
-    from genima_sim.simulators import get_simulator, require_perturbations
 
-    cell = load_cell(options.cell)
-    simulator = get_simulator(cell)
-    simulator.require_task(options.task, cell)
-    require_perturbations(cell, options.perturb, [options.task])
-    if options.time_limit is None:
-        options.time_limit = simulator.time_limit
-    if options.out:
-        require_writable(options.out)
-    policy, folders = _load_policy(options, cell)
+    cell, simulator = check(options, [options.task])
+    policy, folders = load_evaluated(options, cell)
     with (
         interrupt_on_signals(),
-        open_results(options.out, settings(options, cell, folders), options.overwrite) as results,
+        open_results(Results(settings(options, cell, folders), options.out), options.overwrite) as results,
     ):
         seeds = range(options.seed, options.seed + options.episodes)
         todo = [seed for seed in seeds if seed not in set(results.seeds)]
-        if len(todo) < len(seeds):
-            print(f"{len(seeds) - len(todo)} of {len(seeds)} episodes are in {options.out} already")
+        print_resumed(options, len(seeds) - len(todo), len(seeds), "episodes")
         try:
             _run_episodes(options, cell, simulator, policy, todo, results)
         except KeyboardInterrupt:
-            where = f" are in {options.out}; the same command resumes" if options.out else ""
-            print(f"\ninterrupted: {results.success().episodes} of {len(seeds)} episodes{where or ' were evaluated'}")
+            print_interrupted(options, results.success().episodes, len(seeds), "episodes")
             return 130
     changes = ", ".join([*options.perturb, *(["blank targets"] if options.blank_targets else [])])
     print(f"{options.task}{' with ' if changes else ''}{changes}: {results.success()}")
     return 0
 
 
-def _load_policy(options: Evaluate, cell: Cell) -> tuple[Policy, Mapping[str, Path]]:
-    """Return the policy and its checkpoint's folders; what does not fit is refused before a model is loaded."""
+def check(options: LockStepOptions, tasks: Sequence[str]) -> tuple[Cell, Simulator]:
+    """Check options, set the simulator's time limit, and return cell and simulator.
+
+    Raises:
+        GenimaError: for a real cell, an unknown task, an unfit perturbation, and a result that cannot be written.
+    """
+    from genima.cell import load_cell
+    from genima.io.files import require_writable
+    from genima_sim.simulators import get_simulator, require_perturbations
+
+    if options.out is not None and options.out.suffix != ".json":
+        raise GenimaError(f"--out {options.out}: the result is a .json file")
+    cell = load_cell(options.cell)
+    simulator = get_simulator(cell)
+    for task in tasks:
+        simulator.require_task(task, cell)
+    require_perturbations(cell, options.perturb, tasks)
+    if options.time_limit is None:
+        options.time_limit = simulator.time_limit
+    if options.out:
+        require_writable(options.out)
+    return cell, simulator
+
+
+def print_resumed(options: LockStepOptions, done: int, total: int, what: str) -> None:
+    """Print how much of a result exists already."""
+    if done:
+        print(f"{done} of {total} {what} are in {options.out} already")
+
+
+def print_interrupted(options: LockStepOptions, done: int, total: int, what: str) -> None:
+    """Print how much of a result exists after an interrupt."""
+    where = f" are in {options.out}; the same command resumes" if options.out else ""
+    print(f"\ninterrupted: {done} of {total} {what}{where or ' were evaluated'}")
+
+
+def load_evaluated(options: Evaluate, cell: Cell) -> tuple[Policy, Mapping[str, Path]]:
+    """Return the policy and its checkpoint's folders; what does not fit is refused before a model is loaded.
+
+    Raises:
+        GenimaError: for a policy that cannot be loaded, or does not fit the cell or the options.
+    """
     from genima.policy.spec import is_trained, read_policy
 
     folders: Mapping[str, Path] = {}
@@ -182,13 +215,11 @@ def _run_episodes(
 ) -> None:
     from tqdm import tqdm
 
-    from genima.evaluation.episodes import EpisodeOptions, run_episodes
+    from genima.evaluation.episodes import run_episodes
     from genima_sim.simulators import perturb
 
-    assert options.time_limit is not None
     environment = simulator.environment(cell, policy.spec, options.host, options.port)
     perturb(environment, options.perturb)
-    episodes = EpisodeOptions(options.horizon, options.mode, options.latency, options.time_limit)
     with closing(environment), tqdm(total=len(seeds), unit="episode", desc=options.task, dynamic_ncols=True) as bar:
 
         def on_result(seed: int, succeeded: bool) -> None:
@@ -197,22 +228,28 @@ def _run_episodes(
             bar.set_postfix_str(f"{success.successes}/{success.episodes}", refresh=False)
             bar.update()
 
-        run_episodes(environment, policy, cell.robot, options.task, seeds, episodes, on_result)
+        run_episodes(environment, policy, cell.robot, options.task, seeds, episode_options(options), on_result)
+
+
+def episode_options(options: LockStepOptions) -> EpisodeOptions:
+    """Return how an episode runs, of options that :func:`check` has seen."""
+    from genima.evaluation.episodes import EpisodeOptions
+
+    assert options.time_limit is not None
+    return EpisodeOptions(options.horizon, options.mode, options.latency, options.time_limit)
 
 
 def settings(options: Evaluate, cell: Cell, folders: Mapping[str, Path]) -> dict[str, Any]:
     """Return all settings that a result depends on, as plain JSON types."""
-    from genima.evaluation.results import checkpoint_digest
+    return {"task": options.task, **lock_step_settings(options, cell), **policy_settings(options, folders)}
 
+
+def lock_step_settings(options: LockStepOptions, cell: Cell) -> dict[str, Any]:
+    """Return the settings of all policies that are evaluated, as plain JSON types."""
     return {
-        "task": options.task,
         "cell": cell.name,
         "seed": options.seed,
         **({"perturbations": options.perturb} if options.perturb else {}),
-        **({"policy": options.policy, "episode": options.episode} if options.policy != GENIMA else {}),
-        "checkpoint": str(options.checkpoint or "bundled"),
-        "checkpoint_digest": checkpoint_digest(folders),
-        "blank_targets": options.blank_targets,
         "horizon": options.horizon,
         "mode": options.mode,
         "latency": options.latency,
@@ -220,6 +257,18 @@ def settings(options: Evaluate, cell: Cell, folders: Mapping[str, Path]) -> dict
         "time_limit": options.time_limit,
         "drawing": asdict(options.sampling),
         **({} if options.chunk_sampling == ChunkSamplingOptions() else {"chunks": asdict(options.chunk_sampling)}),
+    }
+
+
+def policy_settings(options: Evaluate, folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Return the settings of one policy, as plain JSON types."""
+    from genima.evaluation.results import checkpoint_digest
+
+    return {
+        **({"policy": options.policy, "episode": options.episode} if options.policy != GENIMA else {}),
+        "checkpoint": str(options.checkpoint or "bundled"),
+        "checkpoint_digest": checkpoint_digest(folders),
+        "blank_targets": options.blank_targets,
     }
 
 

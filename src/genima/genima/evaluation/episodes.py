@@ -53,6 +53,25 @@ class EpisodeOptions:
     time_limit: float = 20.0  # s of an episode
 
 
+def run_seed(
+    environment: Environment, policy: Policy, robot: RobotModel, task: str, seed: int, options: EpisodeOptions
+) -> bool:
+    """Run the episode of a seed; return its success."""
+    rate = environment.command_rate
+    environment.reset(task, seed)
+    run_episode(
+        environment,
+        policy,
+        ChunkStream(robot, rate, options.horizon, options.mode),
+        CommandGuard(robot, rate),
+        command_rate=rate,
+        latency=options.latency,
+        time_limit=options.time_limit,
+        seed=seed * 1000,
+    )
+    return environment.done
+
+
 def run_episodes(
     environment: Environment,
     policy: Policy,
@@ -63,17 +82,5 @@ def run_episodes(
     on_result: Callable[[int, bool], None],
 ) -> None:
     """Run one episode per seed; call ``on_result`` with the seed and the success after each."""
-    rate = environment.command_rate
     for seed in seeds:
-        environment.reset(task, seed)
-        run_episode(
-            environment,
-            policy,
-            ChunkStream(robot, rate, options.horizon, options.mode),
-            CommandGuard(robot, rate),
-            command_rate=rate,
-            latency=options.latency,
-            time_limit=options.time_limit,
-            seed=seed * 1000,
-        )
-        on_result(seed, environment.done)
+        on_result(seed, run_seed(environment, policy, robot, task, seed, options))

@@ -1,13 +1,14 @@
-"""Result file of an evaluation: written after each episode, resumed by the same command."""
+"""Result files: written after each episode, resumed by the same command."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, Field
 
@@ -18,28 +19,71 @@ from genima.io.outputs import output_lock, require_same_settings
 _DIGESTED = 1 << 20  # bytes at each end of a file
 
 
-class _Stored(FileSchema):
+class StoredResult(FileSchema):
     """Fields that resuming needs; the others describe the run."""
 
     model_config = ConfigDict(extra="allow")
 
-    task: str
-    seeds: list[int]
-    succeeded: list[int]
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
-class Results:
-    """Seeds that have been evaluated, and those that succeeded."""
+class ResultFile(ABC):
+    """JSON file of a result that the same command continues."""
+
+    schema: ClassVar[type[StoredResult]]
 
     def __init__(self, settings: Mapping[str, Any], path: Path | None) -> None:
         """Args:
         settings: values that the result depends on, as plain JSON types; part of the file.
         path: JSON file; None: write nothing.
         """
+        self.settings, self.path = dict(settings), path
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, without the settings."""
+
+    @abstractmethod
+    def restore(self, stored: Any) -> None:
+        """Take over the episodes of a file, an instance of ``schema``."""
+
+    def write(self) -> None:
+        """Write the file in one step.
+
+        Raises:
+            GenimaError: when it cannot be written.
+        """
+        if self.path is not None:
+            content = {**self.settings, **self.to_dict(), "settings": self.settings}
+            atomic_write(self.path, (json.dumps(content, indent=2) + "\n").encode())
+
+    def resume(self) -> None:
+        """Read the episodes that the file has.
+
+        Raises:
+            GenimaError: for a file that is no result, or one of other options.
+        """
+        assert self.path is not None
+        stored = load_json(self.schema, self.path, "result")
+        require_same_settings(f"result {self.path}", stored.settings, self.settings)
+        self.restore(stored)
+
+
+class _Stored(StoredResult):
+    task: str
+    seeds: list[int]
+    succeeded: list[int]
+
+
+class Results(ResultFile):
+    """Seeds that have been evaluated, and those that succeeded."""
+
+    schema = _Stored
+
+    def __init__(self, settings: Mapping[str, Any], path: Path | None) -> None:
+        super().__init__(settings, path)
         self.seeds: list[int] = []
         self.succeeded: list[int] = []
-        self._settings, self._path = dict(settings), path
 
     def success(self) -> Success:
         """Return the success so far."""
@@ -52,55 +96,39 @@ class Results:
             self.succeeded.append(seed)
         self.write()
 
-    def write(self) -> None:
-        """Write the file in one step.
-
-        Raises:
-            GenimaError: when it cannot be written.
-        """
-        if self._path is not None:
-            atomic_write(self._path, (json.dumps(self.to_dict(), indent=2) + "\n").encode())
-
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
+        """See :class:`ResultFile`."""
         success = self.success()
         return {
-            **self._settings,
             "episodes": success.episodes,
             "successes": success.successes,
             "score": 100 * success.rate if self.seeds else None,  # as the paper counts: the mean of 0 and 100
             "interval_95": success.interval() if self.seeds else None,
             "seeds": self.seeds,
             "succeeded": self.succeeded,
-            "settings": self._settings,
         }
 
-    def resume(self) -> None:
-        """Read the episodes that the file has.
-
-        Raises:
-            GenimaError: for a file that is no result, or one of other options.
-        """
-        assert self._path is not None
-        stored = load_json(_Stored, self._path, "result")
-        require_same_settings(f"result {self._path}", stored.settings, self._settings)
+    def restore(self, stored: _Stored) -> None:
+        """See :class:`ResultFile`."""
         self.seeds, self.succeeded = list(stored.seeds), list(stored.succeeded)
 
 
+_Result = TypeVar("_Result", bound=ResultFile)
+
+
 @contextlib.contextmanager
-def open_results(path: Path | None, settings: Mapping[str, Any], overwrite: bool) -> Iterator[Results]:
-    """Open a result file under a lock; resume it unless ``overwrite``.
+def open_results(results: _Result, overwrite: bool) -> Iterator[_Result]:
+    """Hold the lock of a result file; resume the file unless ``overwrite``.
 
     Raises:
-        GenimaError: for a file that is no result, or one of other options, or that another process writes.
+        GenimaError: for a file that is no such result, or one of other options, or that another process writes.
     """
-    results = Results(settings, path)
-    if path is None:
+    if (path := results.path) is None:
         yield results
         return
     with output_lock(path, "result"):
         if path.exists():
-            load_json(_Stored, path, "result")  # nothing else is replaced
+            load_json(results.schema, path, "result")  # nothing else is replaced
             if not overwrite:
                 results.resume()
         yield results
