@@ -18,6 +18,7 @@ COMMANDS: dict[str, Command] = {
     "real": Command("genima_cli.real", "run a real Franka arm and its cameras by Genima's own drivers"),
     "tasks": Command("genima_cli.tasks", "list the simulated tasks, check them, and draw a gallery"),
     "task": Command("genima_cli.task", "run a task, given as text, on a running robot"),
+    "trial": Command("genima_cli.trial", "compare two policies on a robot: blinded trials, judged by the operator"),
     "call": Command("genima_cli.call", "stop or resume a running robot, or end its task"),
     "teleop": Command("genima_cli.teleop", "teleoperate the simulated robot: expert, keyboard or gamepad"),
     "record": Command("genima_cli.record", "record demos of a real or simulated robot, by experts or teleoperation"),

@@ -6,12 +6,14 @@ openpi's own client can use it too: it sends observations without ``genima``, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import http
 import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -143,6 +145,38 @@ class PolicyServer:
 
         reply = await asyncio.get_running_loop().run_in_executor(self._thread, predict)
         return pack(reply), now.episode
+
+
+@contextlib.contextmanager
+def policy_server(policy: Policy, token: str, host: str, port: int) -> Iterator[int]:
+    """Serve a policy by threads of this process; yield the port.
+
+    Raises:
+        GenimaError: where the port cannot be used.
+    """
+    ready: Future[int] = Future()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(PolicyServer(policy, token, lambda line: None).run(host, port, ready.set_result))
+
+    def serve_forever() -> None:
+        try:
+            loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            pass
+        except GenimaError as error:
+            ready.set_exception(error)
+        finally:
+            loop.close()
+
+    thread = threading.Thread(target=serve_forever, name="policy server", daemon=True)
+    thread.start()
+    try:
+        yield ready.result()
+    finally:
+        if thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(task.cancel)
+        thread.join()
 
 
 def _name(connection: ServerConnection) -> str:
