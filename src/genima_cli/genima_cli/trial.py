@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _NODES = ("policy", "controller", "command_guard", "task_runner")
 _REPLY_TIMEOUT = 10.0  # s for a policy that is on a server itself
 _OVERLAY_TIMEOUT = 3.0  # s for a comparison of the scene
-_RELEASE_TIMEOUT = 10.0  # s for the end of a task: the arm comes to rest, and nobody owns it
+_RELEASE_TIMEOUT = 10.0  # s for the end of a task: the arm comes to rest, and has no owner
 _NOT_ENDED = "task runner: end of the task not confirmed; stop the arm with ./genima call stop"
 
 
