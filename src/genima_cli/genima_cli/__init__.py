@@ -11,8 +11,8 @@ from genima.system.command_group import Command, CommandGroup
 COMMANDS: dict[str, Command] = {
     "demo": Command("genima_cli.demo", "run the closed loop on the simulated robot and report on it"),
     "eval": Command("genima_cli.evaluate", "measure success over many seeds, in lock-step and without ROS"),
-    "study": Command("genima_cli.study", "train and evaluate policies as a study's file says, and report on them"),
     "compare": Command("genima_cli.compare", "compare two policies in the same episodes, with early stopping"),
+    "study": Command("genima_cli.study", "train and evaluate policies as a study's file says, and report on them"),
     "faults": Command("genima_cli.faults.bench", "inject faults and record the commands to the robot"),
     "serve": Command("genima_cli.serve", "serve a policy to a robot on another machine, or to another program"),
     "real": Command("genima_cli.real", "run a real Franka arm and its cameras by Genima's own drivers"),
