@@ -5,7 +5,7 @@ A user describes a cell by a file beside those in ``config/cells``; docs/real_ro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -67,6 +67,7 @@ class _CellFields(FileSchema):
     robot: Text
     simulator: Text | None = None
     scene: Text | None = None
+    depth: bool = False
     driver: DriverConfig | None = None
     cameras: Text | None = None
     calibration: Text | None = None
@@ -81,6 +82,8 @@ class _CellFields(FileSchema):
             raise ValueError("cameras belong to a driver, and a driver needs them; a simulator has its own")
         if self.scene is not None and self.simulator is None:
             raise ValueError("scene belongs to a simulator")
+        if self.depth and self.simulator is None:
+            raise ValueError("depth belongs to a simulator; name the depth_profile of real cameras in their file")
         if self.driver is not None and self.calibration is None:
             raise ValueError("calibration missing; name the folder that ./genima calibrate writes")
         return self
@@ -96,6 +99,7 @@ class Cell:
     robot: RobotModel
     simulator: str  # a name of the simulators' registry; empty: a real cell
     scene: str  # of the simulator, where it has several; empty: its usual
+    depth: bool  # the simulator publishes depth images
     driver: DriverConfig | None  # None: simulated
     camera_devices: Mapping[str, CameraDevice]  # cameras by view; empty: simulated
     calibration: str  # folder of calibrations, or a name in calibration/; empty: images are taken as they are
@@ -158,11 +162,10 @@ class Cell:
             raise GenimaError(f"cell {self.name}: {self.calibration} lacks {', '.join(missing)}; {how}")
         return {view: found[view] for view in self.views}
 
-    def require_policy(self, spec: PolicySpec, what: str, depth: bool = False) -> None:
+    def require_policy(self, spec: PolicySpec, what: str) -> None:
         """Check that a policy fits the cell: its robot and gripper, views, image sizes, depth and calibration.
 
-        The one place where that is checked, for every simulator and robot. ``what`` names the policy in errors;
-        ``depth``: observations have depth images.
+        The one place where that is checked, for every simulator and robot. ``what`` names the policy in errors.
 
         Raises:
             GenimaError: where it was trained for another robot, or takes what the cell does not have.
@@ -171,14 +174,12 @@ class Cell:
             spec.require_robot(self.robot, what)
         except GenimaError as error:
             raise GenimaError(f"cell {self.name}: {error}") from None
-        if spec.requires_depth and not depth:
-            raise GenimaError(
-                f"{what} takes depth images; cell {self.name} has none here; use ./genima eval in a cell of MuJoCo"
-            )
         views = [view for view in spec.views if view != VIRTUAL]
         if missing := [view for view in views if view not in self.views]:
             has = ", ".join(self.views)
             raise GenimaError(f"{what} takes the view {', '.join(missing)}; cell {self.name} has {has}")
+        if spec.requires_depth:
+            self._require_depth(views, what)
         for view in views:
             if view in self.camera_devices and (problem := image_problem(self.camera_devices[view], spec.camera_size)):
                 raise GenimaError(f"{view} camera: {problem}")
@@ -191,6 +192,20 @@ class Cell:
                 raise GenimaError(
                     f"{what} takes images of {expected}; {other[0]} of cell {self.name} has {width}x{height}"
                 )
+
+    def _require_depth(self, views: Iterable[str], what: str) -> None:
+        """Raise a GenimaError where a view has no depth images; ``what`` names the policy that takes them."""
+        if not self.camera_devices:
+            if not self.depth:
+                raise GenimaError(
+                    f"{what} takes depth images; cell {self.name} has none; set depth: true in its file, where its "
+                    "simulator renders them"
+                )
+        elif missing := [view for view in views if not self.camera_devices[view].depth_profile]:
+            raise GenimaError(
+                f"{what} takes depth images; {', '.join(missing)} of cell {self.name} has none; set depth_profile of "
+                "the view in its cameras file"
+            )
 
 
 def load_cell(name_or_file: str | Path) -> Cell:
@@ -231,6 +246,7 @@ def _assemble(fields: _CellFields, path: Path, reference: str) -> Cell:
         robot=RobotModel.load(find(fields.robot)),
         simulator=fields.simulator or "",
         scene=find(fields.scene),
+        depth=fields.depth,
         driver=driver,
         camera_devices=load_camera_devices(find(fields.cameras)) if fields.cameras else {},
         calibration=find(fields.calibration),

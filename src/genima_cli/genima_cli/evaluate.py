@@ -201,9 +201,7 @@ def load_evaluated(options: Evaluate, cell: Cell) -> tuple[Policy, Mapping[str, 
 
 
 def _require_fitting(options: Evaluate, cell: Cell, spec: PolicySpec, what: str) -> None:
-    from genima_sim.simulators import get_simulator
-
-    cell.require_policy(spec, what, get_simulator(cell).has_depth)
+    cell.require_policy(spec, what)
     if options.horizon > spec.horizon:
         raise GenimaError(f"--horizon {options.horizon}: {what} has chunks of K = {spec.horizon} actions")
     if options.ensemble is not None and options.horizon >= spec.horizon:

@@ -33,7 +33,8 @@ class Simulator(ABC):
     ``perturbations``, a list of names."""
 
     has_depth: ClassVar[bool] = False
-    """Its environments render depth images for a policy that requires them."""
+    """A cell may set ``depth``: its environments render depth images for a policy that requires them, and its ROS node
+    publishes them."""
     stores_states: ClassVar[bool] = False
     """Its demo environments return states, from which :mod:`genima_sim.demo_images` renders images."""
 

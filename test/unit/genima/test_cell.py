@@ -73,6 +73,7 @@ def test_user_cell_references_files_in_its_folder(tmp_path: Path, monkeypatch: p
         ("sim_panda", {"guard": {"speed": 1.0}}, "guard.speed"),
         ("sim_panda", {"colour": "red"}, "colour"),
         ("fr3_crisp", {"scene": "rlbench"}, "scene belongs to a simulator"),
+        ("fr3_crisp", {"depth": True}, "depth belongs to a simulator; name the depth_profile of real cameras"),
         ("fr3_crisp", {"calibration": None}, "calibration missing"),
         ("fr3_crisp", {"views": ["front", "ceiling"]}, "views: ceiling not in cameras four_d415"),
         ("fr3_crisp", {"driver": {"arm": "position"}}, "position"),
@@ -130,6 +131,23 @@ def test_policy_of_other_views_or_images_is_rejected(spec: PolicySpec) -> None:
     with pytest.raises(GenimaError, match=r"no calibration \(nowhere\)"):
         replace(cell, calibration="nowhere").require_policy(spec, "the checkpoint")
     cell.require_policy(replace(spec, views=("front", "virtual")), "the checkpoint")
+
+
+def test_policy_that_requires_depth_needs_the_field(spec: PolicySpec, tmp_path: Path) -> None:
+    spec = replace(spec, requires_depth=True)
+    load_cell("sim_panda").require_policy(spec, "the checkpoint")
+    line = r"the checkpoint takes depth images; cell cell_0 has none; set depth: true in its file, where its simulator"
+    with pytest.raises(GenimaError, match=line):
+        load_cell(write_cell(tmp_path, "sim_panda", depth=None)).require_policy(spec, "the checkpoint")
+    rig = yaml.safe_load(RIG.read_text("utf-8"))
+    for view, entry in rig.items():
+        entry |= {"profile": "256x256x30"} | ({} if view == "wrist" else {"depth_profile": "640x480x30"})
+    (tmp_path / "rig.yaml").write_text(yaml.safe_dump(rig))
+    cell = load_cell(write_cell(tmp_path, "fr3_crisp", robot="panda", cameras="rig.yaml", calibration="sim",
+                                driver={"kind": "external", "arm": "multipanda"}))  # fmt: skip
+    with pytest.raises(GenimaError, match="images; wrist of cell cell_1 has none; set depth_profile of the view in"):
+        cell.require_policy(spec, "the checkpoint")
+    cell.require_policy(replace(spec, views=("front", "left_shoulder")), "the checkpoint")
 
 
 def test_episode_robot_is_compared_with_cell() -> None:

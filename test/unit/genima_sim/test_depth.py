@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 import pytest
@@ -47,14 +49,12 @@ def test_observations_have_depth_only_where_a_policy_requires_it() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(name for name, _ in SIMULATORS.items()))
-def test_only_simulators_with_depth_take_a_policy_that_requires_it(name: str) -> None:
-    cell = load_cell(SIMULATED)
-    spec = PolicySpec(cell.robot.name, cell.robot.joint_names, requires_depth=True)
-    assert PolicySpec.from_dict(spec.to_dict()) == spec
-    depth = SIMULATORS.find(name).has_depth
-    assert depth == (name == "mujoco")
-    if depth:
-        cell.require_policy(spec, "it", depth)
+def test_only_cells_of_simulators_that_render_depth_may_have_it(name: str) -> None:
+    cell = replace(load_cell(SIMULATED), simulator=name)
+    assert cell.depth and SIMULATORS.find(name).has_depth == (name == "mujoco")
+    get_simulator(replace(cell, depth=False))
+    if name == "mujoco":
+        get_simulator(cell)
         return
-    with pytest.raises(GenimaError, match="it takes depth images; cell sim_panda has none here; use ./genima eval"):
-        cell.require_policy(spec, "it", depth)
+    with pytest.raises(GenimaError, match=f"cell sim_panda: {name} renders no depth images; leave depth out"):
+        get_simulator(cell)

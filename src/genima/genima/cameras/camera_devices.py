@@ -41,6 +41,7 @@ class _DeviceFields(FileSchema):
     serial: Annotated[str, BeforeValidator(_serial)]
     model: Annotated[Literal["D405", "D415", "D435", "D435I", "D455"], BeforeValidator(_upper)]
     profile: Annotated[str, AfterValidator(_profile)]
+    depth_profile: Annotated[str, AfterValidator(_profile)] | None = None
     mounted_on: Literal["base", "flange"]
 
 
@@ -57,6 +58,7 @@ class CameraDevice:
     height: int  # px
     rate: int  # Hz
     mounted_on: Literal["base", "flange"]
+    depth_profile: str = ""  # width x height x rate of its depth sensor; empty: no depth images
 
 
 def load_camera_devices(name_or_file: str | Path) -> Mapping[str, CameraDevice]:
@@ -73,7 +75,9 @@ def load_camera_devices(name_or_file: str | Path) -> Mapping[str, CameraDevice]:
     devices = {}
     for view, entry in entries.items():
         width, height, rate = map(int, entry.profile.split("x"))
-        devices[view] = CameraDevice(entry.serial, entry.model, width, height, rate, entry.mounted_on)
+        devices[view] = CameraDevice(
+            entry.serial, entry.model, width, height, rate, entry.mounted_on, entry.depth_profile or ""
+        )
     serials = Counter(device.serial for device in devices.values())
     if twice := [serial for serial, count in serials.items() if count > 1]:
         views = ", ".join(view for view, device in devices.items() if device.serial in twice)

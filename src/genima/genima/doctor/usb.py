@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import defaultdict
@@ -17,7 +18,7 @@ from genima.errors import GenimaError
 
 _VENDOR = "8086"  # Intel's
 _SUPER_SPEED = 5000.0  # Mbit/s
-_BITS = 16  # a pixel on the cable (YUYV)
+_BITS = 16  # a pixel on the cable (YUYV, and Z16 of depth)
 # Usable fraction of a bus's nominal rate: 5 Gbit/s carry about 400 MB/s, 480 Mbit/s about 35 MB/s.
 _USABLE_3, _USABLE_2 = 0.64, 0.58
 _TYPICAL = CameraDevice("", "D415", 640, 480, 30, "base")
@@ -141,20 +142,22 @@ def _check_trunks(sys: Path, cameras: Sequence[UsbCamera], devices: Mapping[str,
         usable = speed * (_USABLE_3 if speed >= _SUPER_SPEED else _USABLE_2)
         needed = len(trunk_cameras) * _megabits(largest)
         what = f"bus {trunk}" if trunk.startswith("usb") else f"hub at {trunk}"
+        depth = f" and depth {largest.depth_profile}" if largest.depth_profile else ""
         found = (
             f"{len(trunk_cameras)} camera{'s' * (len(trunk_cameras) > 1)} of "
-            f"{largest.width}x{largest.height}x{largest.rate} take {needed:.0f} of about {usable:.0f} Mbit/s"
+            f"{largest.width}x{largest.height}x{largest.rate}{depth} take {needed:.0f} of about {usable:.0f} Mbit/s"
         )
         if needed > usable:
             yield fail(what, found, "spread the cameras over ports of another controller, or use a smaller profile")
         elif needed > 0.8 * usable:
-            yield warn(what, found, "leave room for depth and other devices: spread the cameras over controllers")
+            yield warn(what, found, "leave room for other devices: spread the cameras over controllers")
         else:
-            yield ok(what, f"{found}, without depth")
+            yield ok(what, found if depth else f"{found}, without depth")
 
 
 def _megabits(device: CameraDevice) -> float:
-    return device.width * device.height * device.rate * _BITS / 1e6
+    depth = math.prod(map(int, device.depth_profile.split("x"))) if device.depth_profile else 0  # pixels a second
+    return (device.width * device.height * device.rate + depth) * _BITS / 1e6
 
 
 def check_serials(devices: Mapping[str, CameraDevice], cameras: Iterable[LibrealsenseCamera]) -> Iterator[Finding]:

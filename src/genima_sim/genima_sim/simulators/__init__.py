@@ -35,11 +35,14 @@ def get_simulator(cell: Cell, real_time: bool = False) -> Simulator:
         real_time: the simulator must have a ROS node.
 
     Raises:
-        GenimaError: for the cell of a real robot, an unknown or incomplete simulator, and one without a node.
+        GenimaError: for the cell of a real robot, an unknown or incomplete simulator, one without a node, and one
+            without the depth images that the cell's file names.
     """
     if not cell.simulator:
         raise GenimaError(f"cell {cell.name}: a real robot; name a simulated cell, such as sim_panda")
     simulator = SIMULATORS.find(cell.simulator)
+    if cell.depth and not simulator.has_depth:
+        raise GenimaError(f"cell {cell.name}: {cell.simulator} renders no depth images; leave depth out of its file")
     if real_time and not simulator.node:
         raise GenimaError(f"cell {cell.name}: simulated by {cell.simulator}, in lock-step only; use ./genima eval")
     return simulator

@@ -136,6 +136,13 @@ def test_too_many_large_images_on_one_bus_fail(tmp_path: Path) -> None:
         assert by_name(usb.check_connections(sys, tmp_path, {"front": large}))["bus usb2"].status is status
 
 
+def test_depth_counts_as_load_of_the_bus(tmp_path: Path) -> None:
+    sys = write(tmp_path, HUBS | camera("2-2", 5000) | camera("2-3", 5000))
+    deep = CameraDevice("1", "D415", 640, 480, 30, "base", "848x480x30")
+    finding = by_name(usb.check_connections(sys, tmp_path, {"front": deep}))["bus usb2"]
+    assert finding.found.endswith("2 cameras of 640x480x30 and depth 848x480x30 take 686 of about 3200 Mbit/s")
+
+
 def test_camera_without_permission_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sys = write(tmp_path, HUBS | camera("2-2", 5000) | {"dev/bus/usb/002/007": ""})
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may open everything
