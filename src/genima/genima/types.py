@@ -33,7 +33,8 @@ class Observation:
     """Poses (4, 4) of the objects' bodies in the base frame, by name; simulated only."""
     latency: float = 0.0  # s from the stamp until the chunk can be followed, as measured with the last chunks
     depth: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    """Depth images (h, w) of the same cameras by view, m along the optical axis; for policies that require them."""
+    """Depth images (h, w) of the same cameras by view, m along the optical axis, 0 unknown; for policies that require
+    them."""
 
 
 @dataclass(frozen=True)

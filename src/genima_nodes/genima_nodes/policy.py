@@ -35,6 +35,7 @@ from genima_nodes.ros.trajectory_messages import chunk_message
 from genima_nodes.ros.transform_messages import body_poses
 
 _LATENCIES = 10  # chunks: the longest of their latencies is expected of the next, as in real-time chunking
+_FIRST_LATENCY = 0.1  # s, expected of the first
 
 
 class PolicyNode(Node):
@@ -58,6 +59,7 @@ class PolicyNode(Node):
             episode=parameters.text(self, "episode", ""),
             sampling=sampling_options(self),
             chunk_sampling=chunk_sampling_options(self),
+            calibration=cell.calibration,
         )
         self._seed = parameters.integer(self, "seed", 0, 0, 2**62)
         _set_threads(parameters.integer(self, "threads", 0, 0, 1024) or inference_threads())
@@ -86,7 +88,7 @@ class PolicyNode(Node):
         views = [view for view in policy.spec.views if view != VIRTUAL]
         size = None if isinstance(policy, TrajectoryPolicy) else policy.spec.camera_size
         self._observations = ObservationSynchronizer(
-            self, self._diagnostics, self._robot, views, size, True, cell.calibration
+            self, self._diagnostics, self._robot, views, size, True, cell.calibration, policy.spec.requires_depth
         )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._predict_forever, name="policy", daemon=True)
@@ -116,7 +118,7 @@ class PolicyNode(Node):
         if sample.task_number != self._task_number:
             self._task_number = sample.task_number
             self._policy.reset(self._seed)
-        latency = max(self._latencies, default=0.0)
+        latency = max(self._latencies, default=_FIRST_LATENCY)
         chunk = self._policy.predict_chunk(replace(sample.observation, bodies=self._bodies, latency=latency))
         _require_finite(chunk)
         self._diagnostics.clear_fault("policy")
@@ -148,9 +150,10 @@ def _warm_up(policy: Policy, robot: RobotModel) -> None:
     spec = policy.spec
     width, height = spec.camera_size
     images = {view: np.zeros((height, width, 3), np.uint8) for view in spec.views}
+    depth = {view: np.zeros((height, width), np.float32) for view in spec.views} if spec.requires_depth else {}
     joints = Joints(0.0, robot.home, 1.0)
     with contextlib.suppress(GenimaError):  # a policy may refuse blank images
-        policy.predict_chunk(Observation(0.0, images, joints, "warm up"))
+        policy.predict_chunk(Observation(0.0, images, joints, "warm up", depth=depth))
     policy.reset()
 
 

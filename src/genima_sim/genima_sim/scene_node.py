@@ -104,6 +104,10 @@ class SceneNode(Node):
         self._images = {
             v: self.create_publisher(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in cameras
         }
+        self._depth = {
+            v: self.create_publisher(ImageMessage, messages.depth_topic(v), qos.IMAGE)
+            for v in (cameras if self._cell.depth else ())
+        }
         self._info_publishers = {
             v: self.create_publisher(CameraInfo, f"cameras/{v}/color/camera_info", qos.IMAGE) for v in cameras
         }
@@ -139,9 +143,19 @@ class SceneNode(Node):
         message.header.stamp = messages.time_message(stamp)
         self._states.publish(message)
 
-    def _publish_images(self, images: Mapping[str, Image], stamp: float) -> None:
+    def _depth_views(self) -> list[str]:
+        """Return the views whose depth images are subscribed to."""
+        return [view for view, publisher in self._depth.items() if publisher.get_subscription_count()]
+
+    def _publish_images(
+        self, images: Mapping[str, Image], stamp: float, depth: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> None:
+        """Publish images, and depth images (h, w) in m, by view."""
         for view, image in images.items():
             self._images[view].publish(messages.image_message(image, stamp, f"{view}_color_optical_frame"))
+            if depth and view in depth:
+                message = messages.depth_message(depth[view], stamp, f"{view}_color_optical_frame")
+                self._depth[view].publish(message)
             info = self._infos[view]
             info.header.stamp = messages.time_message(stamp)
             self._info_publishers[view].publish(info)

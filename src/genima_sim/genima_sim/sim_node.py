@@ -128,8 +128,10 @@ class SimNode(SceneNode):
                     own = copy.copy(source)
             own.body_pos[:], own.body_quat[:] = exposure.body_pos, exposure.body_quat
             images = renderer.render(exposure.qpos, own)
+            views = [view for view in self._depth_views() if view in rendered]
+            depth = renderer.render_depth(exposure.qpos, own, views) if views else {}
             self._rendering.add(time.monotonic() - start)
-            self._publish_images(images, exposure.stamp)
+            self._publish_images(images, exposure.stamp, depth)
 
 
 main = node_main(SimNode, CONTROL_NICENESS, role="robot")

@@ -85,8 +85,12 @@ def drawn_target(task: str, stamp: float, size: int = 2 * SIZE) -> DrawnTargetMe
 class Cameras:
     """Publishers of camera images, with faults."""
 
-    def __init__(self, graph: Graph, views: Sequence[str] = VIEWS) -> None:
+    def __init__(self, graph: Graph, views: Sequence[str] = VIEWS, depth: Sequence[str] = ()) -> None:
         self._publish = {v: graph.publisher(ImageMessage, f"cameras/{v}/color/image_raw", qos.IMAGE) for v in views}
+        self._depth = {v: graph.publisher(ImageMessage, messages.depth_topic(v), qos.IMAGE) for v in depth}
+        self.depth = dict.fromkeys(depth, np.full((SIZE, SIZE), 0.5, np.float32))  # m
+        self.depth_lag = 0.0  # s between the stamps of an image and its depth image
+        self.corrupt_depth: Callable[[ImageMessage], object] | None = None  # of the front camera
         self.spread = 0.0  # s between the stamps of one set
         self.silent: str | None = None
         self.stamps: list[float] = []
@@ -97,6 +101,12 @@ class Cameras:
         for k, view in enumerate(self._publish):
             if view != self.silent:
                 self._publish[view](picture(stamp + k * self.spread, **(front if view == "front" else {})))  # type: ignore[arg-type]
+        for view, publish in self._depth.items():
+            message = messages.depth_message(self.depth[view], stamp - self.depth_lag)
+            if view == "front" and self.corrupt_depth is not None:
+                self.corrupt_depth(message)
+            if f"{view} depth" != self.silent:
+                publish(message)
 
 
 @pytest.fixture
@@ -378,6 +388,67 @@ def test_policy_node_publishes_chunks(graph) -> None:
     graph.until(lambda: len(policy.resets) > 1, "not reset at the next task", publish_all)
     policy.value = np.nan
     graph.until(graph.reports_fault("policy", "action chunk: not finite"), "fault not reported", publish_all)
+
+
+@pytest.fixture
+def depth_policy(graph) -> tuple[StandInPolicy, Cameras, list[JointTrajectory], Callable[[], None]]:
+    """Policy that requires depth, the cameras, its chunks, and a function that publishes all of its inputs."""
+    policy = StandInPolicy()
+    policy.spec = replace(StandInPolicy.spec, requires_depth=True)
+    graph.add(PolicyNode(policy, parameter_overrides=overrides(calibration="")))
+    received = graph.subscribe(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
+    cameras = Cameras(graph, depth=VIEWS)
+    graph.publisher(String, "task", qos.TASK)(String(data="wave"))
+    publish_joints = graph.publisher(JointState, "joint_states", qos.JOINT_STATES)
+
+    def publish_all() -> None:
+        publish_joints(joint_state())
+        cameras.publish()
+
+    return policy, cameras, received, publish_all
+
+
+def test_policy_observes_depth_images(graph, depth_policy) -> None:
+    policy, cameras, received, publish_all = depth_policy
+    rng = np.random.default_rng(0)
+    cameras.depth = {view: rng.integers(0, 3000, (SIZE, SIZE)).astype(np.float32) / 1000 for view in VIEWS}
+    graph.until(lambda: received and graph.has_no_fault("policy")(), "no chunk", publish_all)
+    assert set(policy.seen[-1].depth) == set(VIEWS)
+    for view, depth in cameras.depth.items():
+        np.testing.assert_allclose(policy.seen[-1].depth[view], depth, atol=1e-6)
+
+
+@pytest.mark.parametrize(("corrupt", "expected"), [
+    (lambda m: setattr(m, "encoding", "mono16"), "encoding mono16; 16UC1 or 32FC1 is needed"),
+    (lambda m: setattr(m, "height", 8), f"size {SIZE}x8; {SIZE}x{SIZE} is needed"),
+    (lambda m: setattr(m, "data", m.data[:-2]), f"{2 * SIZE**2 - 2} bytes in rows of {2 * SIZE} do not fit"),
+])  # fmt: skip
+def test_invalid_depth_image_holds_arm(graph, depth_policy, corrupt, expected) -> None:
+    _, cameras, received, publish_all = depth_policy
+    observed = graph.subscribe(Observed, "observed", qos.OBSERVED)
+    graph.until(lambda: received, "no chunk", publish_all)
+    cameras.corrupt_depth = corrupt
+    expected = f"camera front depth: image: {expected}"
+    graph.until(graph.reports_fault("policy", expected), "fault not reported", publish_all)
+    graph.until(lambda: observed[-1].problem.startswith(expected), "not observed, so the arm moves", publish_all)
+    count = len(received)
+    publish_all()
+    time.sleep(0.1)
+    assert len(received) <= count + 1
+    cameras.corrupt_depth = None
+    graph.until(lambda: len(received) > count + 1 and graph.has_no_fault("policy")(), "no recovery", publish_all)
+
+
+def test_missing_depth_and_depth_of_another_moment_are_reported(graph, depth_policy) -> None:
+    policy, cameras, _, publish_all = depth_policy
+    cameras.silent = "wrist depth"
+    graph.until(graph.reports_fault("policy", "camera wrist depth timeout: no image yet"), "no fault", publish_all)
+    cameras.silent, cameras.depth_lag = None, 0.005  # of the same view within the tolerance for different views
+    expected = "depth is 0.005 s behind; a depth image needs the stamp of its colour image"
+    graph.until(graph.reports_fault("policy", expected), "fault not reported", publish_all)
+    assert not policy.seen
+    cameras.depth_lag = 0.0
+    graph.until(lambda: policy.seen and graph.has_no_fault("policy")(), "no recovery", publish_all)
 
 
 class StalledServer(PolicyServer):

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from typing import ClassVar
 
 import mujoco
 import numpy as np
 import pytest
-from ros_graph import Graph
+from policy_standins import PANDA, SIZE, VIEWS
+from ros_graph import Graph, overrides
+from sensor_msgs.msg import Image
 from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
 
+from genima.policy.spec import PolicySpec
+from genima.types import ActionChunk, Observation
 from genima_interfaces.msg import SceneStatus
 from genima_interfaces.srv import ResetScene
+from genima_nodes.policy import PolicyNode
 from genima_nodes.ros import qos
 from genima_sim import sim_node
 from genima_sim.sim_node import SimNode
@@ -78,3 +85,51 @@ def test_reset_does_not_move_objects_of_exposed_image(
     reset.set()
     graph.until(lambda: places and np.array_equal(places[-1], after), "the new scene is not rendered")
     assert np.array_equal(places[0], before) and not np.array_equal(before, after)
+
+
+@pytest.mark.any_pace
+def test_depth_is_rendered_for_subscribed_views_alone(
+    graph: Graph, simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy that requires depth gets it in the graph, of the moment of the images; before, none is rendered."""
+    depth_views: list[list[str]] = []
+
+    class Renderer:
+        def __init__(self, model: mujoco.MjModel, cameras: Mapping[str, object]) -> None:
+            self.count = 0
+
+        def render(self, qpos: np.ndarray, model: mujoco.MjModel) -> dict[str, np.ndarray]:
+            self.count += 1
+            return {view: np.full((SIZE, SIZE, 3), self.count % 256, np.uint8) for view in VIEWS}
+
+        def render_depth(self, qpos: np.ndarray, model: mujoco.MjModel, views: list[str]) -> dict[str, np.ndarray]:
+            depth_views.append(views)
+            return {view: np.full((SIZE, SIZE), 1e-3 * (self.count % 256), np.float32) for view in views}
+
+        def close(self) -> None:
+            pass
+
+    class Policy:
+        spec = PolicySpec("panda", PANDA.joint_names, ("wrist", "front"), (SIZE, SIZE), requires_depth=True)
+        seen: ClassVar[list[Observation]] = []
+
+        def reset(self, seed: int = 0) -> None:
+            pass
+
+        def predict_chunk(self, observation: Observation) -> ActionChunk:
+            self.seen.append(observation)
+            return ActionChunk(observation.stamp, 0.05, np.tile(observation.joints.positions, (20, 1)), np.ones(20))
+
+    monkeypatch.setattr(sim_node, "SceneRenderer", Renderer)
+    graph.add(SimNode(simulation))
+    images = graph.subscribe(Image, "cameras/front/color/image_raw", qos.IMAGE)
+    graph.until(lambda: len(images) > 3, "no images")
+    assert not depth_views
+    chunks = graph.subscribe(JointTrajectory, "action_chunk", qos.DRAWN_TARGET)
+    graph.add(PolicyNode(Policy(), parameter_overrides=overrides(calibration="")))
+    graph.publisher(String, "task", qos.TASK)(String(data="push"))
+    graph.until(lambda: len(chunks) > 3 and graph.has_no_fault("policy")(), "no chunks")
+    assert {tuple(views) for views in depth_views[-3:]} == {("wrist", "front")}
+    for observation in Policy.seen:
+        for view in Policy.spec.views:
+            assert (np.rint(1000 * observation.depth[view]) == observation.images[view][..., 0]).all()

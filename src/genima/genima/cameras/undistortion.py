@@ -35,14 +35,28 @@ class Undistorter:
         Raises:
             GenimaError: for another aspect ratio than the calibration's.
         """
-        camera, (h, w, _) = self.camera, image.shape
-        self._require_size(w, h, "image")
+        maps = self._maps_of(image.shape[1], image.shape[0])
+        return image if maps is None else remap(image, maps)
+
+    def depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Undistort a depth image (h, w) of the same lens, to the nearest pixels; what is outside is unknown, 0.
+
+        Raises:
+            As :meth:`__call__`.
+        """
+        maps = self._maps_of(depth.shape[1], depth.shape[0])
+        return depth if maps is None else np.asarray(cv2.remap(depth, *maps, cv2.INTER_NEAREST), np.float32)
+
+    def _maps_of(self, width: int, height: int) -> UndistortionMaps | None:
+        """Return the maps of images of a size; None: no distortion."""
+        camera = self.camera
+        self._require_size(width, height, "image")
         if not any(camera.distortion):
-            return image
-        if (w, h) not in self._maps:
-            scaled = camera.scale(w, h)
-            self._maps[w, h] = undistortion_maps(scaled, scaled.camera_info()["k"].reshape(3, 3))
-        return remap(image, self._maps[w, h])
+            return None
+        if (width, height) not in self._maps:
+            scaled = camera.scale(width, height)
+            self._maps[width, height] = undistortion_maps(scaled, scaled.camera_info()["k"].reshape(3, 3))
+        return self._maps[width, height]
 
     def require_intrinsics(self, lens: CameraIntrinsics) -> None:
         """Raise a GenimaError unless a driver's camera_info fits the calibration."""

@@ -33,7 +33,7 @@ from genima.errors import GenimaError
 from genima.io.files import FileSchema, Pixels, Text, describe_error, load_yaml, shorten
 from genima.io.msgpack_numpy import pack, unpack
 from genima.policy.registry import PolicyOptions
-from genima.policy.server_interface import GENIMA, GRIPPER, Request, ServerInterface, simulated_message, spec_from
+from genima.policy.server_interface import GENIMA, GRIPPER, Request, ServerInterface, poses_and_depth, spec_from
 from genima.policy.spec import PolicySpec
 from genima.robot.model import RobotModel
 from genima.system.ros_names import RosName
@@ -212,7 +212,7 @@ class RemotePolicy:
         )
         message = self._interface.observation_message(observation, self.spec)
         if self._server.interface is None:
-            message |= {**simulated_message(observation, self.spec), GENIMA: request.to_dict()}
+            message |= {**poses_and_depth(observation, self.spec), GENIMA: request.to_dict()}
         reply = self._run(self._exchange(pack(message), request), self.timeout)
         try:
             return self._interface.action_chunk(reply, self.spec, observation.stamp)

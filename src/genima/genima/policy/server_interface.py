@@ -188,8 +188,8 @@ def spec_from(message: Mapping[str, Any]) -> PolicySpec:
     return PolicySpec.from_dict(parse_json(plain, "specification"), "specification")
 
 
-def simulated_message(observation: Observation, spec: PolicySpec) -> dict[str, NDArray[Any]]:
-    """Return what only simulators observe, by key: poses of the objects, and depth images where they are required.
+def poses_and_depth(observation: Observation, spec: PolicySpec) -> dict[str, NDArray[Any]]:
+    """Return the poses of simulated objects and, where they are required, the depth images, by key.
 
     Raises:
         GenimaError: for a depth image that is required and missing.

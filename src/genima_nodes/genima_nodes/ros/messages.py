@@ -10,6 +10,7 @@ import array
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import Image as ImageMessage
 from sensor_msgs.msg import JointState
@@ -19,6 +20,16 @@ from genima.errors import GenimaError
 from genima.robot.model import RobotModel
 from genima.types import Command, DrawnTarget, Image, Joints
 from genima_interfaces.msg import DrawnTarget as DrawnTargetMessage
+
+_DEPTH_TYPES = {"16UC1": ("u2", 1e-3), "32FC1": ("f4", 1.0)}  # of NumPy; m of a unit
+
+
+def depth_topic(view: str) -> str:
+    """Return the topic of a camera's depth images, with stamp, size and frame of the colour image.
+
+    The name is realsense2_camera's.
+    """
+    return f"cameras/{view}/aligned_depth_to_color/image_raw"
 
 
 def seconds(stamp: Time) -> float:
@@ -55,6 +66,42 @@ def image_from(message: ImageMessage, size: tuple[int, int] | None = None) -> Im
     if message.step != 3 * w or len(message.data) != 3 * w * h:
         raise GenimaError(f"image: {len(message.data)} bytes in rows of {message.step} do not fit {w}x{h} rgb8")
     return np.frombuffer(message.data, np.uint8).reshape(h, w, 3)
+
+
+def depth_from(message: ImageMessage, size: tuple[int, int] | None = None) -> NDArray[np.float32]:
+    """Return a depth image (h, w) in m, 0 where it is unknown.
+
+    Args:
+        message: 16UC1 in mm or 32FC1 in m, as in REP 118, without padding.
+        size: width and height that it must have; any if None.
+
+    Raises:
+        GenimaError: for another encoding, another size or missing bytes.
+    """
+    h, w = message.height, message.width
+    if message.encoding not in _DEPTH_TYPES:
+        raise GenimaError(f"image: encoding {message.encoding or 'missing'}; 16UC1 or 32FC1 is needed")
+    if size is not None and (w, h) != size:
+        raise GenimaError(f"image: size {w}x{h}; {size[0]}x{size[1]} is needed")
+    name, metres = _DEPTH_TYPES[message.encoding]
+    kind = np.dtype(f"{'>' if message.is_bigendian else '<'}{name}")
+    if message.step != kind.itemsize * w or len(message.data) != kind.itemsize * w * h:
+        raise GenimaError(
+            f"image: {len(message.data)} bytes in rows of {message.step} do not fit {w}x{h} {message.encoding}"
+        )
+    depth = np.frombuffer(message.data, kind).reshape(h, w).astype(np.float32) * np.float32(metres)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+
+
+def depth_message(depth: NDArray[np.float32], stamp: float, frame: str = "") -> ImageMessage:
+    """Return a 16UC1 message of a depth image (h, w) in m; what a millimetre of 16 bits does not hold is unknown, 0."""
+    h, w = depth.shape
+    millimetres = np.rint(1000 * depth)
+    values = np.where((millimetres > 0) & (millimetres < 2**16), millimetres, 0).astype("<u2")
+    message = ImageMessage(height=h, width=w, encoding="16UC1", step=2 * w)
+    message.header = Header(stamp=time_message(stamp), frame_id=frame)
+    message.data = array.array("B", values.tobytes())
+    return message
 
 
 def image_message(image: Image, stamp: float, frame: str = "") -> ImageMessage:

@@ -72,6 +72,29 @@ def test_image_without_distortion_is_unchanged() -> None:
     assert again.distortion == DISTORTION and again.scale(320, 240).distortion == DISTORTION
 
 
+def test_depth_is_undistorted_in_step_with_the_image_without_mixing_pixels() -> None:
+    """Each pixel is one of the nearest source pixels, those of an image of its coordinates; outside is unknown."""
+    camera = replace(CAMERA, distortion=(0.25, 0.05, 0.0, 0.0, 0.0))
+    undistorter, (w, h) = Undistorter(camera), (camera.width, camera.height)
+    depth = 1 + np.arange(w * h, dtype=np.float32).reshape(h, w)
+    undistorted = undistorter.depth(depth)
+    assert set(np.unique(undistorted)) <= {0.0, *depth.ravel()}
+    x, y = np.meshgrid(np.arange(w), np.arange(h))
+    info = camera.camera_info()
+    K, d = info["k"].reshape(3, 3), info["d"]
+    rays = np.stack([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones_like(x)], -1).reshape(-1, 3)
+    source = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), K, d)[0].reshape(h, w, 2)
+    found = undistorted > 0
+    found_y, found_x = np.divmod(undistorted[found].astype(int) - 1, w)
+    assert np.abs(np.column_stack([found_x, found_y]) - source[found]).max() < 0.53  # px; maps have steps of 1/32
+    inside = np.all((source > 0) & (source < [w - 1, h - 1]), -1)
+    assert found[inside].all() and not found.all()
+    plain = Undistorter(replace(camera, distortion=(0.0,) * 5))
+    assert plain.depth(depth) is depth
+    with pytest.raises(GenimaError, match="aspect ratio differs"):
+        undistorter.depth(np.zeros((720, 1280), np.float32))
+
+
 def test_other_aspect_ratio_and_lens_are_rejected() -> None:
     undistorter = Undistorter(CAMERA)
     with pytest.raises(GenimaError, match=r"image of front: aspect ratio differs .* \(1280x720, 640x480\)"):
