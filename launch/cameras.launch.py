@@ -17,7 +17,7 @@ ARGUMENTS = {**REAL_CELL, **GRAPH}
 
 
 def realsense2_camera(view: str, device: CameraDevice) -> LaunchDescriptionEntity:
-    """Return ROS's driver, with the colour images alone."""
+    """Return ROS's driver, with colour images and, where the camera has a profile of them, aligned depth images."""
     profile = f"{device.width}x{device.height}x{device.rate}"
     return include(
         "realsense2_camera",
@@ -29,8 +29,17 @@ def realsense2_camera(view: str, device: CameraDevice) -> LaunchDescriptionEntit
             "rgb_camera.color_profile": profile,
             "depth_module.color_profile": profile,  # a D405 has its colours from there
             "rgb_camera.color_format": "RGB8",
-            "enable_depth": "false",
             "diagnostics_period": "1.0",
+            **(
+                {
+                    "enable_depth": "true",
+                    "depth_module.depth_profile": device.depth_profile,
+                    "align_depth.enable": "true",
+                    "enable_sync": "true",  # a depth image has the stamp of its colour image
+                }
+                if device.depth_profile
+                else {"enable_depth": "false"}
+            ),
         },
     )
 

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import mujoco
 import numpy as np
@@ -38,7 +37,6 @@ from genima_sim.simulation import Simulation
 _DEPTH = QoSProfile(depth=10)  # its SYSTEM_DEFAULT: reliable, volatile
 _LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 T_LINK_COLOR = pose(np.eye(3), np.array([0.0, 0.015, 0.0]))  # a D415's link is where its depth sensor is
-_DEPTH_STEP = 0.001  # m
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class RealSenseDrivers:
                 info = camera_info(cameras[view])
                 streams["color"].publish(messages.image_message(images[view], stamp), info, self._number)
                 if self._depth:
-                    streams["depth"].publish(depth_message(distances[view], stamp), info, self._number)
+                    streams["depth"].publish(messages.depth_message(distances[view], stamp), info, self._number)
         renderer.close()
         if depths:
             depths.close()
@@ -209,14 +207,3 @@ class DepthRenderer:
     def close(self) -> None:
         """Free the OpenGL context."""
         self._renderer.close()
-
-
-def depth_message(distances: NDArray[np.float32], stamp: float) -> Image:
-    """Return a depth image as 16UC1, mm; 0 beyond the range."""
-    steps = np.round(distances / _DEPTH_STEP)
-    values = np.where(steps < 2**16, steps, 0).astype("<u2")
-    h, w = values.shape
-    message: Any = Image(height=h, width=w, encoding="16UC1", step=2 * w)
-    message.header.stamp = messages.time_message(stamp)
-    message.data.frombytes(values.tobytes())
-    return message

@@ -18,6 +18,7 @@ ANGLE = 0.004  # rad, about the vertical
 RATES = (30, 15)
 SIZE = (64, 48)
 LENS = (60.0, 61.0, 31.25, 23.5)  # fx, fy, ppx, ppy
+DEPTH_UNIT = 0.0001  # m, of a D405; other cameras have 1 mm
 
 
 class Bus:
@@ -31,7 +32,10 @@ class Bus:
 
 
 class SoftwareCamera:
-    """Software device; ``usb``: type of its port, ``coefficients`` of its lens, ``size`` (w, h) of its images."""
+    """Software device; ``usb``: type of its port, ``coefficients`` of its lens, ``size`` (w, h) of its images.
+
+    ``single_sensor``: colour and depth are of one sensor, as in a D405.
+    """
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class SoftwareCamera:
         depth: bool = True,
         size: tuple[int, int] = SIZE,
         lens: tuple[float, ...] = LENS,
+        single_sensor: bool = False,
     ) -> None:
         self.device, self._size = rs.software_device(), size
         for name, value in {
@@ -50,7 +55,8 @@ class SoftwareCamera:
             "usb_type_descriptor": usb,
         }.items():
             self.device.register_info(getattr(rs.camera_info, name), value)
-        self.number = 0
+        self.number = self._depth_number = 0
+        self._stamp: float | None = None  # s, of the last image with depth
         self._color = self.device.add_sensor("RGB Camera")
         self._add_option("exposure", 1, 10000, 156)
         self._add_option("enable_auto_exposure", 0, 1, 1)
@@ -65,8 +71,10 @@ class SoftwareCamera:
         ]
         self._profiles = dict(zip(RATES, profiles, strict=True))
         if depth:
-            stereo = self.device.add_sensor("Stereo Module")
-            depth_profile = stereo.add_video_stream(_stream(rs.stream.depth, rs.format.z16, 30, 10, intrinsics))
+            self._stereo = self._color if single_sensor else self.device.add_sensor("Stereo Module")
+            self._stereo.add_read_only_option(rs.option.depth_units, DEPTH_UNIT)
+            depth_profile = self._stereo.add_video_stream(_stream(rs.stream.depth, rs.format.z16, 30, 10, intrinsics))
+            self._depth_profile = depth_profile
             to_depth = rs.extrinsics()
             c, s = np.cos(ANGLE), np.sin(ANGLE)
             to_depth.rotation = [float(value) for value in np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T.ravel()]
@@ -97,6 +105,29 @@ class SoftwareCamera:
         frame.profile = self._profiles[30].as_video_stream_profile()
         self._color.on_video_frame(frame)
         return stamp
+
+    def expose_with_depth(self, pixels: int | NDArray[np.uint8], distances: float | NDArray[np.floating]) -> float:
+        """Produce an image and the depth image of its moment; return their stamp in s.
+
+        The stamps are one period apart: librealsense pairs images by them and by the rate.
+        """
+        self._stamp = time.time() if self._stamp is None else self._stamp + 1 / RATES[0]
+        self.expose(pixels, self._stamp)
+        self._measure_depth(distances, self._stamp)
+        return self._stamp
+
+    def _measure_depth(self, distances: float | NDArray[np.floating], stamp: float) -> None:
+        """Produce a depth image (h, w) of the depth sensor, or of one distance, in m."""
+        self._depth_number += 1
+        frame = rs.software_video_frame()
+        width, height = self._size
+        steps = np.round(np.broadcast_to(distances, (height, width)) / DEPTH_UNIT)
+        frame.pixels = np.ascontiguousarray(steps, np.uint16)
+        frame.stride, frame.bpp, frame.depth_units = 2 * width, 2, DEPTH_UNIT
+        frame.timestamp, frame.domain = 1e3 * stamp, rs.timestamp_domain.global_time
+        frame.frame_number = self._depth_number
+        frame.profile = self._depth_profile.as_video_stream_profile()
+        self._stereo.on_video_frame(frame)
 
     def _add_option(self, name: str, low: float, high: float, now: float) -> None:
         option_range = rs.option_range()

@@ -275,6 +275,7 @@ def camera(view: str, device: CameraDevice) -> NodeSpec:
         "view": view,
         "serial_no": f"_{device.serial}",  # ROS would take a number for one
         "rgb_camera.color_profile": f"{device.width}x{device.height}x{device.rate}",
+        "depth_module.depth_profile": device.depth_profile,
     }
     return NodeSpec(
         "genima_nodes", "realsense_camera", parameters, name=f"{view}_camera", stop_timeout=DRIVER_STOP_TIMEOUT

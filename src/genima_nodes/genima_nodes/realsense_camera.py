@@ -18,7 +18,7 @@ from tf2_msgs.msg import TFMessage
 
 from genima.cameras.frame_tree import T_LINK_OPTICAL
 from genima.errors import GenimaError
-from genima_nodes.drivers.librealsense_camera import OPTIONS, CameraProperties, ColorCamera, ColorProfile, Frame
+from genima_nodes.drivers.librealsense_camera import OPTIONS, CameraProperties, Frame, ImageProfile, RealSenseCamera
 from genima_nodes.ros import messages, parameters, qos
 from genima_nodes.ros.diagnostics import DiagnosticUpdater
 from genima_nodes.ros.node_process import CONTROL_NICENESS, node_main
@@ -42,8 +42,10 @@ class RealSenseCameraNode(Node):
         """
         super().__init__("realsense_camera", **options)
         self._view = parameters.view(self)
-        profile = ColorProfile.parse(parameters.text(self, "rgb_camera.color_profile", "640x480x30"))
-        self._camera = ColorCamera(self._serial(), profile, self._sensor_options(), query_devices)
+        profile = ImageProfile.parse(parameters.text(self, "rgb_camera.color_profile", "640x480x30"))
+        requested = parameters.text(self, "depth_module.depth_profile", "")
+        depth_profile = ImageProfile.parse(requested) if requested else None  # None: no depth
+        self._camera = RealSenseCamera(self._serial(), profile, self._sensor_options(), query_devices, depth_profile)
         self._properties, self._open_count = self._camera.open(), 0
         self._ending = threading.Event()
 
@@ -57,6 +59,9 @@ class RealSenseCameraNode(Node):
         self._diagnostics.add_value("times opened", lambda: self._open_count)
 
         self._image = self.create_publisher(ImageMessage, f"cameras/{self._view}/color/image_raw", qos.IMAGE)
+        self._depth = None
+        if depth_profile is not None:
+            self._depth = self.create_publisher(ImageMessage, messages.depth_topic(self._view), qos.IMAGE)
         self._info = self.create_publisher(CameraInfo, f"cameras/{self._view}/color/camera_info", qos.IMAGE)
         self._transforms = self.create_publisher(TFMessage, "/tf_static", qos.LATCHED)
         self._on_open(self._properties)
@@ -121,7 +126,8 @@ class RealSenseCameraNode(Node):
                     self._properties = self._camera.open()
                     self._on_open(self._properties)
                     running = True
-                frame = self._camera.read(_READ_TIMEOUT)
+                depth = self._depth is not None and self._depth.get_subscription_count() > 0
+                frame = self._camera.read(_READ_TIMEOUT, depth)
             except GenimaError as error:
                 self._diagnostics.set_fault("camera", str(error))
                 self._camera.close()
@@ -145,6 +151,8 @@ class RealSenseCameraNode(Node):
         self._info_message.header.stamp = messages.time_message(frame.stamp)
         if self._image.get_subscription_count():  # the conversion of an image takes most of the time
             self._image.publish(messages.image_message(frame.image, frame.stamp, self._optical))
+        if self._depth is not None and frame.depth is not None:
+            self._depth.publish(messages.depth_message(frame.depth, frame.stamp, self._optical))
         self._info.publish(self._info_message)
 
 

@@ -171,6 +171,12 @@ def test_each_camera_has_a_node() -> None:
     assert {f"{view}_camera" for view in rig} <= set(nodes)
 
 
+@pytest.mark.parametrize("profile", ["", "848x480x30"])
+def test_driver_of_camera_with_depth_gets_its_profile(profile: str) -> None:
+    device = replace(load_camera_devices("four_d415")["front"], depth_profile=profile)
+    assert processes.camera("front", device).parameters["depth_module.depth_profile"] == profile
+
+
 def test_no_policy_needs_no_models_or_calibration(tmp_path: Path) -> None:
     listed = real._nodes(real.Real(write_cell(tmp_path, "fr3_own_driver", calibration="not_yet"), no_policy=True))
     assert not {"controller", "diffusion_agent", "camera_transforms"} & {process.node for process in listed}

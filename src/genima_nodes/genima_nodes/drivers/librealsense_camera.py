@@ -1,7 +1,8 @@
-"""Colour images of one RealSense camera by librealsense's Python bindings.
+"""Colour and depth images of one RealSense camera by librealsense's Python bindings.
 
-The output is that of the ROS driver realsense2_camera (4.58): unrectified rgb8, the stored intrinsics, and the colour
-frame relative to the depth sensor as stored in the device. librealsense's software devices are used like real ones.
+The output is that of the ROS driver realsense2_camera (4.58): unrectified rgb8, depth aligned to it, the stored
+intrinsics, and the colour frame relative to the depth sensor as stored in the device. librealsense's software devices
+are used like real ones.
 """
 
 from __future__ import annotations
@@ -37,22 +38,22 @@ OPTIONS = (
 
 
 @dataclass(frozen=True)
-class ColorProfile:
-    """Requested image format."""
+class ImageProfile:
+    """Requested image format of a sensor."""
 
     width: int  # px
     height: int  # px
     rate: int  # Hz
 
     @classmethod
-    def parse(cls, text: str) -> ColorProfile:
+    def parse(cls, text: str) -> ImageProfile:
         """Parse ``640x480x30``.
 
         Raises:
             GenimaError: for anything else.
         """
         if not (match := _PROFILE.fullmatch(text)):
-            raise GenimaError(f"colour profile: invalid ({text!r}); use a form like 640x480x30")
+            raise GenimaError(f"image profile: invalid ({text!r}); use a form like 640x480x30")
         return cls(*map(int, match.groups()))
 
     def __str__(self) -> str:
@@ -66,6 +67,7 @@ class Frame:
     stamp: float  # s since the epoch on this machine's clock
     image: Image  # (h, w, 3)
     lost: int  # images of the camera since the previous one that were not received
+    depth: NDArray[np.float32] | None  # (h, w) m along the optical axis, of the same pixels, 0 unknown
 
 
 @dataclass(frozen=True)
@@ -85,21 +87,23 @@ class CameraProperties:
         return self.usb.startswith("2")
 
 
-class ColorCamera:
-    """Colour camera; after any error, such as an unplugged cable, ``open`` it again."""
+class RealSenseCamera:
+    """Camera; after any error, such as an unplugged cable, ``open`` it again."""
 
     def __init__(
         self,
         serial: str,
-        profile: ColorProfile,
+        profile: ImageProfile,
         options: Mapping[str, float] | None = None,
         query_devices: Callable[[], Iterable[Any]] | None = None,
+        depth_profile: ImageProfile | None = None,
     ) -> None:
         """Args:
         serial: serial number; empty: the only connected camera.
-        profile: image format.
-        options: of the sensor, some of :data:`OPTIONS`.
+        profile: format of the colour images.
+        options: of the colour sensor, some of :data:`OPTIONS`.
         query_devices: returns the connected devices; by default those of this machine.
+        depth_profile: format of the depth sensor's images; None: no depth.
 
         Raises:
             GenimaError: where librealsense is missing.
@@ -107,29 +111,42 @@ class ColorCamera:
         self._rs = import_library("pyrealsense2")
         self._query_devices = query_devices or self._rs.context().query_devices
         self.serial, self._profile, self._options = serial, profile, dict(options or {})
+        self._depth_profile = depth_profile
         self.clock = ""  # source of the stamps, by librealsense's name
-        self._sensor: Any = None
-        self._queue: Any = None
+        self._sensors: list[Any] = []  # that are open
+        self._syncer: Any = None
+        self._align: Any = None
         self._frame_number: int | None = None
         self._deadline = 0.0  # monotonic s of the next image
 
     def open(self) -> CameraProperties:
-        """Start the image stream.
+        """Start the image streams.
 
         Raises:
-            GenimaError: if the camera is not connected, is in use, or does not support profile or options.
+            GenimaError: if the camera is not connected, is in use, or does not support profiles or options.
         """
         self.close()
         device = self._find()
         properties = None
         try:
-            sensor, profile = self._choose(device)
+            rs = self._rs
+            sensor, profile = self._choose(device, rs.stream.color, rs.format.rgb8, self._profile)
             self._configure(sensor)
             properties = self._describe(device, profile)
-            self._queue = self._rs.frame_queue(1)  # the newest image only
-            sensor.open(profile)
-            self._sensor = sensor
-            sensor.start(self._queue)
+            chosen = [(sensor, [profile])]
+            if self._depth_profile is not None:
+                depth_sensor, depth = self._choose(device, rs.stream.depth, rs.format.z16, self._depth_profile)
+                self._align = rs.align(rs.stream.color)
+                if depth_sensor.get_info(rs.camera_info.name) == sensor.get_info(rs.camera_info.name):  # of a D405
+                    chosen = [(sensor, [profile, depth])]
+                else:
+                    self._use_global_time(depth_sensor)
+                    chosen.append((depth_sensor, [depth]))
+            self._syncer = rs.syncer(1)  # the newest images only
+            for each, profiles in chosen:
+                each.open(profiles)
+                self._sensors.append(each)
+                each.start(self._syncer)
         except RuntimeError as error:
             self.close()
             line = " ".join(str(error).split())
@@ -137,33 +154,43 @@ class ColorCamera:
         self._frame_number, self._deadline = None, time.monotonic() + _START_TIMEOUT
         return properties
 
-    def read(self, timeout: float) -> Frame | None:
+    def read(self, timeout: float, depth: bool = False) -> Frame | None:
         """Return the next image; None when none arrives within ``timeout`` seconds.
+
+        Args:
+            timeout: s.
+            depth: with the depth image, which takes milliseconds to align, where the camera has one for this image.
 
         Raises:
             GenimaError: when no image has arrived for a second: the camera was unplugged, or does not respond.
         """
-        if self._queue is None:
+        if self._syncer is None:
             raise GenimaError(f"camera {self.serial}: not open")
-        arrived, frame = self._queue.try_wait_for_frame(round(1000 * timeout))
+        arrived, images = self._syncer.try_wait_for_frames(round(1000 * timeout))
         now = time.monotonic()
-        if not arrived:
+        color = images.get_color_frame() if arrived else None
+        if not color:  # nothing, or a depth image alone
             if now > self._deadline:
                 self._find()
                 raise GenimaError(f"camera {self.serial}: connected, but sends no images; reconnect it")
             return None
         self._deadline = now + _IMAGE_TIMEOUT
-        number = frame.get_frame_number()
+        number = color.get_frame_number()
         lost = max(0, number - self._frame_number - 1) if self._frame_number is not None else 0
         self._frame_number = number
-        return Frame(self._stamp(frame), np.array(frame.get_data(), np.uint8), lost)
+        aligned = self._aligned_depth(images) if depth else None
+        return Frame(self._stamp(color), np.array(color.get_data(), np.uint8), lost, aligned)
+
+    def _aligned_depth(self, images: Any) -> NDArray[np.float32] | None:
+        if self._align is None or not images.get_depth_frame():
+            return None
+        depth = self._align.process(images).get_depth_frame()
+        return np.asarray(depth.get_data(), np.float32) * np.float32(depth.get_units())
 
     def close(self) -> None:
-        """Stop the image stream."""
-        sensor, self._sensor, self._queue = self._sensor, None, None
-        if sensor is None:
-            return
-        for end in (sensor.stop, sensor.close):
+        """Stop the image streams."""
+        sensors, self._sensors, self._syncer = self._sensors, [], None
+        for end in [end for sensor in sensors for end in (sensor.stop, sensor.close)]:
             try:
                 end()
             except RuntimeError:  # unplugged or not started
@@ -200,27 +227,31 @@ class ColorCamera:
         info = getattr(self._rs.camera_info, name)
         return str(device.get_info(info)) if device.supports(info) else "unknown"
 
-    def _choose(self, device: Any) -> tuple[Any, Any]:
-        """Return the sensor of the colour images, and their profile."""
-        rs, available = self._rs, set()
+    def _choose(self, device: Any, stream: Any, image_format: Any, requested: ImageProfile) -> tuple[Any, Any]:
+        """Return the sensor of a kind of images, and their profile."""
+        available = set()
         for sensor in device.query_sensors():
             for profile in sensor.get_stream_profiles():
-                if profile.stream_type() != rs.stream.color or profile.format() != rs.format.rgb8:
+                if profile.stream_type() != stream or profile.format() != image_format:
                     continue
                 video = profile.as_video_stream_profile()
-                color = ColorProfile(video.width(), video.height(), video.fps())
-                if color == self._profile:
+                found = ImageProfile(video.width(), video.height(), video.fps())
+                if found == requested:
                     return sensor, profile
-                available.add((color.width, color.height, color.rate))
-        profiles = ", ".join(str(ColorProfile(*each)) for each in sorted(available)) or "none"
+                available.add((found.width, found.height, found.rate))
+        profiles = ", ".join(str(ImageProfile(*each)) for each in sorted(available)) or "none"
         usb = self._property(device, "usb_type_descriptor")
         hint = f" on USB {usb}; USB 3 has more" if usb.startswith("2") else ""
-        raise GenimaError(f"camera {self.serial}: no colour profile {self._profile}; it has {profiles}{hint}")
+        kind = "colour" if stream == self._rs.stream.color else "depth"
+        raise GenimaError(f"camera {self.serial}: no {kind} profile {requested}; it has {profiles}{hint}")
+
+    def _use_global_time(self, sensor: Any) -> None:
+        if sensor.supports(self._rs.option.global_time_enabled):
+            sensor.set_option(self._rs.option.global_time_enabled, 1)
 
     def _configure(self, sensor: Any) -> None:
         rs = self._rs
-        if sensor.supports(rs.option.global_time_enabled):
-            sensor.set_option(rs.option.global_time_enabled, 1)
+        self._use_global_time(sensor)
         for name in OPTIONS:
             if name not in self._options:
                 continue
