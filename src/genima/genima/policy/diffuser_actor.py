@@ -17,18 +17,19 @@ from genima.cameras.calibration_file import load_cameras
 from genima.cameras.camera import Camera
 from genima.cameras.tiling import crop_depth
 from genima.control.joint_trajectory import JointTrajectory
+from genima.control.trajectory_progress import TrajectoryProgress
 from genima.errors import GenimaError
 from genima.policy.keypose_planner import KeyposePlanner
 from genima.policy.names import DIFFUSER_ACTOR
 from genima.policy.observed_views import ObservedViews
 from genima.policy.registry import PolicyOptions
 from genima.policy.spec import PolicySpec, read_policy
-from genima.policy.trajectory_policy import TrajectoryPolicy
 from genima.policy.visuomotor.keypose_model import KeyposeModel, encode_history, token_points
 from genima.robot.ik import UnreachableError
 from genima.types import ActionChunk, Observation
 
 _ATTEMPTS = 3  # keyposes that are sampled until one is within reach
+_PATIENCE = 2.0  # s of delay of a motion after which the arm counts as blocked, and another keypose is predicted
 
 
 def load(options: PolicyOptions) -> DiffuserActorPolicy:
@@ -55,7 +56,6 @@ class DiffuserActorPolicy:
         self._cameras = {view: cameras[view].crop_square(spec.view_size) for view in spec.views}
         self._observed_views = ObservedViews(model.robot)
         self._planner = KeyposePlanner(model.robot)
-        self._motions = TrajectoryPolicy(spec, self._plan, pause=0.0)
         self.reset()
 
     @property
@@ -66,25 +66,52 @@ class DiffuserActorPolicy:
     def reset(self, seed: int = 0) -> None:
         """See :class:`genima.policy.base.Policy`; ``seed`` determines the noise of all keyposes."""
         self._generator = torch.Generator().manual_seed(seed % 2**63)
-        self._motions.reset()
         self._start_task("")
-
-    def predict_chunk(self, observation: Observation) -> ActionChunk:
-        """See :class:`genima.policy.base.Policy`; a keypose is predicted when the one before has been reached."""
-        if not observation.instruction.strip():
-            raise GenimaError("instruction: empty; publish a task")
-        return self._motions.predict_chunk(observation)
 
     def _start_task(self, instruction: str) -> None:
         self._instruction = instruction
+        self._motion: TrajectoryProgress | None = None
+        self._stamp = 0.0  # s, of the last observation
+        self._moves = False  # the motion has begun
         self._poses: list[NDArray[np.float64]] = []  # of the tip, at the keyframes until now
         self._grippers: list[bool] = []  # open as commanded there
         self._is_open: bool | None = None  # as last commanded; None: by no motion of this task
 
-    def _plan(self, observation: Observation) -> JointTrajectory:
-        """Predict a keypose, and plan the motion there; where none is within reach, hold."""
+    def predict_chunk(self, observation: Observation) -> ActionChunk:
+        """See :class:`genima.policy.base.Policy`; a keypose is predicted when the one before has been reached.
+
+        In real time, the arm rests while a keypose is predicted, and moves from the next observation on.
+        """
+        if not observation.instruction.strip():
+            raise GenimaError("instruction: empty; publish a task")
         if observation.instruction != self._instruction:
             self._start_task(observation.instruction)
+        stamp, seconds = observation.stamp, observation.stamp - self._stamp
+        self._stamp = stamp
+        motion = self._motion
+        if motion is not None:
+            covered = self.spec.horizon / self.spec.action_rate  # s: at the end of a chunk, the arm rests
+            motion.advance(min(max(0.0, seconds), covered) if self._moves else 0.0, observation.joints.positions)
+            self._moves = True
+        if (
+            motion is None
+            or seconds < 0  # the clock was set back
+            or motion.finished
+            or motion.delay > _PATIENCE
+        ):
+            motion = self._motion = TrajectoryProgress(self._plan(observation))
+            self._moves = not observation.latency
+        return self._chunk(stamp, motion)
+
+    def _chunk(self, stamp: float, motion: TrajectoryProgress) -> ActionChunk:
+        period = 1 / self.spec.action_rate
+        steps = np.arange(1, self.spec.horizon + 1) if self._moves else np.zeros(self.spec.horizon)
+        actions = [motion.trajectory.at(motion.elapsed + period * step) for step in steps]
+        positions, _, gripper = zip(*actions, strict=True)
+        return ActionChunk(stamp, period, np.array(positions), np.array(gripper))
+
+    def _plan(self, observation: Observation) -> JointTrajectory:
+        """Predict a keypose, and plan the motion there; where none is within reach, hold."""
         joints, robot = observation.joints, self._model.robot
         is_open = joints.gripper > 0.5 if self._is_open is None else self._is_open
         self._poses.append(robot.link_poses(joints.positions)[-1])

@@ -21,7 +21,7 @@ from genima.errors import GenimaError
 from genima.policy.diffuser_actor import DiffuserActorPolicy
 from genima.policy.registry import PolicyOptions, load_policy
 from genima.policy.spec import read_policy
-from genima.policy.visuomotor.keypose_model import decode_pose
+from genima.policy.visuomotor.keypose_model import decode_pose, token_points
 from genima.robot.model import RobotModel
 from genima.robot.rigid_transforms import inverse, pose_distance, transform
 from genima.types import Observation
@@ -153,15 +153,18 @@ def test_damaged_datasets_are_one_line_errors(data: Path, tmp_path: Path) -> Non
 def test_policy_returns_chunks_of_one_motion_and_then_the_next(policy: DiffuserActorPolicy, seen: Observation) -> None:
     policy.reset(3)
     first = policy.predict_chunk(seen)
-    motion = policy._motions._trajectory
+    motion = policy._motion
     assert motion is not None
     assert first.stamp == seen.stamp and first.positions.shape == (policy.spec.horizon, 7)
     later = replace(seen, stamp=seen.stamp + 0.2)
     second = policy.predict_chunk(later)
-    assert policy._motions._trajectory is motion
+    assert policy._motion is motion
     np.testing.assert_allclose(second.positions[:-4], first.positions[4:], atol=1e-9)
-    policy.predict_chunk(replace(seen, stamp=seen.stamp + motion.seconds + 0.01))
-    assert policy._motions._trajectory is not motion and len(policy._poses) == 2
+    for elapsed in np.append(np.arange(0.5, motion.trajectory.seconds, 0.5), motion.trajectory.seconds + 0.01):
+        assert policy._motion is motion
+        joints = replace(seen.joints, positions=motion.trajectory.at(elapsed)[0])
+        policy.predict_chunk(replace(seen, stamp=seen.stamp + elapsed, joints=joints))
+    assert policy._motion is not motion and len(policy._poses) == 2
 
 
 def test_equal_seeds_give_equal_chunks(policy: DiffuserActorPolicy, seen: Observation) -> None:
@@ -183,6 +186,28 @@ def test_poses_out_of_reach_are_held(
     chunk = policy.predict_chunk(seen)
     np.testing.assert_allclose(chunk.positions, np.broadcast_to(seen.joints.positions, chunk.positions.shape))
     assert (chunk.gripper == 1).all()
+
+
+@pytest.mark.parametrize("unknown", [0.0, np.nan, np.inf, -1.0, 5.0])
+def test_unknown_depth_gives_invalid_tokens(unknown: float, seen: Observation, robot: RobotModel) -> None:
+    cameras = {view: camera.crop_square(SIZE) for view, camera in load_cameras("sim").items()}
+    depth = {view: np.full((SIZE, SIZE), 0.7, np.float32) for view in cameras}
+    depth["front"][:, : SIZE // 2] = unknown
+    points, valid = token_points(depth, cameras, robot, seen.joints.positions)
+    front = list(cameras).index("front")
+    half = valid.shape[2] // 2
+    assert not valid[front, :, :half].any() and valid[front, :, half:].all() and valid.sum() == 3.5 * valid[0].size
+    assert np.isfinite(points).all()
+
+
+def test_observation_without_any_known_depth_is_survived(policy: DiffuserActorPolicy, seen: Observation) -> None:
+    chunks = []
+    for value in (0.0, np.nan):
+        policy.reset(1)
+        unknown = {view: np.full_like(depth, value) for view, depth in seen.depth.items()}
+        chunks.append(policy.predict_chunk(replace(seen, depth=unknown)).positions)
+    assert np.isfinite(chunks[0]).all()
+    np.testing.assert_array_equal(chunks[0], chunks[1])
 
 
 def test_observations_and_cameras_that_do_not_fit_are_one_line_errors(
