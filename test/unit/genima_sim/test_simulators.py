@@ -49,7 +49,7 @@ class Mine(Simulator):
 
 def test_user_simulator_is_found_by_module(write_module: Callable[..., Path]) -> None:
     write_module("simulators/mine.py", MINE)
-    cell = replace(load_cell("sim_panda"), name="my_cell", simulator="mine")
+    cell = replace(load_cell("sim_panda"), name="my_cell", simulator="mine", depth=False)
     found = get_simulator(cell)
     assert (found.name, found.time_limit) == ("mine", 7.0)
     found.require_task("wave", cell)
@@ -82,7 +82,7 @@ NODE = """
 @pytest.mark.any_pace
 def test_user_simulator_runs_as_node(write_module: Callable[..., Path], tmp_path: Path) -> None:
     write_module("simulators/mine.py", MINE + NODE)
-    cell = load_cell(write_cell(tmp_path, "sim_panda", simulator="mine"))
+    cell = load_cell(write_cell(tmp_path, "sim_panda", simulator="mine", depth=None))
     (node,) = simulator(cell)
     assert (node.package, node.executable) == ("genima_sim", "simulator_node")
     arguments = ["--ros-args", "-p", f"cell:={cell.reference}"]
@@ -109,7 +109,7 @@ def test_checkpoint_of_other_robot_is_rejected_before_start(
 
 def test_demos_are_recorded_by_each_simulator_with_experts(write_module: Callable[..., Path], tmp_path: Path) -> None:
     write_module("simulators/mine.py", MINE)
-    cell = replace(load_cell("sim_panda"), name="my_cell", simulator="mine")
+    cell = replace(load_cell("sim_panda"), name="my_cell", simulator="mine", depth=False)
     recorder = DemoRecorder(cell)
     assert recorder.record(tmp_path / "demo", "push_button", 100_000) and Episode.load(tmp_path / "demo", cell.robot)
     recorder.close()
