@@ -47,7 +47,8 @@ class Render(DemoRobot):
     rate: Annotated[float, Field(gt=0, le=1000)] = 20.0
     """The demos' rate in Hz."""
     appearance: str = "wide_stripes"
-    """The spheres' look: wide_stripes, genima_release (the stripes of the authors' code), or a YAML file."""
+    """The spheres' look: wide_stripes, genima_release (the stripes of the authors' code), no_stripes (an ablation
+    of the paper), or a YAML file."""
     renderer: Literal["pyrender", "raycast"] = "raycast"
     """Renderer of the spheres: exact, or meshes as in the paper; they differ in single pixels at borders."""
     images: Literal["jpeg", "png"] = "jpeg"

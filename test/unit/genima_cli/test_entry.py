@@ -128,9 +128,9 @@ def test_help_imports_only_standard_library() -> None:
 
 
 def test_unknown_command_is_one_line_without_set_up(source_tree: Path) -> None:
-    result = run(source_tree / "genima", "trian")
+    result = run(source_tree / "genima", "recrod")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "genima: error: trian: unknown command; did you mean train?\n"
+    assert result.stderr == "genima: error: recrod: unknown command; did you mean record?\n"
     assert not (source_tree / ".venv").exists()
 
 

@@ -323,7 +323,10 @@ def read_pair(folder: str | Path | None, second: str = CONTROLLER) -> tuple[Poli
 
 def is_checkpoint(folder: str | Path) -> bool:
     """Return whether a folder looks like a checkpoint of a policy; nothing is read."""
-    return any(half_folder(Path(folder), kind).is_dir() for kind in FOLDERS) or (resolve(folder) / FILE).is_file()
+    try:
+        return any(half_folder(Path(folder), kind).is_dir() for kind in FOLDERS) or (resolve(folder) / FILE).is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def is_trained(policy: str) -> bool:

@@ -1,9 +1,10 @@
 """Appearance of the target spheres: colours, radii and stripes, and its files.
 
-``config/appearances`` has two. Both have the colours and radii of the GENIMA paper (section 2.1, table 3), which does
+``config/appearances`` has three. All have the colours and radii of the GENIMA paper (section 2.1, table 3), which does
 not specify the stripes:
 
 - ``wide_stripes``, the default: four stripes, every other one at 35% of the brightness.
+- ``no_stripes``: none, as in an ablation of the paper.
 - ``genima_release``: as in the authors' released code, 10 stripes and part of another, coloured and black.
 """
 

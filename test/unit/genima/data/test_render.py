@@ -521,7 +521,7 @@ def test_defaults_equal_those_of_lazy_modules() -> None:
         (["--episodes-per-shard", "0"], "--episodes-per-shard 0: must be"),
         (["--rank", "2", "--machines", "2"], "--rank 2 is not one of 0 to 1"),
         (["--cell", "no_such"], "no_such"),
-        (["--appearance", "no_such"], "unknown; use genima_release, wide_stripes, or a .yaml file"),
+        (["--appearance", "no_such"], "unknown; use genima_release, no_stripes, wide_stripes, or a .yaml file"),
         (["--appearance", "no_such.yaml"], "no_such.yaml does not exist"),
     ],
 )

@@ -593,10 +593,12 @@ def test_shipped_appearances_and_default_of_old_checkpoints() -> None:
     assert Appearance.from_dict(file) == APPEARANCE  # the file names everything
     assert (RELEASE.stripe_period, RELEASE.dark, RELEASE.first_stripe) == (0.1875, 0.0, "coloured")
     assert (RELEASE.spheres, RELEASE.radii) == (APPEARANCE.spheres, APPEARANCE.radii)
+    plain = Appearance.load("no_stripes")
+    assert plain == replace(APPEARANCE, dark=1.0) and plain.stripes == (1.0, 1.0)
     assert "first_stripe" not in APPEARANCE.to_dict() and RELEASE.to_dict()["first_stripe"] == "coloured"
     for bundled in paths.shared("models", "tiny").glob("*/genima.json"):
         assert Appearance.from_dict(json.loads(bundled.read_text(encoding="utf-8"))["appearance"]) == APPEARANCE
-    with pytest.raises(GenimaError, match="appearance stripy: unknown; use genima_release, wide_stripes"):
+    with pytest.raises(GenimaError, match="appearance stripy: unknown; use genima_release, no_stripes, wide_stripes"):
         Appearance.load("stripy")
 
 
