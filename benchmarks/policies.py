@@ -153,7 +153,7 @@ def make_policies(view_size: int) -> dict[str, tuple[Policy, list[nn.Module]]]:
 
 
 class KeyposePredictor:
-    """What 3D Diffuser Actor computes at each keyframe, without its planner, for random observations."""
+    """Prediction of 3D Diffuser Actor at a keyframe, without its planner."""
 
     def __init__(self, model: KeyposeModel) -> None:
         self._model, self.spec = model, model.spec

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from genima.cell import load_cell
 from genima.errors import GenimaError
 from genima.evaluation.results import load_outcomes
-from genima.evaluation.study import EVALUATE, NONE, Exclusions, Study
+from genima.evaluation.study import NONE, Exclusions, Study, is_evaluation
 from genima.evaluation.study_report import JobSummary, write_report
 from genima.evaluation.study_results import StudyResults
 from genima.evaluation.success import Success
@@ -20,7 +20,6 @@ from genima.system.terminal import printable
 from genima_cli.job_runner import Job, JobFolder, run_jobs
 from genima_cli.study_jobs import StudyFolders, checkpoint_names, plan_jobs
 from genima_sim.environment import StateEnvironment
-from genima_sim.perturbations import get_perturbations
 from genima_sim.simulators import get_simulator, require_perturbations
 from genima_sim.tasks import get_task
 
@@ -83,14 +82,14 @@ def find_exclusions(study: Study, file: Path) -> Exclusions:
     exclusions: Exclusions = {}
     try:
         cell = load_cell(study.cell)
+        simulator = get_simulator(cell)
         for task in study.tasks:
-            get_simulator(cell).require_task(task, cell)
+            simulator.require_task(task, cell)
         for policy in study.policies.values():
             if policy.policy:
                 require_policy(policy.policy)
         for condition, names in study.conditions.items():
             require_perturbations(cell, names)
-            get_perturbations(names)
             for task in study.tasks:
                 try:
                     require_perturbations(cell, names, [task])
@@ -106,7 +105,7 @@ def _require_same_commands(jobs: Sequence[Job], folder: JobFolder, root: Path) -
     todo = [job for job in jobs if not folder.is_done(job)]
     for job in todo:
         record = folder.record(job.name)
-        if record is not None and not job.name.startswith(f"{EVALUATE}/"):
+        if record is not None and not is_evaluation(job.name):
             before = "; ".join(shlex.join(command) for command in record.commands)
             raise GenimaError(
                 f"{job.name}: made in {root} by another command (./genima {before}); use another --out for this study"
@@ -127,7 +126,7 @@ def _print_plan(jobs: Sequence[Job], todo: Sequence[Job], workers: int, hours: f
     for job in jobs:
         state = f"{job.seconds / 3600:8.2f} h" if job.name in names else "      done"
         print(f"{state}  {job.name}{f'  ({job.gpus:g} GPUs)' if job.gpus else ''}")
-        if not job.name.startswith(f"{EVALUATE}/"):
+        if not is_evaluation(job.name):
             print("\n".join(f"              ./genima {shlex.join(command)}" for command in job.commands))
     cores = sum(job.seconds for job in todo if job.gpus < 1) / 3600
     gpus = sum(job.seconds * job.gpus for job in todo) / 3600
@@ -146,7 +145,7 @@ def _describe(job: Job, folder: JobFolder) -> str:
     """Return a line about a job that is done."""
     record = folder.record(job.name)
     minutes = f"{record.seconds / 60:.1f} min" if record else ""
-    if not job.name.startswith(f"{EVALUATE}/"):
+    if not is_evaluation(job.name):
         return f"done in {minutes}"
     outcomes = load_outcomes(Path(job.commands[0][-1]))
     return f"{Success(sum(outcomes.values()), len(outcomes))}, {minutes}"

@@ -25,6 +25,11 @@ Exclusions = dict[tuple[str, str], str]  # reasons why a task has no episodes of
 Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
 
 
+def is_evaluation(job: str) -> bool:
+    """Return whether the job of that name evaluates."""
+    return job.startswith(f"{EVALUATE}/")
+
+
 class Dataset(FileSchema):
     """Folder that a command makes."""
 
@@ -99,7 +104,7 @@ class Study(FileSchema):
     episodes: Count = 50
     first_seed: Annotated[int, Field(ge=0, lt=100_000)] = 0  # demos are recorded with seeds from 100000 on
     checkpoints: Annotated[int, Field(ge=0, le=10)] = 0
-    """How many of the last checkpoints of each training are evaluated, as in the paper; 0: the one with the best
+    """Number of last checkpoints of each training that are evaluated, as in the paper; 0: the one with the best
     validation."""
     perturbations: Perturbations | None = None
     axis: str = ""

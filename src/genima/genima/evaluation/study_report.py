@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genima.evaluation.study import EVALUATE, Study
+from genima.evaluation.study import Study, is_evaluation
 from genima.evaluation.study_results import StudyResults, adjust_for_number
 from genima.evaluation.success import Success
 from genima.io.files import atomic_write
@@ -37,7 +37,7 @@ def write_report(
         folder: of the study.
         places: m, x and y of the first object of the spatial map's task, by seed.
     """
-    plots = [plot for plot in _plots(results, folder, places)]
+    plots = list(_plots(results, folder, places))
     atomic_write(folder / "report.json", (json.dumps(_to_dict(results, jobs), indent=2) + "\n").encode())
     file = folder / "report.md"
     atomic_write(file, "\n".join(_markdown(results, jobs, plots)).encode())
@@ -114,11 +114,11 @@ def _perturbations(results: StudyResults) -> Iterator[str]:
 def _commands(jobs: Sequence[JobSummary]) -> Iterator[str]:
     yield "## How it was made\n"
     for job in jobs:
-        if not job.name.startswith(f"{EVALUATE}/"):
+        if not is_evaluation(job.name):
             took = "not done" if job.hours is None else f"{job.hours:.2f} h on {job.machine}"
             yield f"{job.name} ({took}):\n"
             yield from _code(job.commands)
-    evaluations = [job for job in jobs if job.name.startswith(f"{EVALUATE}/")]
+    evaluations = [job for job in jobs if is_evaluation(job.name)]
     if not evaluations:
         return
     hours = sum(job.hours or 0 for job in evaluations)
