@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,18 +26,12 @@ from genima_sim.expert_policy import load
 Outcomes = Callable[[str, str, int], bool]  # of policy, task and seed
 Episode = tuple[str, str, int]
 
+pytestmark = pytest.mark.usefixtures("signal_handlers")
+
 
 @pytest.fixture(autouse=True)
 def policies(write_module: Callable[..., Path]) -> None:
     write_module("policies/policy_b.py", POLICY)
-
-
-@pytest.fixture(autouse=True)
-def signal_handlers() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,8 @@ from genima.types import TaskOutcome
 from genima_cli import trial
 from genima_interfaces.msg import SceneDifference
 from genima_interfaces.srv import SelectSource
+
+pytestmark = pytest.mark.usefixtures("signal_handlers")
 
 PROTOCOL = """
 instruction: push down the maroon button
@@ -75,14 +76,6 @@ class StandInDriver:
 
     def wait_for(self, future: Future, *_: Any) -> Any:
         return future.result()
-
-
-@pytest.fixture(autouse=True)
-def signal_handlers() -> Iterator[None]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -240,6 +240,7 @@ def test_instructions_of_tasks_are_distinct() -> None:
     assert len({task.instruction for task in TASKS.values()}) == len(TASKS) >= 2
 
 
+@pytest.mark.usefixtures("signal_handlers")
 def test_interrupted_evaluation_is_resumed(
     checkpoint_folder: Path, tmp_path: Path, shared_environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,17 +258,12 @@ def test_interrupted_evaluation_is_resumed(
     out = tmp_path / "result.json"
     options = ["--task", "push_button", "--checkpoint", str(checkpoint_folder), "--time-limit", "0.02"]
     options += ["--out", str(out)]
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        assert evaluate.main([*options, "--episodes", "4"]) == 130
-        assert json.loads(out.read_text(encoding="utf-8"))["seeds"] == [0, 1]
-        interrupt_at = -1
-        with pytest.raises(GenimaError, match="of another run .horizon: 20, not 7"):
-            evaluate.main([*options, "--episodes", "4", "--horizon", "7"])
-        assert evaluate.main([*options, "--episodes", "4"]) == 0
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    assert evaluate.main([*options, "--episodes", "4"]) == 130
+    assert json.loads(out.read_text(encoding="utf-8"))["seeds"] == [0, 1]
+    interrupt_at = -1
+    with pytest.raises(GenimaError, match="of another run .horizon: 20, not 7"):
+        evaluate.main([*options, "--episodes", "4", "--horizon", "7"])
+    assert evaluate.main([*options, "--episodes", "4"]) == 0
     assert seeds == [0, 1, 2, 3] == json.loads(out.read_text(encoding="utf-8"))["seeds"]
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
