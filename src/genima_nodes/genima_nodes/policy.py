@@ -125,7 +125,9 @@ class PolicyNode(Node):
         if sample.task_number != self._observations.task_number:
             return
         self._publisher.publish(chunk_message(chunk, self._robot))
-        self._latencies.append(messages.now(self) - chunk.stamp)
+        latency = messages.now(self) - chunk.stamp
+        if 0 <= latency <= len(chunk.positions) * chunk.period:  # else the clock jumped, or the chunk came too late
+            self._latencies.append(latency)
         self._chunks.tick()
         self._latency.add(time.monotonic() - sample.arrival)
 

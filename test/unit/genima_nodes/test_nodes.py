@@ -345,6 +345,7 @@ class StandInPolicy:
         self.resets: list[int] = []
         self.seen: list[Observation] = []
         self.value = 1.0  # probability of open
+        self.clock_step = 0.0  # s by which the clock jumps while each chunk is predicted
 
     def reset(self, seed: int = 0) -> None:
         self.resets.append(seed)
@@ -352,7 +353,10 @@ class StandInPolicy:
     def predict_chunk(self, observation: Observation) -> ActionChunk:
         self.seen.append(observation)
         return ActionChunk(
-            observation.stamp, 0.05, np.tile(observation.joints.positions, (20, 1)), np.full(20, self.value)
+            observation.stamp - self.clock_step,
+            0.05,
+            np.tile(observation.joints.positions, (20, 1)),
+            np.full(20, self.value),
         )
 
 
@@ -383,7 +387,12 @@ def test_policy_node_publishes_chunks(graph) -> None:
     assert seen.instruction == "wave" and set(seen.images) == set(VIEWS)
     np.testing.assert_allclose(seen.bodies["button"][:3, 3], [0.5, 0.1, 0.0])
     assert policy.resets == [5]
-    graph.until(lambda: 0 < policy.seen[-1].latency < 60, "latency not measured", publish_all)
+    graph.until(lambda: 0 < policy.seen[-1].latency != 0.1, "latency not measured", publish_all)
+    for policy.clock_step in (20.0, -20.0):
+        count = len(policy.seen)
+        graph.until(lambda count=count: len(policy.seen) > count + 1, "no chunk after a clock jump", publish_all)
+        assert 0 < policy.seen[-1].latency <= 1.0
+    policy.clock_step = 0.0
     publish_task(String(data="wave"))
     graph.until(lambda: len(policy.resets) > 1, "not reset at the next task", publish_all)
     policy.value = np.nan

@@ -1,7 +1,7 @@
-/* Preloaded into a process: its clock shows the seconds in the file GENIMA_CLOCK_SHIFT (a double) more than it is, from
-   the moment on that they are written there, for all processes and threads at once. The monotonic clock stays as it is:
-   this is what happens when somebody sets the clock of a computer. Waits until a time of that clock are waits until the
-   true time of the same moment: else they would all be over at once, or not for long. */
+/* Preloaded into a process: shift its real-time clock by the seconds in the file GENIMA_CLOCK_SHIFT (a double), from the
+   moment on that they are written there, for all processes and threads at once. The monotonic clock is unchanged, as when
+   the clock of a computer is set. Deadlines on the real-time clock are converted to the kernel's time: otherwise waits
+   would end at once, or last longer by the shift. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -19,6 +19,7 @@ static const volatile double *shift;
 static int (*true_clock)(clockid_t, struct timespec *);
 static int (*true_cond_timedwait)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
 static int (*true_cond_clockwait)(pthread_cond_t *, pthread_mutex_t *, clockid_t, const struct timespec *);
+static int (*true_mutex_timedlock)(pthread_mutex_t *, const struct timespec *);
 static int (*true_sem_timedwait)(sem_t *, const struct timespec *);
 
 __attribute__((constructor)) static void open_shift(void) {
@@ -29,6 +30,7 @@ __attribute__((constructor)) static void open_shift(void) {
     true_cond_timedwait = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2"); /* x86-64 has an older one, too */
     if (!true_cond_timedwait) true_cond_timedwait = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
     true_cond_clockwait = dlsym(RTLD_NEXT, "pthread_cond_clockwait");
+    true_mutex_timedlock = dlsym(RTLD_NEXT, "pthread_mutex_timedlock"); /* Fast DDS takes its locks with it */
     true_sem_timedwait = dlsym(RTLD_NEXT, "sem_timedwait");
     if (page != MAP_FAILED) shift = page;
 }
@@ -68,6 +70,12 @@ int pthread_cond_clockwait(pthread_cond_t *restrict cond, pthread_mutex_t *restr
     if (!true_cond_clockwait) open_shift();
     struct timespec time = true_time(until);
     return true_cond_clockwait(cond, mutex, clock, &time);
+}
+
+int pthread_mutex_timedlock(pthread_mutex_t *restrict mutex, const struct timespec *restrict until) {
+    if (!true_mutex_timedlock) open_shift();
+    struct timespec time = true_time(until);
+    return true_mutex_timedlock(mutex, &time);
 }
 
 int sem_timedwait(sem_t *restrict semaphore, const struct timespec *restrict until) {
