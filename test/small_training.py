@@ -18,6 +18,12 @@ OPTIONS = LoopOptions(
 )
 
 
+def one_step(*loops: str) -> list[str]:
+    """Return the arguments of a command for one step of each of its loops."""
+    options = ("steps=1", "batch-size=1", "workers=0", "save-every=1", "warmup-steps=0")
+    return [part for loop in loops for option in options for part in f"--{loop}.{option}".split("=")]
+
+
 class Sum(nn.Module):
     """Network that learns to add, with dropout, batch normalisation and noise, to test resumed trainings."""
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from genima.policy.names import DIFFUSER_ACTOR, GENIMA, SUSIE, VIDEO_POLICY
 from genima.system.command_line import parse_options
 from genima.system.process_pool import WorkerPool
+from genima.system.signals import interrupt_on_termination
 from genima.training.options import (
     SMALL,
     ControllerOptions,
@@ -75,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
     """Entry point of ``./genima train tiny``."""
     example = "./genima train tiny --out runs/tiny --episodes 200 --threads 2"
     options = parse_options(TrainTiny, "genima train tiny", argv, example)
+    interrupt_on_termination()  # checkpoints are saved
 
     from tqdm import tqdm
 

@@ -256,6 +256,17 @@ def read(folder: Path, kind: str) -> tuple[PolicySpec, dict[str, Any]]:
     return spec, data
 
 
+def open_checkpoint(folder: str | Path, kind: str, device: str) -> tuple[Path, PolicySpec, dict[str, Any]]:
+    """Return the checkpoint in a folder of it or of its training, its specification, and the rest of its file.
+
+    Raises:
+        GenimaError: as :func:`read` and :func:`require_device`.
+    """
+    require_device(device)
+    folder = resolve(folder)
+    return folder, *read(folder, kind)
+
+
 def _missing(folder: Path) -> GenimaError:
     return GenimaError(
         f"no checkpoint at {folder}: {FILE} is missing; train one (./genima train) or name another folder"

@@ -100,6 +100,13 @@ def hide_interrupt_traceback() -> None:
             sys.unraisablehook = _raise_again
 
 
+def interrupt_on_termination() -> None:
+    """Raise KeyboardInterrupt at each SIGTERM or SIGHUP from now on, as at Ctrl-C."""
+    for number in termination_signals():
+        if number != signal.SIGINT:
+            signal.signal(number, _interrupt)
+
+
 def end_by_interrupt() -> None:
     """End the process at once on Ctrl-C from now on: the interpreter is exiting.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_training import one_step
 
 from genima.data.datasets.chunk_samples import ObservationDataset, joint_statistics
 from genima.data.datasets.diffusion_samples import DiffusionDataset
@@ -25,14 +26,9 @@ from genima_cli.train import main as train_command
 def trained(targets: TargetDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoint folder of a training of one step."""
     folder = tmp_path_factory.mktemp("trained") / "susie"
-    loops = [
-        f"--{half}.{option}"
-        for half in ("agent", "controller")
-        for option in ("steps=1", "batch-size=1", "workers=0", "save-every=1", "warmup-steps=0")
-    ]
     arguments = ["--base", "small", "--clip", "small", "--validation-targets", "1", "--inference-steps", "1"]
     arguments += ["--chunks.validation-chunks", "1", "--data", str(targets.folder), "--out", str(folder)]
-    assert train_command(["susie", *arguments, *(part for option in loops for part in option.split("="))]) == 0
+    assert train_command(["susie", *arguments, *one_step("agent", "controller")]) == 0
     return folder
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_training import one_step
 from torch import Tensor
 
 from genima.data.datasets.chunk_samples import ObservationDataset, collate
@@ -70,14 +71,9 @@ def train(targets: TargetDataset, base: str, folder: Path, joint: bool) -> Video
 def trained(targets: TargetDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a training of both stages, of the small networks, by the command."""
     folder = tmp_path_factory.mktemp("trained") / "video"
-    loops = [
-        f"--{part}.{option}"
-        for part in ("video", "policy")
-        for option in ("steps=1", "batch-size=1", "workers=0", "save-every=1", "warmup-steps=0")
-    ]
     arguments = ["--base", SMALL, "--clip", SMALL, "--validation-targets", "1", "--chunks.validation-chunks", "1"]
     arguments += ["--data", str(targets.folder), "--out", str(folder)]
-    assert train_command(["video_policy", *arguments, *(part for option in loops for part in option.split("="))]) == 0
+    assert train_command(["video_policy", *arguments, *one_step("video", "policy")]) == 0
     return folder
 
 

@@ -40,6 +40,7 @@ from genima.policy.diffusion_agent.agent import DiffusionAgent
 from genima.policy.diffusion_agent.pretrained_base import base_from_pipeline
 from genima.policy.spec import BEST, LAST, PolicySpec, is_trained, last_checkpoints, read_pair, read_policy
 from genima.robot.model import RobotModel
+from genima.system import signals
 from genima.system.command_line import check_options
 from genima.training import PROGRESS, loop
 from genima.training.build_agent import agent_from_base, build_agent
@@ -52,6 +53,7 @@ from genima.types import DrawnTarget, Joints
 from genima_cli.train import main as train_command
 from genima_cli.train_controller import TrainController
 from genima_cli.train_diffusion import TrainDiffusion
+from genima_sim import demo_recorder
 
 
 @pytest.fixture(autouse=True)
@@ -239,6 +241,16 @@ def test_signal_ends_training_after_step_with_checkpoint(tmp_path: Path, capfd: 
         )
     assert (tmp_path / LAST).resolve().name == "step-000003" and Signalled.calls == 3
     assert "stopped at step 3 of 10" in capfd.readouterr().out
+
+
+def test_termination_of_a_small_training_saves_as_ctrl_c_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal_handlers: None
+) -> None:
+    monkeypatch.setattr(signals, "_interrupted", False)
+    monkeypatch.setattr(demo_recorder, "record", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    for _ in range(2):  # an impatient user
+        with pytest.raises(KeyboardInterrupt):
+            train_command(["tiny", "--demos", str(tmp_path)])
 
 
 def test_resume_requires_equal_settings(tmp_path: Path) -> None:

@@ -89,9 +89,7 @@ class DiffusionAgent(DiffusionModel):
         Raises:
             GenimaError: for a missing or damaged checkpoint, another schema, robot or base, and an unavailable device.
         """
-        checkpoint.require_device(device)
-        folder = checkpoint.resolve(folder)
-        spec, rest = checkpoint.read(folder, checkpoint.DIFFUSION_AGENT)
+        folder, spec, rest = checkpoint.open_checkpoint(folder, checkpoint.DIFFUSION_AGENT, device)
         with checkpoint.translate_load_errors(folder):
             scheduler = model_files.load_scheduler(folder / "scheduler", rest["scheduler"])
             controlnet = _load(ControlNetModel, folder, "controlnet") if rest["conditioning"] == "controlnet" else None

@@ -39,9 +39,7 @@ class KeyposeModel(TextConditionedModel):
             GenimaError: for a missing or damaged checkpoint, another schema, robot or text encoder, and an
                 unavailable device.
         """
-        checkpoint.require_device(device)
-        folder = checkpoint.resolve(folder)
-        spec, rest = checkpoint.read(folder, DIFFUSER_ACTOR)
+        folder, spec, rest = checkpoint.open_checkpoint(folder, cls.KIND, device)
         with checkpoint.translate_load_errors(folder):
             _, network, tokenizer = load_network(folder, _NETWORK, KeyposeNetwork, KeyposeConfig, rest)
         network.requires_grad_(False).eval().to(device)

@@ -68,9 +68,7 @@ class ChunkModel(TextConditionedModel):
             GenimaError: for a missing or damaged checkpoint, another schema, robot or text encoder, and an
                 unavailable device.
         """
-        checkpoint.require_device(device)
-        folder = checkpoint.resolve(folder)
-        spec, rest = checkpoint.read(folder, cls.KIND)
+        folder, spec, rest = checkpoint.open_checkpoint(folder, cls.KIND, device)
         with checkpoint.translate_load_errors(folder):
             name = next(name for name in NETWORKS if rest.get(name) is not None)
             network_class, config_class = NETWORKS[name]
