@@ -24,6 +24,9 @@ class TrainDiffusion:
 
     data: Path = Path("data/targets")
     """Folder of the dataset."""
+    canonical: Path | None = None
+    """Folder of a dataset of the same demos, on whose images the targets are drawn, where --data shows the scenes in
+    random appearance (--perturb domain_randomization): the agent draws them in canonical appearance."""
     out: Path = Path("runs/mine")
     """Folder for the checkpoint diffusion_agent/ (its best and last), with TensorBoard's logs."""
     base: str = SD_TURBO
@@ -55,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 
     folder = options.out / FOLDERS[DIFFUSION_AGENT]
     accelerator = loop.make_accelerator(options.loop, folder)
-    targets = TargetDataset.load(options.data, options.views)
+    targets = TargetDataset.load(options.data, options.views, canonical=options.canonical)
     require_fitting(options.diffusion, targets)
     agent = build_agent(
         options.base, targets, options.conditioning, options.tiled, options.inference_steps, options.loop.seed

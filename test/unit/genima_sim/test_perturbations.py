@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import mujoco
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from domains import free_domain
 from genima.cell import load_cell
 from genima.data.episodes import Episode
 from genima.errors import GenimaError
+from genima.robot.body import asset_folder
 from genima.robot.model import RobotModel
 from genima.types import Image
 from genima_bringup import argument_checks as checks
@@ -26,7 +28,16 @@ from genima_interfaces.srv import ResetScene
 from genima_sim.demo_recorder import DemoRecorder
 from genima_sim.environment import Environment
 from genima_sim.experts import Expert
-from genima_sim.perturbations import PERTURBATIONS, distractors, generator, object_size
+from genima_sim.perturbations import (
+    PERTURBATIONS,
+    distractors,
+    domain_randomization,
+    generator,
+    light_brightness,
+    light_color,
+    object_size,
+)
+from genima_sim.perturbations._textures import TEXTURES
 from genima_sim.perturbations.grid_placement import CELLS, grid_cells
 from genima_sim.scene import scene_frames
 from genima_sim.scene_state import SceneFrames
@@ -258,6 +269,36 @@ def test_calibration_stays_that_of_unmoved_cameras(scenes: Environment) -> None:
             assert not shift.any() and angle == pytest.approx(0, abs=1e-7)
         else:
             assert 0.01 < np.abs(shift).max() <= 0.1 and 0.005 < angle < 0.05 * 3**0.5 + 1e-6
+
+
+def test_training_has_none_of_the_tests_textures_and_half_their_range_of_light(scenes: Environment) -> None:
+    simulation = scenes.simulation
+    simulation.reset("push_button", 0)
+    plain = fields(simulation.model)
+    colors = colours(simulation.model)
+    factors, shares = [], []
+    for seed in range(DEMO_SEED, DEMO_SEED + 20):
+        simulation.reset("push_button", seed, perturbations=["domain_randomization"])
+        model = simulation.model
+        added = [model.tex(i) for i in range(model.ntex) if model.tex(i).name.startswith("randomized")]
+        assert {texture.name for texture in added} == {f"randomized_{part}" for part in ("table", "floor", "room")}
+        assert all(texture.width[0] == 64 for texture in added)  # px; those of the tests are larger
+        after = colours(model)
+        assert after["button"] == colors["button"] and after["saucepan"] != colors["saucepan"]
+        factors.append(float(model.light_ambient[0, 0] / plain["light_ambient"][0, 0]))
+        shares.append(model.light_diffuse / plain["light_diffuse"] / factors[-1])
+    for values, (low, high), (widest_low, widest_high) in (
+        (factors, domain_randomization.BRIGHTNESS, light_brightness.FACTORS),
+        (shares, domain_randomization.SHARES, light_color.SHARES),
+    ):
+        assert low - 1e-6 <= np.min(values) < np.max(values) <= high + 1e-6
+        assert high - low == pytest.approx((widest_high - widest_low) / 2)
+    assert TEXTURES and all(texture_width(name) > 64 for name in TEXTURES)
+
+
+def texture_width(name: str) -> int:
+    """Return the width in px of a texture of the tests."""
+    return int(cv2.imread(str(asset_folder() / "textures" / f"{name}.png")).shape[1])
 
 
 @pytest.mark.parametrize("task", ["push_button", "open_drawer"])

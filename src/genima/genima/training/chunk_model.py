@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 from accelerate import Accelerator
+from kornia.augmentation import ColorJiggle
 from torch import Tensor, nn
 
 from genima.data.datasets.chunk_samples import (
@@ -35,7 +36,7 @@ from genima.policy.visuomotor.pretrained import load_clip, load_imagenet
 from genima.robot.ik import UnreachableError
 from genima.robot.model import RobotModel
 from genima.training import loop
-from genima.training.options import CLIP, IMAGENET, RANDOM, SMALL, LoopOptions
+from genima.training.options import CLIP, IMAGENET, NO_JITTER, RANDOM, SMALL, Jitter, LoopOptions
 from genima.types import Joints
 
 _SHOWN = 8  # samples in the picture
@@ -46,15 +47,19 @@ ChunkDataset = ControllerDataset | ObservationDataset
 class ChunkLossModule(nn.Module):
     """Module of a model's loss, with that of a video model where it is trained along."""
 
-    def __init__(self, model: ChunkModel, video: nn.Module | None = None) -> None:
+    def __init__(self, model: ChunkModel, video: nn.Module | None = None, jitter: Jitter = NO_JITTER) -> None:
         super().__init__()
         self.model, self.network, self.video = model, model.network, video
+        self.jitter = ColorJiggle(*jitter) if any(jitter) else None
 
     def forward(self, batch: ChunkBatch) -> dict[str, Tensor]:
         """Return ``loss`` and its parts."""
         device = self.model.device
+        images = batch.images
+        if self.training and self.jitter:
+            images = self._recolour(images.to(device), self.jitter)
         parts = self.network.losses(
-            self.model.encode_images(batch.images, batch.instructions),
+            self.model.encode_images(images, batch.instructions),
             batch.proprioception.to(device),
             self.model.embed_instructions(batch.instructions),
             batch.actions.to(device),
@@ -63,6 +68,13 @@ class ChunkLossModule(nn.Module):
         if self.video:
             parts["video"] = self.video(batch.clips)["loss"]
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
+
+    @staticmethod
+    def _recolour(images: Tensor, jitter: ColorJiggle) -> Tensor:
+        """Jitter images (B, views, H, W, 3) uint8, the views of a sample as one image."""
+        column = images.flatten(1, 2).movedim(-1, 1).float() / 255
+        recoloured: Tensor = (jitter(column) * 255).round().to(torch.uint8)
+        return recoloured.movedim(1, -1).unflatten(1, images.shape[1:3])
 
 
 def build_chunk_model(
@@ -143,6 +155,7 @@ def train_chunk_model(
     validation_chunks: int,
     half: bool,
     video: nn.Module | None = None,
+    jitter: Jitter = NO_JITTER,
 ) -> None:
     """Train a model; checkpoints go to ``folder``.
 
@@ -157,6 +170,7 @@ def train_chunk_model(
         validation_chunks: number of held-out chunks to predict at every checkpoint.
         half: store the weights in half precision.
         video: maps clips to the ``loss`` of a video model to train along; ``training`` has the clips.
+        jitter: of the training images' colours; part of ``about``.
 
     Raises:
         GenimaError: as :func:`loop.run`.
@@ -185,7 +199,7 @@ def train_chunk_model(
         **about,
     }
     loop.run(
-        ChunkLossModule(model, video),
+        ChunkLossModule(model, video, jitter),
         training,
         collate,
         options,

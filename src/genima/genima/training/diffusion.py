@@ -51,7 +51,7 @@ class DiffusionLossModule(nn.Module):
         self.trained = nn.ModuleDict(trained)
         self.options = options
         self.noise = DDPMScheduler.from_config(agent.scheduler.config)
-        # Kornia shifts by padding and cropping; condition and target are shifted together as channels of one image.
+        # Kornia shifts by padding and cropping; the images of a sample are shifted together as channels of one image.
         size = (agent.spec.view_size * (1 if agent.tiled else 2),) * 2
         self.crop = RandomCrop(size, padding=options.crop, padding_mode="reflect") if options.crop else None
         self.jitter = ColorJiggle(*options.jitter) if any(options.jitter) else None
@@ -60,10 +60,13 @@ class DiffusionLossModule(nn.Module):
         """Return the ``loss`` of a batch of tiles (B, H, W, 3) uint8."""
         agent = self.agent
         with torch.no_grad():
-            seen, wanted = agent.frames(batch.condition), agent.frames(batch.target)
+            canonical = [] if batch.canonical is None else [batch.canonical]
+            frames = [agent.frames(images) for images in (batch.condition, batch.target, *canonical)]
             if self.training:
-                seen, wanted = self._shift(seen, wanted)
-            changed = (seen - wanted).abs().amax(1, keepdim=True) > 1 / 255
+                frames = self._shift(frames)
+            seen, wanted = frames[:2]
+            scene = frames[2] if canonical else seen
+            changed = (scene - wanted).abs().amax(1, keepdim=True) > 1 / 255
             if self.training and self.jitter:
                 seen = self.jitter(seen)
             seen, wanted = (x.contiguous(memory_format=torch.channels_last) for x in (seen, wanted))
@@ -83,15 +86,13 @@ class DiffusionLossModule(nn.Module):
         error = (prediction.float() - true).square().mean(1, keepdim=True)
         return {"loss": (error * weight).sum() / weight.sum()}
 
-    def _shift(self, seen: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    def _shift(self, frames: list[Tensor]) -> list[Tensor]:
         """Shift each view separately: the tile keeps its borders."""
         if not self.crop:
-            return seen, wanted
-        both = torch.cat([seen, wanted], dim=1)
-        views = len(self.agent.views)
-        both = join_tile(self.crop(split_tile(both, views)), views) if self.agent.tiled else self.crop(both)
-        seen, wanted = both.chunk(2, dim=1)
-        return seen, wanted
+            return frames
+        joined, views = torch.cat(frames, dim=1), len(self.agent.views)
+        joined = join_tile(self.crop(split_tile(joined, views)), views) if self.agent.tiled else self.crop(joined)
+        return list(joined.chunk(len(frames), dim=1))
 
 
 def diffusion_loss(
@@ -165,6 +166,7 @@ def train_diffusion(
 
     about = {
         "data": targets.fingerprint,
+        **({"canonical": targets.canonical.fingerprint} if targets.canonical else {}),
         "views": targets.spec.views,
         "tiled": agent.tiled,
         **({"draws": agent.draws} if agent.draws != TARGETS else {}),
@@ -239,12 +241,12 @@ def validation_errors(
             pairs = zip(drawn.float(), seen_now, goals, strict=True)
             differences += [((a - c).abs().mean().item(), (b - c).abs().mean().item()) for a, b, c in pairs]
             continue
-        for index, tile, seen in zip(indices, drawn.numpy(), batch.condition.numpy(), strict=True):
+        for index, tile, scene in zip(indices, drawn.numpy(), batch.scene.numpy(), strict=True):
             i = held_out.moment(index)
             errors.append(
                 decoder.errors(
                     untile(tile, spec.views), moments.target[i], bool(moments.target_open[i]), moments.positions[i],
-                    untile(seen, spec.views),
+                    untile(scene, spec.views),
                 )
             )  # fmt: skip
     cv2.imwrite(str(picture), sheet[0].numpy()[..., ::-1])

@@ -70,15 +70,19 @@ def train_visuomotor(
     seed, statistics, encoding = loop_options.seed, policy.statistics, policy.encoding
     goals = isinstance(policy, GoalController)
     augmentation = AUGMENTATIONS[options.augmentation]() if options.augmentation != "none" else None
+    chosen = asdict(options)
+    if not any(options.jitter):  # trainings of earlier versions are resumed
+        del chosen["jitter"]
     train_chunk_model(
         policy,
         ObservationDataset(targets, in_training, statistics, augmentation, seed, goals, encoding, bool(video)),
         ObservationDataset(targets, in_validation, statistics, goals=goals, encoding=encoding),
-        {"data": targets.fingerprint, "views": targets.spec.views, "origin": origin, **asdict(options)},
+        {"data": targets.fingerprint, "views": targets.spec.views, "origin": origin, **chosen},
         loop_options,
         folder,
         accelerator or loop.make_accelerator(loop_options, folder),
         validation_chunks=options.validation_chunks,
         half=options.half,
         video=video,
+        jitter=options.jitter,
     )

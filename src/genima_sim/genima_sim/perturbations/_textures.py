@@ -1,6 +1,8 @@
-"""Textures of the installed robosuite package (MIT licence)."""
+"""Textures of the installed robosuite package (MIT licence), and of other sources, on geoms."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -19,12 +21,17 @@ def random_texture(rng: np.random.Generator) -> str:
     return str(asset_folder() / "textures" / f"{TEXTURES[rng.integers(len(TEXTURES))]}.png")
 
 
-def cover(spec: mujoco.MjSpec, geom: mujoco.MjsGeom, name: str, file: str, repeat: float) -> None:
-    """Cover a geom with a texture, under a name, ``repeat`` times along each side."""
-    spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, file=file)
+def cover(spec: mujoco.MjSpec, geom: mujoco.MjsGeom, name: str, repeat: float, **texture: Any) -> None:
+    """Cover a geom with a texture, under a name, ``repeat`` times along each side; ``texture`` is its source."""
+    spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, **texture)
     material = spec.add_material(name=name, texrepeat=[repeat, repeat], specular=0, shininess=0)
     textures = list(material.textures)
     textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
     material.textures = textures
     geom.material = name
     geom.rgba = [0.5, 0.5, 0.5, 1]  # MuJoCo's default, with which the material's colour counts
+
+
+def find_floor(spec: mujoco.MjSpec) -> mujoco.MjsGeom:
+    """Return the floor of the scene."""
+    return next(geom for geom in spec.worldbody.geoms if geom.type == mujoco.mjtGeom.mjGEOM_PLANE)

@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 
 from genima_sim.perturbation import Perturbation, SceneSpec
-from genima_sim.perturbations._textures import cover, random_texture
+from genima_sim.perturbations._textures import cover, find_floor, random_texture
 
 
 class Background(Perturbation):
@@ -18,6 +18,5 @@ class Background(Perturbation):
     def change(self, scene: SceneSpec, rng: np.random.Generator) -> None:
         """See :class:`Perturbation`."""
         spec = scene.spec
-        floor = next(geom for geom in spec.worldbody.geoms if geom.type == mujoco.mjtGeom.mjGEOM_PLANE)
-        cover(spec, floor, "floor_texture", random_texture(rng), 6.0)
+        cover(spec, find_floor(spec), "floor_texture", 6.0, file=random_texture(rng))
         spec.add_texture(name="room_texture", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, file=random_texture(rng))

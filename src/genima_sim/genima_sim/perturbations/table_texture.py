@@ -16,4 +16,4 @@ class TableTexture(Perturbation):
 
     def change(self, scene: SceneSpec, rng: np.random.Generator) -> None:
         """See :class:`Perturbation`."""
-        cover(scene.spec, scene.spec.geom("table"), "table_texture", random_texture(rng), 2.0)
+        cover(scene.spec, scene.spec.geom("table"), "table_texture", 2.0, file=random_texture(rng))

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from genima.data.datasets.augmentation import Augmentation
-from genima.data.datasets.chunk_samples import ObservationDataset, joint_statistics
+from genima.data.datasets.chunk_samples import ObservationDataset, collate, joint_statistics
 from genima.data.datasets.sample_index import SampleIndex
 from genima.data.datasets.target_dataset import TargetDataset
 from genima.errors import GenimaError
@@ -18,7 +20,7 @@ from genima.policy.act import ActPolicy
 from genima.policy.registry import PolicyOptions, load_policy, require_options
 from genima.policy.spec import is_trained, read_policy
 from genima.robot.model import RobotModel
-from genima.training.chunk_model import build_chunk_model
+from genima.training.chunk_model import ChunkLossModule, build_chunk_model
 from genima.training.options import SMALL, LoopOptions, VisuomotorOptions
 from genima.training.visuomotor import train_visuomotor
 from genima.types import Joints, Observation
@@ -59,6 +61,29 @@ def test_augmentation_follows_from_running_number(targets: TargetDataset) -> Non
     first, again, other = (dataset[SampleIndex(0, sample)].images.numpy() for sample in (7, 7, 8))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+
+
+def test_jitter_recolours_the_views_of_a_moment_alike_in_training(
+    targets: TargetDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = build_chunk_model(ActPolicy, "act", targets.spec, targets.moments, clip=SMALL)
+    dataset = ObservationDataset(targets, np.array([5, 30]), policy.statistics)
+    batch = collate([dataset[SampleIndex(i, i)] for i in (0, 1)])
+    batch = batch._replace(images=batch.images[:, :1].repeat(1, len(targets.spec.views), 1, 1, 1))
+    seen: list[Tensor] = []
+    encode = policy.encode_images
+    monkeypatch.setattr(policy, "encode_images", lambda images, texts: seen.append(images) or encode(images, texts))
+    jittered = ChunkLossModule(policy, jitter=(0.2, 0.2, 0.1, 0.05))
+    for module, training in ((jittered, True), (jittered, False), (ChunkLossModule(policy), True)):
+        torch.manual_seed(0)
+        module.train(training)(batch)
+    recoloured, *unchanged = seen
+    assert all(torch.equal(images, batch.images) for images in unchanged)
+    assert recoloured.dtype == torch.uint8 and recoloured.shape == batch.images.shape
+    assert torch.equal(recoloured, recoloured[:, :1].expand_as(recoloured))
+    change = recoloured.float() - batch.images
+    assert (change.abs().mean((1, 2, 3, 4)) > 1).all()
+    assert (change[0].mean((0, 1, 2)) != change[1].mean((0, 1, 2))).any()
 
 
 def test_trained_policy_is_loaded_by_folder_and_by_name(trained: Path, targets: TargetDataset) -> None:

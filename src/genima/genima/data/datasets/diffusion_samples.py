@@ -22,6 +22,12 @@ class DiffusionSample(NamedTuple):
     condition: Tensor  # (H, W, 3) uint8, the observation, or a clip in which it stands still
     target: Tensor  # (H, W, 3) uint8, with spheres, or the observation K steps later, or a clip of later ones
     instruction: str | list[str]
+    canonical: Tensor | None = None  # (H, W, 3) uint8, the target without spheres, where it is not the condition
+
+    @property
+    def scene(self) -> Tensor:
+        """Return the target without spheres."""
+        return self.condition if self.canonical is None else self.canonical
 
 
 class DiffusionDataset(torch.utils.data.Dataset[DiffusionSample]):
@@ -50,8 +56,13 @@ class DiffusionDataset(torch.utils.data.Dataset[DiffusionSample]):
             condition, target = self._targets.observation(i), self._targets.observation(self._targets.goal_row(i))
         else:
             condition, target = self._targets.images(i)
-        instruction = str(self._targets.moments.instruction[i])
-        return DiffusionSample(torch.from_numpy(condition), torch.from_numpy(target), instruction)
+        canonical = self._targets.canonical if self._draws == TARGETS else None
+        return DiffusionSample(
+            torch.from_numpy(condition),
+            torch.from_numpy(target),
+            str(self._targets.moments.instruction[i]),
+            torch.from_numpy(canonical.observation(i)) if canonical else None,
+        )
 
 
 def clip_sample(targets: TargetDataset, i: int) -> DiffusionSample:
@@ -68,4 +79,5 @@ def collate(samples: Sequence[DiffusionSample]) -> DiffusionSample:
         torch.stack([s.condition for s in samples]),
         torch.stack([s.target for s in samples]),
         [str(s.instruction) for s in samples],
+        None if samples[0].canonical is None else torch.stack([s.scene for s in samples]),
     )

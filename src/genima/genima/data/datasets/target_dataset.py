@@ -43,17 +43,24 @@ class TargetDataset:
     moments: TargetSamples
     fingerprint: str  # of the rendering
     _rows: Mapping[str, datasets.Dataset]  # observation and spheres, of the tile's views in its order
+    canonical: TargetDataset | None = None  # the same samples in canonical appearance, which the drawn targets have
 
     @classmethod
-    def load(cls, folder: Path, views: Sequence[str] | None = None, verify: bool = False) -> TargetDataset:
+    def load(
+        cls, folder: Path, views: Sequence[str] | None = None, verify: bool = False, canonical: Path | None = None
+    ) -> TargetDataset:
         """Open an output folder of ``./genima render``.
 
         Args:
+            folder: of the dataset.
             views: one to six of the rendered views, in tile order; None: as rendered.
             verify: compare every shard with its checksum (reads everything once).
+            canonical: folder of a dataset of the same demos, on whose images the targets are drawn; None: on the
+                observations.
 
         Raises:
-            GenimaError: when the manifest or a shard is missing or damaged, or a view was not rendered.
+            GenimaError: when the manifest or a shard is missing or damaged, a view was not rendered, or ``canonical``
+                has other samples.
         """
         manifest = read_manifest(folder)
         spec = PolicySpec.from_dict(manifest["spec"])
@@ -71,7 +78,23 @@ class TargetDataset:
         rows = _unpack(files, shard_features(spec, cameras), folder / _CACHE)
         columns = {kind: [f"{kind}.{view}" for view in spec.views] for kind in ("observation", "spheres")}
         images = {kind: rows.select_columns(names) for kind, names in columns.items()}
-        return cls(folder, spec, cameras, moments, manifest["fingerprint"], images)
+        loaded = cls(folder, spec, cameras, moments, manifest["fingerprint"], images)
+        return loaded if canonical is None else loaded._with_canonical(cls.load(canonical, views, verify))
+
+    def _with_canonical(self, other: TargetDataset) -> TargetDataset:
+        """Return this dataset with targets on the images of another one.
+
+        Raises:
+            GenimaError: for other settings, cameras or samples.
+        """
+        self.spec.require_same(other.spec, f"dataset {self.folder}", f"the canonical dataset {other.folder}")
+        same_cameras = all(camera.is_close(other.cameras[view]) for view, camera in self.cameras.items())
+        if not same_cameras or self.moments.fingerprint() != other.moments.fingerprint():
+            raise GenimaError(
+                f"dataset {self.folder}: other demos or cameras than the canonical dataset {other.folder}; render both "
+                "from images of the same demos"
+            )
+        return replace(self, canonical=other)
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -100,7 +123,8 @@ class TargetDataset:
     def images(self, i: int) -> tuple[Image, Image]:
         """Return the observation and the drawn target (rows s, columns s, 3) of sample i."""
         observation = self.observation(i)
-        return observation, composite(observation, self.spheres(i))
+        scene = self.canonical.observation(i) if self.canonical else observation
+        return observation, composite(scene, self.spheres(i))
 
     def _images(self, i: int, kind: str) -> dict[str, Image]:
         row, size = self._rows[kind][i], (self.spec.view_size, self.spec.view_size)
