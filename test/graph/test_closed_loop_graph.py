@@ -71,7 +71,7 @@ def test_short_episode_writes_report(demo: Demo, tmp_path: Path) -> None:
     assert code == 0
     assert "success" in output and "seed 3" in output
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert (report["task"], report["episodes"], report["seeds"]) == ("take_lid_off_saucepan", 1, [3])
+    assert (report["tasks"], report["episodes"], report["seeds"]) == ([task], 1, [3])
     assert report["successes"] in (0, 1)
     assert report["results"][0]["outcome"] in ("TIMEOUT", "SUCCEEDED")
     assert report["drawing_hz"] > 0 and report["command_hz"] > 0 and report["real_time_factor"] > 0
@@ -181,7 +181,7 @@ from genima.errors import GenimaError
 from genima_cli.demo_report import Report
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 try:
-    Report("push_button", 10).write(Path({str(tmp_path)!r}) / "report.json")
+    Report(["push_button"], 10).write(Path({str(tmp_path)!r}) / "report.json")
 except GenimaError as error:
     sys.exit(str(error))
 """
@@ -196,5 +196,5 @@ except GenimaError as error:
 
 
 def test_report_without_measurements_is_valid_json(tmp_path: Path) -> None:
-    Report("push_button", 10, interrupted=True).write(tmp_path / "report.json")
+    Report(["push_button"], 10, interrupted=True).write(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["successes"] == 0

@@ -39,6 +39,7 @@ from genima_sim.simulators import get_simulator, require_perturbations
 
 if TYPE_CHECKING:  # for --help, nothing slow is imported
     from genima.cell import Cell
+    from genima.policy.spec import Checkpoint
     from genima.types import Image
     from genima_cli import video as film
     from genima_cli.graph_monitor import GraphMonitor
@@ -47,7 +48,7 @@ _READY_TIMEOUT = 180.0  # s: a cold disk and two busy cores
 _SETTLE = 0.5  # s between episodes, in which the guard brings the arm to rest
 _EARLY = 0.03  # s that a camera's image may come before the next frame is due
 _PICTURE_OF = 5  # which drawing of the run becomes the picture: the arm is on its way by then
-
+_TASK = "push_button"  # of policies that any task may be expected of
 
 _FILES = ("report.json", "video.mp4", "video.mp4.part", "picture.png")  # of a run, beside its logs
 
@@ -56,9 +57,9 @@ _FILES = ("report.json", "video.mp4", "video.mp4.part", "picture.png")  # of a r
 class Demo:
     """Run the closed loop on the simulated robot, in real time, over ROS 2, and report on it."""
 
-    task: str = "push_button"
-    """Task: a name of ./genima tasks list, of which the bundled models know push_button and take_lid_off_saucepan; in
-    CoppeliaSim one of its scene."""
+    task: str | None = None
+    """Task: a name of ./genima tasks list; in CoppeliaSim one of its scene. Default: those that the policy was trained
+    on, in turn, or push_button where that is not known."""
     episodes: Episodes = 10
     """Number of episodes."""
     seed: Seed = 0
@@ -106,13 +107,17 @@ def main(argv: Sequence[str]) -> int:
 
     cell = load_cell(options.cell)
     nodes = _nodes(options, cell)
-    get_simulator(cell, real_time=True).require_task(options.task, cell)
-    require_perturbations(cell, options.perturb, [options.task])
+    simulator = get_simulator(cell, real_time=True)
+    if options.task is not None:
+        simulator.require_task(options.task, cell)
     require_fitting_policy(cell, options.policy, options.checkpoint, options.episode)  # before nodes start
     trained = read_policy(options.policy, options.checkpoint) if is_trained(options.policy) else None
+    # Simulators without experts have names of their own for tasks.
+    tasks = _choose_tasks(options.task, trained if simulator.has_experts else None)
+    require_perturbations(cell, options.perturb, tasks)
     views = trained.spec.views if trained else cell.views
     out = out.absolute()
-    report = Report(options.task, options.episodes, perturbations=options.perturb)
+    report = Report(tasks, options.episodes, perturbations=options.perturb)
     with output_lock(out, "run"), interrupt_on_signals():
         _clear(out, options.overwrite)
         try:
@@ -122,6 +127,25 @@ def main(argv: Sequence[str]) -> int:
         report.write(out / "report.json")
     print(f"{report.text()}\nmore in {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
     return 130 if report.interrupted else 0
+
+
+def _choose_tasks(task: str | None, trained: Checkpoint | None) -> list[str]:
+    """Return the tasks to run in turn; print a note about one that the policy was not trained on.
+
+    Args:
+        task: that the user names.
+        trained: the policy, where it has been trained on tasks of :mod:`genima_sim.tasks`.
+    """
+    from genima_sim.tasks import find_task, get_task
+
+    instructions = trained.spec.instructions if trained else ()
+    known = list(dict.fromkeys(found.name for text in instructions if (found := find_task(text))))
+    if task is None:
+        return known or [_TASK]
+    if trained and instructions and not set(get_task(task).sentences) & set(instructions):
+        tasks = ", ".join(known) or "instructions of no task in simulation"
+        print(f"genima: note: {trained.title} was not trained on {task}, but on {tasks}", flush=True)
+    return [task]
 
 
 def is_run(folder: Path) -> bool:
@@ -177,22 +201,21 @@ def _run(options: Demo, nodes: Sequence[NodeSpec], views: Sequence[str], out: Pa
             print("starting the simulator and the models ...", flush=True)
             monitor.wait_ready([spec.node for spec in nodes], _READY_TIMEOUT, supervisor.check)
             with tqdm(bar_format="{desc}", disable=None) as line:  # no live line without a terminal
-                for seed in range(options.seed, options.seed + options.episodes):
+                for i, seed in enumerate(range(options.seed, options.seed + options.episodes)):
+                    task = report.tasks[i % len(report.tasks)]
 
                     def live(seed: int = seed) -> None:
                         supervisor.check()
                         line.set_description_str(_live_line(monitor, report, seed), refresh=False)
                         line.refresh()
 
-                    pictures.instruction = instruction = monitor.reset(options.task, seed, live)
+                    pictures.instruction = instruction = monitor.reset(task, seed, live)
                     before = monitor.statistics.drawn
                     result = monitor.run_task(instruction, options.time_limit, live)
                     drawn = monitor.statistics.drawn - before
                     outcome = TaskOutcome(result.outcome)
-                    report.results.append(
-                        EpisodeResult(options.task, seed, outcome, result.reason, result.elapsed, drawn)
-                    )
-                    line.write(f"seed {seed}: {outcome.name} after {result.elapsed:.1f} s ({result.reason})")
+                    report.results.append(EpisodeResult(task, seed, outcome, result.reason, result.elapsed, drawn))
+                    line.write(f"{task}, seed {seed}: {outcome.name} after {result.elapsed:.1f} s ({result.reason})")
                     if outcome is not TaskOutcome.SUCCEEDED:
                         monitor.require_no_fault(nodes[0].node)  # the simulator
                     monitor.spin_until(lambda: False, _SETTLE, live)

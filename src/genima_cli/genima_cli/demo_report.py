@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class Measurements:
 class Report:
     """Report of a run."""
 
-    task: str
+    tasks: Sequence[str]  # in turn
     requested: int  # number of episodes
     results: list[EpisodeResult] = field(default_factory=list)
     measurements: Measurements | None = None
@@ -64,7 +65,7 @@ class Report:
         """Return plain JSON types; what was not measured is None."""
         measured = asdict(self.measurements) if self.measurements else {}
         return {
-            "task": self.task,
+            "tasks": list(self.tasks),
             "perturbations": self.perturbations,
             "episodes": len(self.results),
             "episodes_requested": self.requested,
@@ -87,8 +88,7 @@ class Report:
 
     def text(self) -> str:
         """Return the report as text."""
-        successes = sum(result.success for result in self.results)
-        lines = [f"success             {successes} of {len(self.results)} ({self.task})"]
+        lines = [f"success             {self._successes(task)} ({task})" for task in self.tasks]
         if (m := self.measurements) is not None and m.drawing_hz > 0:
             lines += [
                 f"policy              {m.drawing_hz:.1f} Hz",
@@ -103,6 +103,10 @@ class Report:
             lines.append(advice)
         return "\n".join(lines)
 
+    def _successes(self, task: str) -> str:
+        outcomes = [result.success for result in self.results if result.task == task]
+        return f"{sum(outcomes)} of {len(outcomes)}"
+
     def advice(self) -> str:
         """Return the message for a run on a machine that was too busy or slow; empty if it was not."""
         m, failed = self.measurements, sum(not result.success for result in self.results)
@@ -113,7 +117,7 @@ class Report:
         if m is not None and slow:
             figures = f" (real-time factor {m.real_time_factor:.2f}, {100 * m.late_fraction:.1f}% of the commands late)"
         remedy = self.load.remedy() or f"machine: too slow for real time ({self.load}); use one with more cores"
-        return f"{remedy}{figures}; or measure in lock-step: ./genima eval --task {self.task}"
+        return f"{remedy}{figures}; or measure in lock-step: ./genima eval --task {self.tasks[0]}"
 
 
 def machine() -> dict[str, object]:

@@ -476,7 +476,7 @@ def test_result_names_perturbations() -> None:
     plain = settings(Evaluate("push_button"), cell, {})
     assert settings(Evaluate("push_button", perturb=names), cell, {}) == plain | {"perturbations": names}
     assert "perturbations" not in plain  # results of before can be resumed
-    report = Report("push_button", 1, perturbations=names)
+    report = Report(["push_button"], 1, perturbations=names)
     assert report.to_dict()["perturbations"] == names
 
 

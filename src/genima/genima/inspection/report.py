@@ -79,6 +79,7 @@ def spec_rows(spec: PolicySpec) -> dict[str, str]:
         "stripes": f"a dark and a coloured one every {appearance.stripe_period:g} diameters, "
         f"{appearance.first_stripe} first, dark ones at {100 * appearance.dark:g}% brightness",
         "prompt": spec.prompt_template,
+        **({"instructions": "; ".join(spec.instructions)} if spec.instructions else {}),
     }
 
 

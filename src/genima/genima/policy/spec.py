@@ -53,6 +53,7 @@ class PolicySpec:
     appearance: Appearance = field(default_factory=Appearance)
     prompt_template: str = "tiled perspectives of a robot arm executing '{goal}'"  # {view}: for untiled views
     requires_depth: bool = False  # the policy takes the depth images of its views, too
+    instructions: tuple[str, ...] = ()  # of the training's demos; empty: not known
 
     @property
     def tile_size(self) -> tuple[int, int]:
@@ -77,6 +78,7 @@ class PolicySpec:
             "appearance": self.appearance.to_dict(),
             "prompt_template": self.prompt_template,
             **({"requires_depth": True} if self.requires_depth else {}),  # files of other policies stay as they are
+            **({"instructions": list(self.instructions)} if self.instructions else {}),
         }
 
     @classmethod
@@ -89,12 +91,13 @@ class PolicySpec:
         return validate(_Spec, data, what).spec()
 
     def require_same(self, other: PolicySpec, mine: str, theirs: str) -> None:
-        """Raise a GenimaError with the fields in which two specifications differ, except the prompt.
+        """Raise a GenimaError with the fields in which two specifications differ, except prompt and instructions.
 
-        Only the diffusion agent uses the prompt.
+        Only the diffusion agent uses the prompt, and what one half was not trained on the other may know.
         """
         a, b = self.to_dict(), other.to_dict()
-        if different := [key for key in a | b if a.get(key) != b.get(key) and key != "prompt_template"]:
+        compared = [key for key in a | b if key not in ("prompt_template", "instructions")]
+        if different := [key for key in compared if a.get(key) != b.get(key)]:
             details = "; ".join(f"{key}: {a.get(key)} against {b.get(key)}" for key in different)
             raise GenimaError(
                 f"{mine} and {theirs}: specifications differ ({details}); use a pair that was trained together"
@@ -146,6 +149,7 @@ class _Spec(FileSchema):
     appearance: Annotated[dict[str, Any], AfterValidator(Appearance.from_dict)]
     prompt_template: Annotated[Text, AfterValidator(_template)]
     requires_depth: bool = False
+    instructions: list[Text] = []
 
     def spec(self) -> PolicySpec:
         appearance: Any = self.appearance  # as it was validated
@@ -154,7 +158,7 @@ class _Spec(FileSchema):
         width, height = self.camera_size
         return PolicySpec(
             self.robot, tuple(self.joint_names), tuple(self.views), (width, height), self.view_size, self.horizon,
-            self.action_rate, appearance, self.prompt_template, self.requires_depth,
+            self.action_rate, appearance, self.prompt_template, self.requires_depth, tuple(self.instructions),
         )  # fmt: skip
 
 

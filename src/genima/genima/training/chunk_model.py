@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -189,7 +189,7 @@ def train_chunk_model(
         return chunk_errors(model, held_out)
 
     about = {
-        "spec": model.spec.to_dict(),
+        "spec": replace(model.spec, instructions=()).to_dict(),  # the data's fingerprint has them
         model.network_name: asdict(model.network.config),
         "clip": model.clip,
         "normalisation": fingerprint({name: part.tolist() for name, part in vars(model.statistics).items()}),

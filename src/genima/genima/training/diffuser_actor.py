@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +123,7 @@ def train_diffuser_actor(
             convert_to_half(checkpoint)
 
     about = {
-        "spec": model.spec.to_dict(),
+        "spec": replace(model.spec, instructions=()).to_dict(),  # the data's fingerprint has them
         "network": asdict(model.network.config),
         "clip": model.clip,
         "data": training.fingerprint,

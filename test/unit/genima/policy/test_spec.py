@@ -65,7 +65,8 @@ def edit(folder: Path, **changes: Any) -> None:
 
 
 def test_spec_round_trip(spec: PolicySpec, tmp_path: Path) -> None:
-    for changes in ({}, *(changes for field, changes in DIFFERENT.items() if field != "appearance (joints)")):
+    others = [changes for field, changes in DIFFERENT.items() if field != "appearance (joints)"]
+    for changes in ({}, {"instructions": ("push", "lift")}, *others):
         original = replace(spec, **changes)
         rest = {"steps": 3, "scheduler": "DDIMScheduler", "tiled": True, "conditioning": "unet", "base": "a/b"}
         checkpoint.write(tmp_path, "diffusion agent", original, **rest, base_fingerprint="0")
@@ -85,9 +86,9 @@ def test_every_field_that_differs_is_reported_with_both_values(spec: PolicySpec,
     assert not [f for f in spec.to_dict() if f != key and f"{f}:" in message]
 
 
-def test_specs_may_differ_in_prompt(spec: PolicySpec) -> None:
+def test_specs_may_differ_in_prompt_and_instructions(spec: PolicySpec) -> None:
     spec.require_same(PolicySpec.from_dict(json.loads(json.dumps(spec.to_dict()))), "a", "b")
-    spec.require_same(replace(spec, prompt_template="{goal}"), "a", "b")
+    spec.require_same(replace(spec, prompt_template="{goal}", instructions=("push",)), "a", "b")
 
 
 def test_another_arm_is_reported(spec: PolicySpec, robot: RobotModel) -> None:

@@ -821,4 +821,5 @@ def test_two_processes_train_as_one_after_resume(tmp_path: Path, name: str, accu
 
 
 def test_training_spec_is_of_dataset(targets: TargetDataset, spec: PolicySpec) -> None:
-    assert targets.spec == replace(spec, view_size=32)
+    instructions = ("push down the maroon button", "take the lid off the saucepan")
+    assert targets.spec == replace(spec, view_size=32, instructions=instructions)

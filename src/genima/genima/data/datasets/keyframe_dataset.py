@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,6 +130,7 @@ class KeyframeDataset(torch.utils.data.Dataset[KeyposeSample]):
             raise GenimaError(f"dataset {folder}: no motions between keyframes; record other demos")
         self.positions = np.concatenate(keyposes)[:, :3, 3]  # (N, 3) m, of all keyposes
         self.instructions, self.fingerprint = sorted(instructions), digest.hexdigest()[:16]
+        self.spec = replace(self.spec, instructions=tuple(self.instructions))
         self._demos = lru_cache(_OPEN_DEMOS)(self._load)
 
     def _load(self, name: str) -> KeyframeDemo:

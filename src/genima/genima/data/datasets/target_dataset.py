@@ -78,6 +78,7 @@ class TargetDataset:
         rows = _unpack(files, shard_features(spec, cameras), folder / _CACHE)
         columns = {kind: [f"{kind}.{view}" for view in spec.views] for kind in ("observation", "spheres")}
         images = {kind: rows.select_columns(names) for kind, names in columns.items()}
+        spec = replace(spec, instructions=tuple(moments.instructions))
         loaded = cls(folder, spec, cameras, moments, manifest["fingerprint"], images)
         return loaded if canonical is None else loaded._with_canonical(cls.load(canonical, views, verify))
 
