@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from genima.evaluation.success import Success
 from genima.policy.registry import require_policy
 from genima.system.signals import interrupt_on_signals
 from genima.system.terminal import printable
-from genima_cli.job_runner import Job, JobFolder, run_jobs
+from genima_cli.job_runner import Job, JobFolder, run_jobs, schedule
 from genima_cli.study_jobs import StudyFolders, checkpoint_names, plan_jobs
 from genima_sim.environment import StateEnvironment
 from genima_sim.simulators import get_simulator, require_perturbations
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
     from genima_cli.study import RunStudy
 
 
+_PLANNED = 0.9  # of a time limit; the rest is for checkpoints and the report
+
+
 def run(options: RunStudy) -> int:
     """Plan and run a study; return the exit code.
 
     Raises:
         GenimaError: for a faulty study, one that exceeds the budget, and when jobs have failed.
     """
+    started = time.time()
     study = Study.load(options.file)
     exclusions = find_exclusions(study, options.file)
     folders = StudyFolders((options.out or Path("runs") / options.file.stem).absolute())
@@ -46,7 +51,7 @@ def run(options: RunStudy) -> int:
         report()
         return 0
     todo = _require_same_commands(jobs, job_folder, folders.root)
-    hours = _expected_hours(todo, options.workers)
+    hours = max((end for _, end in schedule(todo, options.workers).values()), default=0.0) / 3600
     if options.dry_run:
         _print_plan(jobs, todo, options.workers, hours)
         return 0
@@ -55,12 +60,15 @@ def run(options: RunStudy) -> int:
             f"study {options.file}: takes about {hours:.1f} h with {options.workers} workers (budget: "
             f"{options.budget:g} h); raise --budget or --workers, or shorten the study"
         )
+    end = None if options.time_limit is None else started + _PLANNED * options.time_limit * 60
+    if end is not None and (unknown := [job.name for job in todo if job.can_stop and not job.seconds]):
+        raise GenimaError(f"study {options.file}: {unknown[0]}: no hours, of which --time-limit takes shares; add them")
     _make_root(folders.root)
     interrupted = False
     with interrupt_on_signals():
         try:
             failed = run_jobs(
-                jobs, job_folder, options.workers, options.address, lambda job: _describe(job, job_folder)
+                jobs, job_folder, options.workers, options.address, lambda job: _describe(job, job_folder), end
             )
         except KeyboardInterrupt:
             failed, interrupted = [], True
@@ -70,6 +78,8 @@ def run(options: RunStudy) -> int:
         return 130
     if failed:
         raise GenimaError(f"study {options.file}: {len(failed)} of {len(jobs)} jobs failed; the same command retries")
+    if left := sum(not job_folder.is_done(job) for job in jobs):
+        print(f"time limit: {left} of {len(jobs)} jobs are left; the same command does them")
     return 0
 
 
@@ -113,14 +123,6 @@ def _require_same_commands(jobs: Sequence[Job], folder: JobFolder, root: Path) -
     return todo
 
 
-def _expected_hours(todo: Sequence[Job], workers: int) -> float:
-    """Return how long the jobs take: with all workers busy, or as the longest chain of jobs that need each other."""
-    chains: dict[str, float] = {}
-    for job in todo:
-        chains[job.name] = job.seconds + max((chains.get(name, 0.0) for name in job.after), default=0.0)
-    return max(sum(job.seconds for job in todo) / workers, max(chains.values(), default=0.0)) / 3600
-
-
 def _print_plan(jobs: Sequence[Job], todo: Sequence[Job], workers: int, hours: float) -> None:
     names = {job.name for job in todo}
     for job in jobs:
@@ -146,7 +148,7 @@ def _describe(job: Job, folder: JobFolder) -> str:
     record = folder.record(job.name)
     minutes = f"{record.seconds / 60:.1f} min" if record else ""
     if not is_evaluation(job.name):
-        return f"done in {minutes}"
+        return f"{record.stopped if record and record.stopped else 'done'} in {minutes}"
     outcomes = load_outcomes(Path(job.commands[0][-1]))
     return f"{Success(sum(outcomes.values()), len(outcomes))}, {minutes}"
 
@@ -176,6 +178,7 @@ def _report(
             [shlex.join(command) for command in job.commands],
             record.seconds / 3600 if (record := records[job.name]) else None,
             record.machine if record else "",
+            record.stopped if record else "",
         )
         for job in jobs
     ]

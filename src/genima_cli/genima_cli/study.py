@@ -35,6 +35,9 @@ class RunStudy:
     """Address of a Ray cluster, or auto; default: this machine."""
     budget: Annotated[float, Field(gt=0, le=100_000)] | None = None
     """Hours that may pass; a study that is expected to take longer is refused before it starts."""
+    time_limit: Annotated[float, Field(gt=0, le=6_000_000)] | None = None
+    """Minutes that may pass: trainings are stopped, with a checkpoint, when their share is used up. Then evaluations
+    run in the report's order, until the time is over."""
     dry_run: bool = False
     """Print the jobs and how long they are expected to take; run nothing."""
     report: bool = False

@@ -16,7 +16,8 @@ from genima.system.command_line import ParsedOptions, only_parse
 from genima_cli import GROUP
 from genima_cli.job_runner import Job
 
-_EVALUATION_GPUS = 0.25  # of an evaluation, which mostly simulates on its core
+_EVALUATION_GPUS = 0.25  # of an evaluation at most, which mostly simulates on its core
+_DEVICE = "--device"
 DATA, TRAIN = "data", "train"  # first parts of the names of jobs, with EVALUATE
 
 
@@ -92,7 +93,10 @@ def _train_jobs(study: Study, file: Path, folders: StudyFolders) -> Iterator[Job
         for kind, lender in policy.halves.items():
             after.append(f"{TRAIN}/{lender}")
             links.append((folders.training(name) / FOLDERS[kind], Path("..") / lender / FOLDERS[kind]))
-        yield Job(f"{TRAIN}/{name}", tuple(commands), policy.hours * 3600, tuple(after), policy.gpus, tuple(links))
+        yield Job(
+            f"{TRAIN}/{name}", tuple(commands), policy.hours * 3600, tuple(after), policy.gpus, tuple(links),
+            can_stop=True,
+        )  # fmt: skip
 
 
 def _eval_jobs(study: Study, file: Path, folders: StudyFolders, exclusions: Exclusions) -> Iterator[Job]:
@@ -102,15 +106,16 @@ def _eval_jobs(study: Study, file: Path, folders: StudyFolders, exclusions: Excl
                 continue
             for name, policy in study.policies.items():
                 trained, seeds = policy.checkpoint_of or name, study.seeds(condition)
-                gpus = _EVALUATION_GPUS if study.policies[trained].gpus else 0
+                further = shlex.split(policy.evaluate)
+                gpus = 0.0 if _DEVICE in further else min(_EVALUATION_GPUS, study.policies[trained].gpus)
                 for checkpoint in checkpoint_names(study, name):
                     words = [
                         "eval", "--task", task, "--cell", study.cell,
                         "--policy", policy.policy or str(folders.training(trained) / checkpoint),
                         "--episodes", str(len(seeds)), "--seed", str(seeds.start),
                         *(["--perturb", *perturbations] if perturbations else []),
-                        *(["--device", "cuda"] if gpus else []),
-                        *shlex.split(policy.evaluate),
+                        *([_DEVICE, "cuda"] if gpus else []),
+                        *further,
                         "--out", str(folders.result(name, checkpoint, task, condition)),
                     ]  # fmt: skip
                     if task == study.tasks[0]:

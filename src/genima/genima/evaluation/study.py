@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from genima.errors import GenimaError
 from genima.io.files import Count, FileSchema, NonNegative, Positive, Text, load_yaml
@@ -28,6 +28,12 @@ Name = Annotated[str, Field(pattern=_NAME, max_length=64)]
 def is_evaluation(job: str) -> bool:
     """Return whether the job of that name evaluates."""
     return job.startswith(f"{EVALUATE}/")
+
+
+def _whole_or_part(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("must be a whole number, or a part of one GPU")
+    return gpus
 
 
 class Dataset(FileSchema):
@@ -48,8 +54,9 @@ class StudiedPolicy(FileSchema):
     """Commands of ./genima, one after the other; placeholders as in :class:`Dataset`."""
     hours: NonNegative = 0
     """Expected time of the training, of one core, or of ``gpus`` GPUs."""
-    gpus: Annotated[int, Field(ge=0, le=64)] = 0
-    """GPUs of the training; an evaluation shares one where the training has some."""
+    gpus: Annotated[float, Field(ge=0, le=64), AfterValidator(_whole_or_part)] = 0
+    """GPUs of the training, or the part of one; an evaluation shares one where the training has some and ``evaluate``
+    names no ``--device``."""
     checkpoint_of: Name | None = None
     """Policy whose checkpoint is evaluated, in place of a training."""
     agent_of: Name | None = None

@@ -24,6 +24,7 @@ class JobSummary:
     commands: Sequence[str]
     hours: float | None  # of one core or its GPUs; None: not done
     machine: str = ""
+    stopped: str = ""  # what a time limit stopped
 
 
 def write_report(
@@ -50,6 +51,8 @@ def _markdown(results: StudyResults, jobs: Sequence[JobSummary], plots: Sequence
     yield f"# {study.title}\n"
     if missing := results.missing():
         yield f"**Not complete: {missing} episodes are missing.**\n"
+    if stopped := [f"{job.name} ({job.stopped})" for job in jobs if job.stopped]:
+        yield f"**Shortened by a time limit: {', '.join(stopped)}.**\n"
     yield f"Success of {study.episodes} episodes a task with Wilson's 95% interval; equal seeds for all policies.\n"
     yield _row("task", *map(study.label, policies))
     yield _row(*["---"] * (len(policies) + 1))
@@ -154,7 +157,7 @@ def _to_dict(results: StudyResults, jobs: Sequence[JobSummary]) -> dict[str, Any
     return {
         "study": results.study.model_dump(),
         "cells": cells,
-        "jobs": [{"name": job.name, "hours": job.hours, "machine": job.machine} for job in jobs],
+        "jobs": [{name: value for name, value in vars(job).items() if name != "commands"} for job in jobs],
     }
 
 

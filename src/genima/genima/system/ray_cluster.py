@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 from genima.errors import GenimaError
+from genima.io.files import describe_error
 
 _OBJECT_STORE_BYTES = 80 << 20  # Ray's least: only names and results of jobs pass through it
 
@@ -34,8 +35,9 @@ def connect(workers: int, address: str | None = None) -> Iterator[int]:
             )  # fmt: skip
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise GenimaError(f"Ray {address or 'on this machine'}: not started ({error})") from None
+    except Exception as error:  # a start that takes more than 30 s, on a busy machine, is an error of no class
+        where = address or "on this machine"
+        raise GenimaError(f"Ray {where}: not started ({describe_error(error)}); start the command again") from None
     try:
         cpus = int(ray.cluster_resources().get("CPU", 0))
         if not cpus:

@@ -44,6 +44,7 @@ def load(folder: Path, **changes: Any) -> Study:
         ),
         ({"policies": {"a": {"train": ["x"], "agent_of": "a"}}}, "policies.a: no trained policy a above it"),
         ({"policies": {"a": {"policy": "expert", "agent_of": "b"}}}, "agent_of, controller_of: need train"),
+        ({"policies": {"a": {"train": ["x"], "gpus": 1.5}}}, "policies.a.gpus: .*a part of one GPU"),
         ({"reference": "susie"}, "reference: no policy susie"),
         ({"first_seed": 100_000}, "first_seed"),
         ({"perturbations": {"conditions": {NONE: []}}}, "none is the unperturbed one"),
@@ -127,7 +128,10 @@ def test_report_has_all_cells_and_says_what_is_missing(tmp_path: Path) -> None:
     results = fill(study, RATES)
     del results.cells["act", "open_drawer", "light"]
     results.exclusions["push_button", "light"] = "its colour matters"
-    jobs = [JobSummary("train/genima", ["train tiny"], 1.5, "here"), JobSummary("eval/act/x", ["eval"], None)]
+    jobs = [
+        JobSummary("train/genima", ["train tiny"], 1.5, "here", "stopped at step 3 of 10"),
+        JobSummary("eval/act/x", ["eval"], None),
+    ]
     file = write_report(results, jobs, tmp_path, {seed: (0.4, 0.01 * seed) for seed in range(20)})
     text = file.read_text()
     assert "| push_button | 90% (70% to 97%) | 50% (30% to 70%) |\n" in text, text
@@ -135,6 +139,7 @@ def test_report_has_all_cells_and_says_what_is_missing(tmp_path: Path) -> None:
     assert "| ACT | 40 | 0 | 16 | -40% (" in text
     assert "Not complete: 10 episodes are missing" in text
     assert "push_button has no episodes with light: its colour matters" in text
+    assert "Shortened by a time limit: train/genima (stopped at step 3 of 10)." in text
     assert "train/genima (1.50 h on here)" in text and "./genima train tiny" in text
     for plot in ("success.png", "perturbations.png", "axis.png", "map.png"):
         assert f"]({plot})" in text and (tmp_path / plot).stat().st_size > 1000
