@@ -51,7 +51,7 @@ class Job:
     gpus: float = 0
     links: tuple[tuple[Path, Path], ...] = ()  # made before, with what they point to
     can_stop: bool = False  # its commands are trainings, whose last checkpoints are of use
-    behind: tuple[str, ...] = ()  # names of jobs that have ended before it begins, with or without success
+    behind: tuple[str, ...] = ()  # names of jobs that have ended before it begins; the same for all that have any
 
 
 @dataclass(frozen=True)
@@ -195,21 +195,32 @@ def run_jobs(
         started, references = time.time(), dict[str, Any]()
         todo = todo if end is None else _stop_before_the_rest(todo)
         shares = {} if end is None else _time_shares(todo, cpus, gpus)
-        for job in todo:
+        pending: dict[Any, Job] = {}
+
+        def submit(job: Job) -> None:
             run = ray.remote(num_cpus=1, num_gpus=job.gpus)(_run)
-            needed = [references[name] for name in (*job.after, *job.behind) if name in references]
+            needed = [references[name] for name in job.after if name in references]
             share = (end, shares[job.name]) if end is not None and job.can_stop else None
             references[job.name] = run.remote(job, folder, Path.cwd(), share, *needed)
-        pending = {references[job.name]: job for job in todo}
+            pending[references[job.name]] = job
+
+        later = [job for job in todo if job.behind]
+        for job in todo:
+            if not job.behind:
+                submit(job)
         try:
-            while pending and (end is None or time.time() < end):
+            while (pending or later) and (end is None or time.time() < end):
+                if later and pending.keys().isdisjoint(references[name] for name in later[0].behind):
+                    for job in later:  # all at once: Ray starts jobs that are ready in the order of their submission
+                        submit(job)
+                    later = []
                 done, _ = ray.wait(list(pending), num_returns=1, timeout=_POLL)
                 for reference in done:
                     job = pending.pop(reference)
                     result = _get(reference, job)
                     failed += [result] if result.problem else []
                     tqdm.write(f"{job.name}: {result.problem or on_success(job)}")
-                _show(bar, jobs, list(pending.values()), folder, started)
+                _show(bar, jobs, [*pending.values(), *later], folder, started)
         finally:
             if pending:  # interrupted, or at the end of the time
                 bar.set_postfix_str("saving")
@@ -272,9 +283,9 @@ def _run(
         working_folder: of its commands.
         share: epoch s at which all jobs end, and the share of the time until then that is the job's; its commands get
             equal parts of that. None: as long as it takes.
-        needed: results of the jobs that it waited for.
+        needed: results of the jobs that it needs.
     """
-    if failed := [result.name for result in needed if result.problem and result.name in job.after]:
+    if failed := [result.name for result in needed if result.problem]:
         return JobResult(job.name, f"left out: needs {failed[0]}")
     log, begin = folder.log(job.name), time.monotonic()
     until = None if share is None else time.time() + max(0.0, share[0] - time.time()) * share[1]
