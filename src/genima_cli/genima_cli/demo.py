@@ -48,7 +48,7 @@ _READY_TIMEOUT = 180.0  # s: a cold disk and two busy cores
 _SETTLE = 0.5  # s between episodes, in which the guard brings the arm to rest
 _EARLY = 0.03  # s that a camera's image may come before the next frame is due
 _PICTURE_OF = 5  # which drawing of the run becomes the picture: the arm is on its way by then
-_TASK = "push_button"  # of policies that any task may be expected of
+_TASK = "push_button"  # where the tasks of the policy are not known
 
 _FILES = ("report.json", "video.mp4", "video.mp4.part", "picture.png")  # of a run, beside its logs
 
