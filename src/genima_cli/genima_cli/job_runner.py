@@ -69,7 +69,7 @@ class JobRecord(FileSchema):
     seconds: NonNegative
     machine: str
     stopped: str = ""
-    """What the time limit stopped; empty: nothing."""
+    """Trainings that the time limit stopped, with their steps; empty: none."""
 
 
 class JobFolder:
@@ -118,7 +118,7 @@ class JobFolder:
 
 
 def schedule(jobs: Sequence[Job], workers: int, gpus: float = float("inf")) -> dict[str, tuple[float, float]]:
-    """Return when each job is expected to begin and to end, in s from now, by its name.
+    """Return the expected begin and end of each job, in s from now, by its name.
 
     Ray starts jobs in the order in which they become ready, those with and those without GPUs by themselves.
 
@@ -301,8 +301,8 @@ def _run(
                 seconds = None if until is None else (until - time.time()) / (len(job.commands) - i)
                 written = log.stat().st_size
                 code = _run_command(command, output, working_folder, seconds)
-                steps = _STOPPED.findall(log.read_bytes()[written:].decode(errors="replace"))
                 if code == _INTERRUPTED and seconds is not None:
+                    steps = _STOPPED.findall(log.read_bytes()[written:].decode(errors="replace"))
                     if not steps:
                         return JobResult(job.name, "failed: no time for its first step; raise --time-limit")
                     stopped += [f"{' '.join(command[:2])} {each}" for each in steps]

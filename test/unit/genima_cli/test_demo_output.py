@@ -45,11 +45,18 @@ def test_overwrite_replaces_only_runs(tmp_path: Path, runs: list[Path], monkeypa
     assert (tmp_path / "report.json").read_text() == "{}" and len(runs) == 2
 
 
-def with_instructions(checkpoint: Path, *instructions: str) -> str:
-    for half in ("diffusion_agent", "controller"):
-        file = checkpoint / half / "genima.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), "instructions": instructions}))
-    return str(checkpoint)
+@pytest.fixture
+def trained_on(checkpoint_folder: Path, copy_folder: Callable[[Path], Path]) -> Callable[..., str]:
+    """Function that returns a checkpoint whose training had the given instructions."""
+
+    def make_checkpoint(*instructions: str) -> str:
+        checkpoint = copy_folder(checkpoint_folder)
+        for half in ("diffusion_agent", "controller"):
+            file = checkpoint / half / "genima.json"
+            file.write_text(json.dumps({**json.loads(file.read_text()), "instructions": instructions}))
+        return str(checkpoint)
+
+    return make_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -64,14 +71,13 @@ def with_instructions(checkpoint: Path, *instructions: str) -> str:
 def test_policy_runs_the_tasks_that_it_was_trained_on(
     tmp_path: Path,
     runs: list[Path],
-    checkpoint_folder: Path,
-    copy_folder: Callable[[Path], Path],
+    trained_on: Callable[..., str],
     capsys: pytest.CaptureFixture[str],
     instructions: list[str],
     task: list[str],
     tasks: list[str],
 ) -> None:
-    checkpoint = with_instructions(copy_folder(checkpoint_folder), *instructions)
+    checkpoint = trained_on(*instructions)
     assert main(["--checkpoint", checkpoint, "--out", str(tmp_path / "out"), *task]) == 0
     assert json.loads((tmp_path / "out" / "report.json").read_text())["tasks"] == tasks
     assert "was not trained on" not in capsys.readouterr().out
@@ -80,11 +86,10 @@ def test_policy_runs_the_tasks_that_it_was_trained_on(
 def test_task_that_the_policy_was_not_trained_on_is_named(
     tmp_path: Path,
     runs: list[Path],
-    checkpoint_folder: Path,
-    copy_folder: Callable[[Path], Path],
+    trained_on: Callable[..., str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    checkpoint = with_instructions(copy_folder(checkpoint_folder), "open the top drawer", "turn on the light")
+    checkpoint = trained_on("open the top drawer", "turn on the light")
     words = ["--checkpoint", checkpoint, "--out", str(tmp_path / "out"), "--task", "open_drawer"]
     assert main(words) == 0
     (note,) = [line for line in capsys.readouterr().out.splitlines() if "note" in line]

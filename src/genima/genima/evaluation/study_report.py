@@ -24,7 +24,7 @@ class JobSummary:
     commands: Sequence[str]
     hours: float | None  # of one core or its GPUs; None: not done
     machine: str = ""
-    stopped: str = ""  # what a time limit stopped
+    stopped: str = ""  # trainings that a time limit stopped
 
 
 def write_report(

@@ -26,9 +26,9 @@ _PATTERNS = (
 class DomainRandomization(Perturbation):
     """Colours of objects, patterns of table and floor, and light, for training: the tests' textures are not among them.
 
-    Each object, and each second geom by itself, has a colour uniform in RGB, unless the instruction names it. Table and
-    floor have a checker, a gradient or dots of two such colours, and beyond the floor is a gradient. Light varies by
-    half the ranges of light_brightness and light_color.
+    Each object has a random colour, and each of its geoms another one with probability 0.5, unless the instruction
+    names the colour; colours are uniform in RGB. Table and floor have a checker, a gradient or dots of random colours,
+    and the room a gradient. Light varies by half the ranges of light_brightness and light_color.
 
     Source: Tobin et al., Domain Randomization for Transferring Deep Neural Networks from Simulation to the Real World,
     2017.
